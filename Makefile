@@ -1,0 +1,70 @@
+# One way to run each thing, for people, hooks and CI alike. `make` lists the targets.
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+
+# The newest Python that the locks cover; PYTHON=… overrides.
+PYTHON ?= $(firstword $(foreach v,3.14 3.13 3.12 3.11,$(if $(shell command -v python$(v)),python$(v))) python3)
+BIN := .venv/bin
+export PYTHONDONTWRITEBYTECODE :=
+export UV_PYTHON := $(BIN)/python
+export UV_NO_PROGRESS := $(if $(CI),1,)
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+# --- set-up: a stamp per lock file, so that a second run does nothing ---
+
+.venv/setup: requirements/setup.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Atlas needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Say which: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "== .venv with $$($(PYTHON) -V)"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/setup.txt
+	@touch $@
+
+.venv/run: .venv/setup pyproject.toml requirements/pipeline.txt requirements/infra.txt
+	@echo "== packages"
+	$(BIN)/uv pip install --require-hashes --requirement requirements/pipeline.txt --requirement requirements/infra.txt
+	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/dev: .venv/run requirements/dev.txt
+	@echo "== packages that tests and lint need"
+	$(BIN)/uv pip install --require-hashes --requirement requirements/dev.txt
+	@touch $@
+
+.PHONY: setup engine
+setup: .venv/run engine ## Make .venv and put the Pulumi engine in place
+engine: .venv/run
+	@$(BIN)/python -m infra.engine.install >/dev/null
+
+# --- the main job ---
+
+.PHONY: up down repro
+repro: .venv/run ## Run what has changed in the pipeline (DVC)
+	@echo "== pipeline"
+	$(BIN)/dvc repro
+
+up: setup repro ## Set-up, pipeline, local stack; ends with the URLs and one prediction
+	@echo "== local stack"
+	@$(BIN)/atlas up --stack local
+
+down: ## Stop and remove everything that `make up` started; data and models stay
+	@if [ -x $(BIN)/atlas ]; then $(BIN)/atlas destroy --stack local; else echo "Nothing is up: there is no .venv."; fi
+
+# --- development ---
+
+.PHONY: test lint lock benchmark
+test: .venv/dev engine ## Install what the tests need and run them all
+	$(BIN)/pytest $(ARGS)
+
+lint: .venv/dev ## Format, lint and type-check
+	$(if $(CI),$(BIN)/ruff format --check,$(BIN)/ruff format)
+	$(BIN)/ruff check $(if $(CI),,--fix)
+	$(BIN)/mypy
+
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header $(UPGRADE)
+lock: .venv/setup ## Resolve requirements/*.in again (UPGRADE=--upgrade for newer versions)
+	cd requirements && export UV_PYTHON= && for audience in dev setup service pipeline infra; do \
+	  ../$(LOCK) $$audience.in $$([ $$audience = dev ] || echo --constraints dev.txt) --output-file $$audience.txt; done

@@ -1,0 +1,433 @@
+"""The model bundle: all that training hands to serving, the image, the drift monitor and the registry.
+
+A directory, written whole or not at all:
+
+    bundle.json       name, version, runtime, SHA-256 of every other file
+    model.onnx        the compiled model: float32 matrix in, probabilities or a number out
+    model.pickle      instead, when the model doesn't compile (`runtime: sklearn`); needs scikit-learn
+    schema.json       names, types, categories, bounds          (ml.schema.Schema)
+    encoding.json     columns -> matrix                         (ml.encoding.Encoding)
+    decision.json     calibration and threshold                 (Decision)
+    reference.json    training distributions and a row sample   (Reference)
+    card.json         what a reader should know of the model    (Card)
+    evaluated/        the same kind of bundle, fitted without the test rows: what the reported figures are about.
+                      Only there when the serving model was refitted on everything; the image leaves it out.
+
+The version is the hash of what decides answers: model, schema, encoding, decision and reference. Run ids, times and
+commits are kept elsewhere, or no two runs would agree.
+"""
+
+import hashlib
+import json
+import os
+import pickle
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, JsonValue, ValidationError
+
+from ml.encoding import Encoding
+from ml.schema import Columns, Document, Schema
+
+FORMAT = 1
+EVALUATED = "evaluated"
+Runtime = Literal["onnx", "sklearn"]
+Scores = NDArray[np.float64]
+"""Probabilities, shape (n, classes), rows summing to 1; or predicted numbers, shape (n,), for a regression."""
+
+_MODEL_FILES: Mapping[Runtime, str] = {"onnx": "model.onnx", "sklearn": "model.pickle"}
+
+
+class BundleError(Exception):
+    """A bundle that is missing, damaged, or can't be used here; the message says which and what to do."""
+
+
+class NoCalibration(Document):
+    """Probabilities as the model gives them."""
+
+    method: Literal["none"] = "none"
+
+    def apply(self, scores: Scores) -> Scores:
+        return scores
+
+
+class SigmoidCalibration(Document):
+    """Platt's method on the log-odds of the positive class; binary only."""
+
+    method: Literal["sigmoid"] = "sigmoid"
+    slope: float
+    intercept: float
+
+    def apply(self, scores: Scores) -> Scores:
+        p = np.clip(scores[:, 1], 1e-12, 1 - 1e-12)
+        calibrated = 1 / (1 + np.exp(-(self.slope * np.log(p / (1 - p)) + self.intercept)))
+        return np.stack([1 - calibrated, calibrated], axis=1)
+
+
+class IsotonicCalibration(Document):
+    """A monotone step-free curve through the points; binary only."""
+
+    method: Literal["isotonic"] = "isotonic"
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+    def apply(self, scores: Scores) -> Scores:
+        calibrated = np.interp(scores[:, 1], self.x, self.y)
+        return np.stack([1 - calibrated, calibrated], axis=1)
+
+
+class TemperatureCalibration(Document):
+    """Log-probabilities divided by one temperature (Guo et al., 2017); binary and multiclass."""
+
+    method: Literal["temperature"] = "temperature"
+    temperature: Annotated[float, Field(gt=0)]
+
+    def apply(self, scores: Scores) -> Scores:
+        logits = np.log(np.clip(scores, 1e-12, 1)) / self.temperature
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return powers / powers.sum(axis=1, keepdims=True)
+
+
+Calibration = Annotated[
+    NoCalibration | SigmoidCalibration | IsotonicCalibration | TemperatureCalibration, Field(discriminator="method")
+]
+
+
+class Decision(Document):
+    """From the model's raw output to the answer, outside the graph, so that every route decides alike."""
+
+    calibration: Calibration = NoCalibration()
+    threshold: float | None = None
+    """Binary: predict the positive class from this probability on; otherwise None."""
+
+
+class Distribution(Document):
+    """How one feature was distributed in training."""
+
+    missing: float
+    """Share of rows without a value, 0 to 1."""
+    edges: tuple[float, ...] = ()
+    """Numeric, boolean and datetime: bin edges (deciles, repeated ones merged)."""
+    counts: tuple[int, ...] = ()
+    """Rows per bin (len(edges) - 1), or per category of `categories`."""
+    categories: tuple[str, ...] = ()
+    """Categorical: the most frequent ones."""
+    other: int = 0
+    """Categorical: rows of all remaining categories."""
+
+
+class Reference(Document):
+    """What the drift monitor compares with."""
+
+    rows: int
+    features: dict[str, Distribution]
+    scores: Distribution
+    """Of the positive probability, the top class's probability, or the predicted number."""
+    sample: tuple[dict[str, JsonValue], ...]
+    """Rows as a request would write them."""
+    fitted_through: str | None = None
+    """The latest time in the training rows (ISO 8601), where the data has one."""
+
+
+class Figure(Document):
+    """A metric with its day-block bootstrap interval (or plain rows, where the data has no time)."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+class Slice(Document):
+    """Metrics of the rows that share one value."""
+
+    feature: str
+    value: str
+    rows: int
+    metrics: dict[str, Figure]
+
+
+class Parity(Document):
+    """How far the compiled model is from scikit-learn's own answers."""
+
+    rows: int
+    largest_difference: float
+    """In probability, or in the target's unit for a regression."""
+    tolerance: float
+
+
+class Card(Document):
+    """What a reader should know before trusting the model."""
+
+    name: str
+    description: str = ""
+    task: str
+    target: str
+    data: dict[str, JsonValue] = {}
+    """Where the rows came from, how many, what was dropped and why, the split's borders."""
+    model: dict[str, JsonValue] = {}
+    """Estimators, settings, calibration and how it was chosen."""
+    parity: Parity | None = None
+    metrics: dict[str, Figure] = {}
+    """On the test rows, by the model that never saw them."""
+    without_live: dict[str, Figure] = {}
+    """The same with every live feature missing."""
+    slices: tuple[Slice, ...] = ()
+    importance: dict[str, float] = {}
+    """Loss of the chosen metric when the feature is shuffled, test rows, largest first."""
+    curves: dict[str, tuple[tuple[float, float], ...]] = {}
+    """Points (x, y) of: roc, precision_recall, calibration; or residuals (predicted, residual)."""
+    confusion: tuple[tuple[int, ...], ...] = ()
+    """Rows by actual (down) and predicted (across) class."""
+
+
+class Manifest(Document):
+    """bundle.json."""
+
+    format: int
+    name: str
+    version: str
+    runtime: Runtime
+    files: dict[str, str]
+    """SHA-256 by file name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a bundle is made of, before it is written."""
+
+    name: str
+    runtime: Runtime
+    model: bytes
+    schema: Schema
+    encoding: Encoding
+    decision: Decision
+    reference: Reference
+    card: Card
+    evaluated: "Parts | None" = None
+
+    def with_card(self, card: Card) -> "Parts":
+        """The same bundle with another card."""
+        return replace(self, card=card)
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle that can predict."""
+
+    version: str
+    parts: Parts
+    run: Callable[[NDArray[np.float32]], Scores]
+    """The bare model: matrix of shape (n, k) in, uncalibrated scores out."""
+
+    @property
+    def name(self) -> str:
+        return self.parts.name
+
+    @property
+    def schema(self) -> Schema:
+        return self.parts.schema
+
+    def scores(self, columns: Columns) -> Scores:
+        """Calibrated scores of the rows."""
+        return self.parts.decision.calibration.apply(self.run(self.parts.encoding.transform(columns)))
+
+    def decide(self, scores: Scores) -> NDArray[np.object_] | Scores:
+        """The answer for each row: a label of `schema.classes`, or the number itself for a regression."""
+        return decide(self.schema, self.parts.decision, scores)
+
+
+def decide(schema: Schema, decision: Decision, scores: Scores) -> NDArray[np.object_] | Scores:
+    """Labels (object, shape (n,)) from calibrated scores; the one place where the threshold is applied."""
+    if schema.task == "regression":
+        return scores
+    if decision.threshold is not None:
+        winners = (scores[:, 1] >= decision.threshold).astype(int)
+    else:
+        winners = scores.argmax(axis=1)
+    return np.asarray(schema.classes, dtype=object)[winners]
+
+
+def version_of(parts: Parts) -> str:
+    """The hash of what decides answers, 64 hexadecimal digits."""
+    return _version(parts.runtime, {name: _sha256(data) for name, data in _files(parts).items()})
+
+
+def write_bundle(path: Path, parts: Parts) -> str:
+    """Replace `path` with this bundle and return its version; on any failure `path` is left as it was."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        fresh.chmod(0o755)
+        version = _write_into(fresh, parts)
+        replace_directory(fresh, path)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return version
+
+
+def replace_directory(fresh: Path, path: Path) -> None:
+    """Put the directory `fresh` at `path` (same file system); a reader sees the old one or the new one."""
+    old = path.with_name(f".{path.name}-old-{os.getpid()}")
+    if path.exists():
+        path.rename(old)
+    try:
+        fresh.rename(path)
+    except OSError:
+        if old.exists():
+            old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """bundle.json alone, without verifying the files it names."""
+    try:
+        manifest = Manifest.model_validate_json((path / "bundle.json").read_bytes())
+    except FileNotFoundError:
+        raise BundleError(
+            f"no model bundle at {path}: make one with `dvc repro`, or fetch it with `dvc pull`"
+        ) from None
+    except ValidationError as error:
+        raise BundleError(f"{path}/bundle.json is damaged ({_first(error)}): run `dvc repro` or `dvc pull`") from None
+    if manifest.format != FORMAT:
+        raise BundleError(f"{path} has bundle format {manifest.format}, this program reads {FORMAT}: run `dvc repro`")
+    return manifest
+
+
+def read_parts(path: Path) -> tuple[str, Parts]:
+    """The version and the verified parts of the bundle at `path`.
+
+    Raises BundleError naming the file when one is missing, was altered, or can't be read.
+    """
+    manifest = read_manifest(path)
+    model_file = _MODEL_FILES[manifest.runtime]
+    data: dict[str, bytes] = {}
+    for name in (model_file, "schema.json", "encoding.json", "decision.json", "reference.json", "card.json"):
+        try:
+            data[name] = (path / name).read_bytes()
+        except OSError as error:
+            raise BundleError(
+                f"{path / name} can't be read ({error.strerror}): run `dvc repro` or `dvc pull`"
+            ) from None
+        if _sha256(data[name]) != manifest.files.get(name):
+            raise BundleError(
+                f"{path / name} is not what bundle.json says (SHA-256 differs): run `dvc repro` or `dvc pull`"
+            )
+    if _version(manifest.runtime, manifest.files) != manifest.version:
+        raise BundleError(
+            f"{path}/bundle.json names a version that its files don't have: run `dvc repro` or `dvc pull`"
+        )
+    try:
+        parts = Parts(
+            name=manifest.name,
+            runtime=manifest.runtime,
+            model=data[model_file],
+            schema=Schema.model_validate_json(data["schema.json"]),
+            encoding=Encoding.model_validate_json(data["encoding.json"]),
+            decision=Decision.model_validate_json(data["decision.json"]),
+            reference=Reference.model_validate_json(data["reference.json"]),
+            card=Card.model_validate_json(data["card.json"]),
+            evaluated=read_parts(path / EVALUATED)[1] if (path / EVALUATED).is_dir() else None,
+        )
+    except ValidationError as error:
+        raise BundleError(f"{path} was made by another version of Atlas ({_first(error)}): run `dvc repro`") from None
+    return manifest.version, parts
+
+
+def load_bundle(path: Path, threads: int = 1) -> Bundle:
+    """The verified bundle at `path`, ready to predict on `threads` threads per call.
+
+    Make it in the process that uses it: the runtime's threads don't survive a fork.
+    """
+    version, parts = read_parts(path)
+    return Bundle(version=version, parts=parts, run=compile_model(parts, threads))
+
+
+def compile_model(parts: Parts, threads: int = 1) -> Callable[[NDArray[np.float32]], Scores]:
+    """The model as a function from the matrix to scores."""
+    if parts.runtime == "sklearn":
+        return _pickled_model(parts)
+    import onnxruntime  # 0.3 s that a caller who only reads documents needn't pay
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(parts.model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise BundleError(f"the compiled model can't be loaded ({error}): run `dvc repro`") from None
+    source, sink = session.get_inputs()[0].name, session.get_outputs()[-1].name
+
+    def run(matrix: NDArray[np.float32]) -> Scores:
+        (output,) = session.run([sink], {source: matrix})
+        return _as_scores(np.asarray(output, dtype=np.float64), parts.schema)
+
+    return run
+
+
+def _pickled_model(parts: Parts) -> Callable[[NDArray[np.float32]], Scores]:
+    try:
+        # Only a file whose hash the manifest confirms gets here: a bundle is code, and is trusted like the image.
+        estimator = pickle.loads(parts.model)  # noqa: S301
+    except ModuleNotFoundError as error:
+        raise BundleError(
+            f"this bundle's model doesn't compile (runtime: sklearn) and needs {error.name}, "
+            "which isn't installed here: serve it from the larger image target"
+        ) from None
+    method = estimator.predict if parts.schema.task == "regression" else estimator.predict_proba
+    return lambda matrix: _as_scores(np.asarray(method(matrix), dtype=np.float64), parts.schema)
+
+
+def _as_scores(output: NDArray[np.float64], schema: Schema) -> Scores:
+    return output.reshape(-1) if schema.task == "regression" else output
+
+
+def _files(parts: Parts) -> dict[str, bytes]:
+    documents: dict[str, Document] = {
+        "schema.json": parts.schema,
+        "encoding.json": parts.encoding,
+        "decision.json": parts.decision,
+        "reference.json": parts.reference,
+        "card.json": parts.card,
+    }
+    return {_MODEL_FILES[parts.runtime]: parts.model} | {name: _json(document) for name, document in documents.items()}
+
+
+def _json(document: Document) -> bytes:
+    return (json.dumps(document.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _write_into(directory: Path, parts: Parts) -> str:
+    files = _files(parts)
+    for name, data in files.items():
+        (directory / name).write_bytes(data)
+    hashes = {name: _sha256(data) for name, data in files.items()}
+    version = _version(parts.runtime, hashes)
+    manifest = Manifest(format=FORMAT, name=parts.name, version=version, runtime=parts.runtime, files=hashes)
+    (directory / "bundle.json").write_bytes(_json(manifest))
+    if parts.evaluated is not None:
+        (directory / EVALUATED).mkdir()
+        _write_into(directory / EVALUATED, parts.evaluated)
+    return version
+
+
+def _version(runtime: Runtime, hashes: Mapping[str, str]) -> str:
+    deciding = sorted(name for name in hashes if name != "card.json")
+    lines = [f"format {FORMAT}", f"runtime {runtime}", *(f"{name} {hashes[name]}" for name in deciding)]
+    return _sha256("\n".join(lines).encode())
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _first(error: ValidationError) -> str:
+    detail = error.errors()[0]
+    return f"{'.'.join(map(str, detail['loc'])) or 'document'}: {detail['msg']}"

@@ -1,0 +1,189 @@
+"""Columns -> the model's float32 matrix, with numpy alone: the same code in training and in the service."""
+
+import re
+from collections import Counter
+from typing import Annotated, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from ml.schema import Columns, Document
+
+DatetimePart = Literal[
+    "year",
+    "month",
+    "day",
+    "dayofweek",
+    "dayofyear",
+    "hour",
+    "minute",
+    "hour_sin",
+    "hour_cos",
+    "dayofweek_sin",
+    "dayofweek_cos",
+    "dayofyear_sin",
+    "dayofyear_cos",
+    "epoch_days",
+]
+
+MISSING = "\x00missing"
+"""The category that stands for a missing value."""
+CROSS = "\x1f"
+"""Joins the categories of a cross; no text file holds it by accident."""
+
+_TOKEN = re.compile(r"\w\w+")
+
+
+class NumericEncoder(Document):
+    """The number itself, NaN where missing."""
+
+    kind: Literal["numeric"] = "numeric"
+    column: str
+
+    def names(self) -> list[str]:
+        return [self.column]
+
+    def transform(self, columns: Columns) -> NDArray[np.float64]:
+        return cast(NDArray[np.float64], columns[self.column])[:, None]
+
+
+class OneHotEncoder(Document):
+    """One column per known category; an unknown one is all zeros."""
+
+    kind: Literal["onehot"] = "onehot"
+    columns: tuple[str, ...]
+    categories: tuple[str, ...]
+
+    def names(self) -> list[str]:
+        return [f"{'_x_'.join(self.columns)}={show(category)}" for category in self.categories]
+
+    def transform(self, columns: Columns) -> NDArray[np.float64]:
+        index = {category: i for i, category in enumerate(self.categories)}
+        values = keys(columns, self.columns)
+        out = np.zeros((len(values), len(self.categories)))
+        known = [(row, index[value]) for row, value in enumerate(values) if value in index]
+        if known:
+            rows, places = zip(*known, strict=True)
+            out[list(rows), list(places)] = 1.0
+        return out
+
+
+class LookupEncoder(Document):
+    """A learnt vector per category (target means, frequencies); `default` for an unknown one."""
+
+    kind: Literal["target", "frequency"]
+    columns: tuple[str, ...]
+    outputs: tuple[str, ...]
+    """What each number of a vector is: the class whose mean it is, or empty for a single number."""
+    table: dict[str, tuple[float, ...]]
+    default: tuple[float, ...]
+
+    def names(self) -> list[str]:
+        stem = f"{'_x_'.join(self.columns)}:{self.kind}"
+        return [f"{stem}:{output}" if output else stem for output in self.outputs]
+
+    def transform(self, columns: Columns) -> NDArray[np.float64]:
+        rows = [self.table.get(value, self.default) for value in keys(columns, self.columns)]
+        return np.asarray(rows, dtype=np.float64).reshape(len(rows), len(self.outputs))
+
+
+class DatetimeEncoder(Document):
+    """Parts of the calendar and the clock, in float64."""
+
+    kind: Literal["datetime"] = "datetime"
+    column: str
+    parts: tuple[DatetimePart, ...]
+
+    def names(self) -> list[str]:
+        return [f"{self.column}:{part}" for part in self.parts]
+
+    def transform(self, columns: Columns) -> NDArray[np.float64]:
+        seconds = cast(NDArray[np.float64], columns[self.column])
+        return np.stack([_datetime_part(seconds, part) for part in self.parts], axis=1)
+
+
+class TextEncoder(Document):
+    """L2-normalised tf-idf of lower-case words of two letters or more (as scikit-learn's TfidfVectorizer)."""
+
+    kind: Literal["text"] = "text"
+    column: str
+    vocabulary: dict[str, int]
+    idf: tuple[float, ...]
+
+    def names(self) -> list[str]:
+        return [f"{self.column}:{word}" for word in sorted(self.vocabulary, key=self.vocabulary.__getitem__)]
+
+    def transform(self, columns: Columns) -> NDArray[np.float64]:
+        texts = columns[self.column]
+        out = np.zeros((len(texts), len(self.idf)))
+        for row, text in enumerate(texts):
+            for word, count in Counter(_TOKEN.findall(str(text).lower()) if text is not None else ()).items():
+                if (place := self.vocabulary.get(word)) is not None:
+                    out[row, place] = count * self.idf[place]
+        norms = np.linalg.norm(out, axis=1, keepdims=True)
+        return np.divide(out, norms, out=out, where=norms > 0)
+
+
+Encoder = Annotated[
+    NumericEncoder | OneHotEncoder | LookupEncoder | DatetimeEncoder | TextEncoder, Field(discriminator="kind")
+]
+
+
+class Encoding(Document):
+    """Every encoder, in the order of the matrix's columns."""
+
+    encoders: tuple[Encoder, ...]
+
+    def names(self) -> list[str]:
+        """One name per column of the matrix."""
+        return [name for encoder in self.encoders for name in encoder.names()]
+
+    def transform(self, columns: Columns) -> NDArray[np.float32]:
+        """The float32 matrix, shape (n rows, number of names); NaN where a number is missing."""
+        return np.concatenate([encoder.transform(columns) for encoder in self.encoders], axis=1).astype(np.float32)
+
+
+def keys(columns: Columns, names: tuple[str, ...]) -> list[str]:
+    """One category per row, missing ones included; several columns make a cross. Numbers are read as text."""
+    parts = [[MISSING if _missing(value) else str(value) for value in columns[name]] for name in names]
+    return parts[0] if len(parts) == 1 else [CROSS.join(values) for values in zip(*parts, strict=True)]
+
+
+def show(category: str) -> str:
+    """The category as people read it."""
+    return category.replace(MISSING, "missing").replace(CROSS, "/")
+
+
+def _missing(value: object) -> bool:
+    return value is None or value != value  # noqa: PLR0124 - NaN is the one value that differs from itself
+
+
+def _datetime_part(seconds: NDArray[np.float64], part: DatetimePart) -> NDArray[np.float64]:
+    if part.endswith(("_sin", "_cos")):
+        name, wave = part.rsplit("_", 1)
+        period = {"hour": 24.0, "dayofweek": 7.0, "dayofyear": 365.25}[name]
+        angle = 2 * np.pi * _datetime_part(seconds, cast(DatetimePart, name)) / period
+        return np.sin(angle) if wave == "sin" else np.cos(angle)
+    missing = np.isnan(seconds)
+    whole = np.where(missing, 0.0, seconds)
+    days = np.floor(whole / 86400)
+    match part:
+        case "hour":  # a fraction: 17.5 is half past five
+            value = (whole - days * 86400) / 3600
+        case "minute":
+            value = np.floor((whole % 3600) / 60)
+        case "dayofweek":  # Monday is 0; 1970-01-01 was a Thursday
+            value = (days + 3) % 7
+        case "epoch_days":
+            value = days
+        case _:
+            dates = days.astype("int64").astype("datetime64[D]")
+            years, months = dates.astype("datetime64[Y]"), dates.astype("datetime64[M]")
+            value = {
+                "year": years.astype("int64") + 1970,
+                "month": months.astype("int64") % 12 + 1,
+                "day": (dates - months).astype("int64") + 1,
+                "dayofyear": (dates - years).astype("int64") + 1,
+            }[part].astype(np.float64)
+    return np.where(missing, np.nan, value)

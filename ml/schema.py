@@ -1,0 +1,103 @@
+"""What a row looks like: names, types, bounds and categories, shared by training and serving."""
+
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, model_validator
+
+FeatureType = Literal["numeric", "categorical", "datetime", "text", "boolean"]
+Task = Literal["binary", "multiclass", "regression"]
+
+Columns = dict[str, NDArray[np.generic]]
+"""Rows by column, every array of length n:
+
+numeric   float64, NaN where missing
+boolean   float64: 0.0, 1.0, NaN where missing
+datetime  float64: seconds since 1970-01-01 of the wall clock (UTC when `Feature.utc`), NaN where missing
+categorical, text   object: str, None where missing
+"""
+
+
+class SchemaError(ValueError):
+    """A table or a row that doesn't fit its schema."""
+
+
+class Document(BaseModel):
+    """A frozen JSON or YAML document that rejects keys it doesn't know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Feature(Document):
+    """One input column: what its owner declared, and what training learnt about it."""
+
+    name: str
+    type: FeatureType
+    required: bool = False
+    """A request must give a value; otherwise missing is a value that the model knows."""
+    minimum: float | None = None
+    """Declared hard bound (numeric): a smaller number is refused."""
+    maximum: float | None = None
+    """Declared hard bound (numeric): a larger number is refused."""
+    unknown: Literal["accept", "refuse"] = "accept"
+    """What to do with a category that training never saw."""
+    live: bool = False
+    """Known only shortly before the prediction time; quality is reported with and without these."""
+    description: str = ""
+
+    integer: bool = False
+    """Learnt: every number seen was whole."""
+    utc: bool = False
+    """Learnt: times carried an offset and count as UTC; otherwise they are wall-clock times without one."""
+    low: float | None = None
+    """Learnt: smallest value in training (numeric, or datetime in epoch seconds)."""
+    high: float | None = None
+    """Learnt: largest value in training (numeric, or datetime in epoch seconds)."""
+    categories: tuple[str, ...] = ()
+    """Learnt: categories in training, most frequent first."""
+    example: str | float | bool | None = None
+    """A value from training, as a request would write it (datetime: ISO 8601)."""
+
+    @model_validator(mode="after")
+    def _bounds_fit(self) -> Self:
+        if (self.minimum is not None or self.maximum is not None) and self.type != "numeric":
+            raise ValueError(f"{self.name}: minimum and maximum are for numeric features, this one is {self.type}")
+        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
+            raise ValueError(f"{self.name}: minimum {self.minimum} is above maximum {self.maximum}")
+        return self
+
+
+class Schema(Document):
+    """The columns a model reads, in order, and the target it predicts."""
+
+    target: str
+    task: Task
+    classes: tuple[str, ...] = ()
+    """Labels in the order of the model's probabilities; binary: (negative, positive); regression: none."""
+    features: tuple[Feature, ...]
+    horizon: str | None = None
+    """How long before the event a prediction is made (e.g. `2h`), where the data has a prediction time."""
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        names = [feature.name for feature in self.features]
+        if len(set(names)) != len(names):
+            raise ValueError(f"feature names repeat: {sorted({n for n in names if names.count(n) > 1})}")
+        if self.target in names:
+            raise ValueError(f"the target {self.target!r} is also a feature")
+        expected = {
+            "binary": len(self.classes) == 2,
+            "multiclass": len(self.classes) > 2,
+            "regression": not self.classes,
+        }
+        if not expected[self.task]:
+            raise ValueError(f"a {self.task} target can't have the classes {list(self.classes)}")
+        return self
+
+    def feature(self, name: str) -> Feature:
+        """The feature of that name; KeyError when there is none."""
+        for feature in self.features:
+            if feature.name == name:
+                return feature
+        raise KeyError(name)
