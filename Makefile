@@ -6,7 +6,8 @@ SHELL := bash
 # The newest Python that the locks cover; PYTHON=… overrides.
 PYTHON ?= $(firstword $(foreach v,3.14 3.13 3.12 3.11,$(if $(shell command -v python$(v)),python$(v))) python3)
 BIN := .venv/bin
-export PYTHONDONTWRITEBYTECODE :=
+# DVC runs each stage as `python -m …`: with this Python.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 export UV_PYTHON := $(BIN)/python
 export UV_NO_PROGRESS := $(if $(CI),1,)
 

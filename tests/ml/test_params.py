@@ -1,0 +1,63 @@
+"""params.yaml is validated whole, and a mistake is named with its key and value."""
+
+import re
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ml.params import ParamsError, load_params
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def written(tmp_path: Path, change: dict[str, Any]) -> Path:
+    document = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+    for path, value in change.items():
+        *sections, key = path.split(".")
+        place = document
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[key] = value
+    file = tmp_path / "params.yaml"
+    file.write_text(yaml.safe_dump(document))
+    return file
+
+
+def test_the_repositorys_own_parameters_are_valid() -> None:
+    params = load_params(REPOSITORY / "params.yaml")
+    assert params.data.horizon == timedelta(hours=2)
+    assert params.split.test == date(2013, 11, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data.colour": "red"}, "data.colour: Extra inputs are not permitted (got 'red')"),
+        ({"data.task": "ranking"}, "data.task: Input should be 'binary', 'multiclass' or 'regression' (got 'ranking')"),
+        ({"data.horizon": "soon"}, "a duration is a number and a unit, such as 90m, 2h or 7d (got 'soon')"),
+        ({"data.horizon": None}, "data.source: flights needs data.horizon"),
+        ({"data.time": None}, "needs data.time"),
+        ({"split.validation": date(2013, 12, 1)}, "validation (2013-12-01) must begin before test (2013-11-01)"),
+        ({"split.validation": 0.5, "split.test": 0.6}, "leave no rows to train on"),
+        ({"split.validation": 0.5}, "both days or both shares"),
+        ({"split.method": "random"}, "days are for method: time, this one is random"),
+        ({"model.estimators": []}, "model.estimators: Tuple should have at least 1 item"),
+        ({"gate.minimum": {"roc": 0.7}}, "gate.minimum.roc"),
+    ],
+)
+def test_a_mistake_is_named_with_its_key_and_what_is_allowed(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ParamsError, match=re.escape(message)):
+        load_params(written(tmp_path, change))
+
+
+def test_a_missing_file_and_broken_yaml_say_so(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match="not found: run this from the repository's root"):
+        load_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("seed: [1")
+    with pytest.raises(ParamsError, match="is not YAML"):
+        load_params(tmp_path / "params.yaml")
