@@ -35,7 +35,6 @@ TURNAROUND = pd.Timedelta("45min")
 DESCRIPTIONS: dict[str, str] = {
     "scheduled_departure": "local time in New York",
     "carrier": "two-letter airline code",
-    "flight": "carrier and flight number",
     "origin": "airport of departure: EWR, JFK or LGA",
     "dest": "airport of arrival",
     "distance": "miles between the airports",
@@ -62,7 +61,7 @@ DESCRIPTIONS: dict[str, str] = {
     "carrier_waiting": "share of those flights that have not left yet",
     "dest_delay": "minutes: mean delay so far of New York flights to the destination, six hours before prediction",
     "city_delay": "minutes: mean delay so far of all New York flights in the hour before prediction",
-    "arrivals_delay": "minutes: mean arrival delay of New York flights to the destination that landed in the last six hours",
+    "arrivals_delay": "minutes: mean arrival delay of New York flights that landed there in the last six hours",
     "aircraft_delay": "minutes: departure delay so far of the aircraft's previous flight from New York, within a day",
     "aircraft_slack": "hours between the scheduled departure and the aircraft's earliest return from that flight",
 }
@@ -134,7 +133,7 @@ def _with_times(flights: pd.DataFrame, airports: pd.DataFrame) -> pd.DataFrame:
     arrival_minute = flights["sched_arr_time"] // 100 * 60 + flights["sched_arr_time"] % 100
     offset = pd.Series(0.0, index=flights.index)
     for zone, rows in flights.groupby(flights["dest"].map(zones)).groups.items():
-        there = scheduled[rows].dt.tz_localize("UTC").dt.tz_convert(zone).dt.tz_localize(None)
+        there = scheduled[rows].dt.tz_localize("UTC").dt.tz_convert(str(zone)).dt.tz_localize(None)
         offset[rows] = (there - local[rows]).dt.total_seconds() / 60
     departure_minute = flights["hour"] * 60 + flights["minute"]
     minutes = (arrival_minute - offset - departure_minute) % 1440
@@ -164,7 +163,6 @@ def _schedule(flights: pd.DataFrame) -> pd.DataFrame:
             "flight_id": number + "-" + flights["origin"] + "-" + flights["local"].dt.strftime("%Y%m%dT%H%M"),
             "scheduled_departure": flights["local"],
             "carrier": flights["carrier"],
-            "flight": number,
             "origin": flights["origin"],
             "dest": flights["dest"],
             "distance": flights["distance"].astype(float),
@@ -286,7 +284,7 @@ def _delay_so_far(
 
 
 def _previous_flight(flights: pd.DataFrame, known_at: pd.Series) -> pd.DataFrame:
-    """The aircraft's previous scheduled flight from New York, if within a day: its delay so far, and the slack it leaves.
+    """The aircraft's previous flight from New York, if within a day: its delay so far, and the slack that it leaves.
 
     The earliest return assumes the way back takes as long as the way out, with a turnaround at both ends.
     """
@@ -296,12 +294,12 @@ def _previous_flight(flights: pd.DataFrame, known_at: pd.Series) -> pd.DataFrame
     gone = previous["departed"] <= moment
     begun = previous["scheduled"] <= moment
     left = previous["departed"].where(gone, np.maximum(previous["scheduled"], moment))
-    delay = ((left - previous["scheduled"]) / pd.Timedelta("1min")).where(begun | gone)
+    delay = ((left - previous["scheduled"]).dt.total_seconds() / 60).where(begun | gone)
     way = pd.to_timedelta(previous["minutes"], unit="min")
     landed = previous["landed"].where(previous["landed"] <= moment, np.maximum(left + way, moment))
     landed = landed.where(gone, left + way)
     back = landed + way + 2 * TURNAROUND
-    slack = (own["scheduled"] - back) / pd.Timedelta("1h")
+    slack = (own["scheduled"] - back).dt.total_seconds() / 3600
     recent = (own["scheduled"] - previous["scheduled"]) <= pd.Timedelta("1D")
     known = recent & own["tailnum"].notna()
     return pd.DataFrame({"aircraft_delay": delay.where(known), "aircraft_slack": slack.where(known)}).reindex(

@@ -1,0 +1,214 @@
+"""The data contract: what raw rows must satisfy before anything learns from them."""
+
+from dataclasses import dataclass
+from datetime import datetime, time
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import JsonValue
+
+from ml.params import ColumnRule, ContractParams
+from ml.schema import Document, Feature, SchemaError
+from ml.tables import as_text, cast_column, parse_times
+
+EXAMPLES = 20
+"""Rows of a breach that the report lists."""
+
+
+class ContractError(Exception):
+    """Rows or a table that break the contract, where the contract says stop; the message names rows and rule."""
+
+
+class Example(Document):
+    """One breaching row."""
+
+    row: int
+    """Position in the source, from 0."""
+    id: str | None
+    value: str
+
+
+class Breach(Document):
+    """One rule that some rows break."""
+
+    rule: str
+    column: str
+    rows: int
+    examples: tuple[Example, ...]
+
+
+class Report(Document):
+    """What the contract found; reports/data_contract.json."""
+
+    rows: int
+    """In the source."""
+    set_aside: int
+    breaches: tuple[Breach, ...] = ()
+    newest: str | None = None
+    """The latest time (ISO 8601), where rows have one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A table split by its contract."""
+
+    kept: pd.DataFrame
+    set_aside: pd.DataFrame
+    """With a column `breach`: the rules that the row breaks."""
+    report: Report
+
+
+def check(
+    table: pd.DataFrame, rules: ContractParams, id_column: str | None, time_column: str | None, now: datetime
+) -> Checked:
+    """Hold the table to its contract.
+
+    Raises ContractError, one line per breach, when the contract says stop, too many rows breach it, or the table as a
+    whole does (too few rows, a column missing, not fresh).
+    """
+    _check_table(table, rules, id_column, time_column)
+    newest = _newest(table, time_column)
+    if rules.freshness is not None:
+        _check_freshness(rules, newest, time_column, now)
+    found = [(rule, column, bad) for rule, column, bad in _broken(table, rules) if bad.any()]
+    breaches = tuple(_describe(table, rule, column, bad, id_column) for rule, column, bad in found)
+    bad_rows = np.logical_or.reduce([bad for _, _, bad in found]) if found else np.zeros(len(table), dtype=bool)
+    report = Report(
+        rows=len(table), set_aside=int(bad_rows.sum()), breaches=breaches, newest=newest and newest.isoformat()
+    )
+    if breaches and rules.on_breach == "stop":
+        raise ContractError(
+            "\n".join(["the data breaks its contract (contract.on_breach: stop):", *map(_line, breaches)])
+        )
+    if report.set_aside > rules.max_set_aside * len(table):
+        raise ContractError(
+            "\n".join(
+                [
+                    f"the data breaks its contract in {report.set_aside} of {len(table)} rows, more than "
+                    f"contract.max_set_aside ({rules.max_set_aside:.2%}) allows:",
+                    *map(_line, breaches),
+                ]
+            )
+        )
+    labels = pd.Series("", index=table.index)
+    for rule, column, bad in found:
+        labels[bad] += f"{column}: {rule}; "
+    return Checked(
+        kept=table[~bad_rows].reset_index(drop=True),
+        set_aside=table[bad_rows].assign(breach=labels[bad_rows].str.rstrip("; ")).reset_index(drop=True),
+        report=report,
+    )
+
+
+def _check_table(table: pd.DataFrame, rules: ContractParams, id_column: str | None, time_column: str | None) -> None:
+    wanted = {*rules.columns, *rules.unique, *(name for name in (id_column, time_column) if name)}
+    if missing := sorted(wanted - set(table.columns)):
+        raise ContractError(
+            f"the table lacks {', '.join(map(repr, missing))}, named in params.yaml; it has {', '.join(table.columns)}"
+        )
+    if len(table) < rules.min_rows:
+        raise ContractError(f"the table has {len(table)} rows, contract.min_rows asks for {rules.min_rows}")
+
+
+def _newest(table: pd.DataFrame, time_column: str | None) -> pd.Timestamp | None:
+    if time_column is None:
+        return None
+    try:
+        newest = parse_times(table[time_column], utc=False).max()
+    except ValueError:  # offsets that differ from row to row
+        newest = parse_times(table[time_column], utc=True).max()
+    return None if pd.isna(newest) else newest.tz_localize(None)
+
+
+def _check_freshness(
+    rules: ContractParams, newest: pd.Timestamp | None, time_column: str | None, now: datetime
+) -> None:
+    freshness = rules.freshness
+    if freshness is None:
+        return
+    if newest is None:
+        raise ContractError(f"contract.freshness: no time in column {time_column!r} can be read")
+    reference = now if freshness.as_of is None else datetime.combine(freshness.as_of, time.min)
+    if reference - newest > freshness.max_age:
+        raise ContractError(
+            f"contract.freshness: the newest row is of {newest.isoformat()}, more than {freshness.max_age} "
+            f"before {reference.isoformat(timespec='minutes')}"
+        )
+
+
+def _broken(table: pd.DataFrame, rules: ContractParams) -> list[tuple[str, str, NDArray[np.bool_]]]:
+    """(rule, column, rows that break it) for every rule, broken or not."""
+    results = []
+    if rules.unique:
+        repeats = table.duplicated(list(rules.unique), keep="first").to_numpy(dtype=bool)
+        results.append(("unique (an earlier row is the same)", "+".join(rules.unique), repeats))
+    for name, rule in rules.columns.items():
+        results += [(text, name, bad) for text, bad in _broken_column(table[name], name, rule)]
+    return results
+
+
+def _broken_column(column: "pd.Series[Any]", name: str, rule: ColumnRule) -> list[tuple[str, NDArray[np.bool_]]]:
+    missing = column.isna().to_numpy(dtype=bool)
+    results: list[tuple[str, NDArray[np.bool_]]] = []
+    if rule.required:
+        results.append(("required", missing))
+    if rule.type is not None:
+        results.append((f"type {rule.type}", _miscast(column, Feature(name=name, type=rule.type))))
+    if rule.minimum is not None or rule.maximum is not None:
+        numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+        if rule.type is None:
+            results.append(("a number", np.isnan(numbers) & ~missing))
+        if rule.minimum is not None:
+            results.append((f"minimum {rule.minimum:g}", numbers < rule.minimum))
+        if rule.maximum is not None:
+            results.append((f"maximum {rule.maximum:g}", numbers > rule.maximum))
+    text = as_text(column)
+    if rule.categories is not None:
+        results.append(
+            (f"one of {', '.join(rule.categories)}", ~missing & ~text.isin(rule.categories).to_numpy(dtype=bool))
+        )
+    if rule.pattern is not None:
+        matches = text.astype("string").str.fullmatch(rule.pattern).fillna(False).to_numpy(dtype=bool)
+        results.append((f"pattern {rule.pattern}", ~missing & ~matches))
+    return results
+
+
+def _miscast(column: "pd.Series[Any]", feature: Feature) -> NDArray[np.bool_]:
+    """The rows whose value can't be read as the feature's type."""
+    try:
+        cast_column(column, feature)
+    except SchemaError:
+        bad = np.zeros(len(column), dtype=bool)
+        for row, value in enumerate(column):  # a breach is rare: look at single values only then
+            try:
+                cast_column(pd.Series([value], dtype=object), feature)
+            except SchemaError:
+                bad[row] = True
+        return bad
+    return np.zeros(len(column), dtype=bool)
+
+
+def _describe(table: pd.DataFrame, rule: str, column: str, bad: NDArray[np.bool_], id_column: str | None) -> Breach:
+    def value(row: int) -> JsonValue:
+        return "/".join(str(table[name].iloc[row]) for name in (column.split("+") if column not in table else [column]))
+
+    rows = [int(row) for row in np.flatnonzero(bad)[:EXAMPLES]]
+    return Breach(
+        rule=rule,
+        column=column,
+        rows=int(bad.sum()),
+        examples=tuple(
+            Example(row=row, id=None if id_column is None else str(table[id_column].iloc[row]), value=str(value(row)))
+            for row in rows
+        ),
+    )
+
+
+def _line(breach: Breach) -> str:
+    shown = ", ".join(
+        f"row {example.row}{'' if example.id is None else f' ({example.id})'} is {example.value}"
+        for example in breach.examples[:3]
+    )
+    return f"  {breach.column}: {breach.rule}: {breach.rows} rows; {shown}"

@@ -1,0 +1,57 @@
+"""Stage 1: bring the raw table in and hold it to the data contract."""
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+
+from ml.contract import Checked, ContractError, check
+from ml.logs import stage_logger
+from ml.params import Params, ParamsError, load_params
+from ml.sources import flights, table
+from ml.tables import write_parquet
+
+TABLE = Path("data/raw/table.parquet")
+SET_ASIDE = Path("data/raw/set_aside.parquet")
+REPORT = Path("reports/data_contract.json")
+
+
+def read_source(params: Params) -> pd.DataFrame:
+    """The raw table that params.yaml names.
+
+    Raises SourceError or FileNotFoundError when it can't be had.
+    """
+    if params.data.source == "flights" and params.data.horizon is not None:
+        return flights.read(pd.Timedelta(params.data.horizon))
+    return table.read(params.data)
+
+
+def write(checked: Checked) -> None:
+    """Write what was kept, what was set aside, and the report."""
+    write_parquet(checked.kept, TABLE)
+    write_parquet(checked.set_aside, SET_ASIDE)
+    REPORT.parent.mkdir(parents=True, exist_ok=True)
+    REPORT.write_text(checked.report.model_dump_json(indent=1) + "\n")
+
+
+def main() -> int:
+    log = stage_logger("data_ingestion")
+    try:
+        params = load_params()
+        raw = read_source(params)
+        log.info("%d rows, %d columns from %s", len(raw), len(raw.columns), params.data.source)
+        now = datetime.now(UTC).replace(tzinfo=None)
+        checked = check(raw, params.contract, params.data.id, params.data.time, now)
+    except (ParamsError, ContractError, table.SourceError, FileNotFoundError) as error:
+        print(f"data_ingestion: {error}", file=sys.stderr)
+        return 1
+    for breach in checked.report.breaches:
+        log.warning("%s: %s: %d rows set aside (%s)", breach.column, breach.rule, breach.rows, REPORT)
+    write(checked)
+    log.info("%d rows kept, %d set aside", len(checked.kept), len(checked.set_aside))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

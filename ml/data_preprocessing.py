@@ -1,0 +1,296 @@
+"""Stage 2: drop rows without a target, give every column its type, learn the schema, split."""
+
+import math
+import sys
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ml.data_ingestion import TABLE
+from ml.logs import stage_logger
+from ml.params import DataParams, FeatureParams, Params, ParamsError, SplitParams, load_params
+from ml.schema import Document, Feature, FeatureType, Schema, SchemaError
+from ml.sources.flights import DESCRIPTIONS
+from ml.tables import as_text, cast_column, parse_times, read_parquet, write_parquet
+
+FOLDER = Path("data/processed")
+SCHEMA = FOLDER / "schema.json"
+SUMMARY = FOLDER / "summary.json"
+Part = Literal["train", "validation", "test"]
+PARTS: tuple[Part, ...] = ("train", "validation", "test")
+
+TEXT_WORDS = 3.0
+"""Strings of at least this many words on average are text, where they also seldom repeat."""
+TEXT_DISTINCT = 0.5
+
+
+class Summary(Document):
+    """What preprocessing did; data/processed/summary.json."""
+
+    rows: dict[str, int]
+    """By part."""
+    borders: dict[str, tuple[str, str]] = {}
+    """First and last time by part, where rows have one."""
+    without_target: int
+    dropped_columns: dict[str, str]
+    """Name -> why it is no feature."""
+
+
+@dataclass(frozen=True, slots=True)
+class Processed:
+    """The typed table in parts, with its schema."""
+
+    parts: dict[Part, pd.DataFrame]
+    schema: Schema
+    summary: Summary
+
+
+def preprocess(raw: pd.DataFrame, params: Params) -> Processed:
+    """Rows with a known target, typed, split; the schema's learnt fields come from the training rows alone.
+
+    Raises SchemaError naming the column, the value and its first row when a column or the target can't be used.
+    """
+    data = params.data
+    if data.target not in raw:
+        raise SchemaError(f"the target {data.target!r} is no column; there are {', '.join(raw.columns)}")
+    if missing := sorted(set(data.features) - set(raw.columns)):
+        raise SchemaError(f"params.yaml declares {', '.join(map(repr, missing))}, which the table doesn't have")
+    known = raw[raw[data.target].notna()].reset_index(drop=True)
+    if known.empty:
+        raise SchemaError(f"no row has a value for the target {data.target!r}")
+    target, classes = read_target(known[data.target], data)
+    times = None if data.time is None else _times(known[data.time], data.time)
+    part = split(params.split, target, times, params.seed)
+    training = part == "train"
+    features: list[Feature] = []
+    dropped: dict[str, str] = {}
+    for name in known.columns:
+        declared = data.features.get(str(name))
+        why = _not_a_feature(str(name), known[name][training], declared, data)
+        if why:
+            dropped[str(name)] = why
+        elif name != data.target:
+            features.append(learn(known[name], training, declared or FeatureParams(), str(name), data.source))
+    if not features:
+        raise SchemaError("no column is left to predict from: see data.exclude and data.declared_only in params.yaml")
+    horizon = None if data.horizon is None else _spell(data.horizon.total_seconds())
+    schema = Schema(target=data.target, task=data.task, classes=classes, features=tuple(features), horizon=horizon)
+    table = known[[feature.name for feature in features]].copy()
+    for feature in features:  # fail here, with the row, rather than in a later stage
+        cast_column(table[feature.name], feature)
+    table[data.target] = target
+    for extra in (data.id, data.time):
+        if extra is not None and extra not in table:
+            table[extra] = known[extra]
+    parts: dict[Part, pd.DataFrame] = {}
+    for name in PARTS:
+        chosen = np.flatnonzero(part == name)
+        if times is not None:
+            chosen = chosen[np.argsort(times.to_numpy()[chosen], kind="stable")]
+        parts[name] = table.iloc[chosen].reset_index(drop=True)
+    _check_parts(parts, data)
+    summary = Summary(
+        rows={name: len(rows) for name, rows in parts.items()},
+        borders={}
+        if times is None
+        else {name: (times[part == name].min().isoformat(), times[part == name].max().isoformat()) for name in PARTS},
+        without_target=len(raw) - len(known),
+        dropped_columns=dropped,
+    )
+    return Processed(parts, schema, summary)
+
+
+def read_target(column: "pd.Series[Any]", data: DataParams) -> tuple["pd.Series[Any]", tuple[str, ...]]:
+    """The target as class labels (text) or numbers, and the classes, negative first."""
+    if data.task == "regression":
+        numbers = cast_column(column, Feature(name=data.target, type="numeric"))
+        return pd.Series(numbers, index=column.index, dtype=float), ()
+    labels = as_text(column)
+    classes = sorted(set(labels))
+    if data.task == "binary":
+        if len(classes) != 2:
+            raise SchemaError(
+                f"data.task: binary needs two values in {data.target!r}, there are {len(classes)}: "
+                f"{', '.join(classes[:5])}{'…' if len(classes) > 5 else ''}"
+            )
+        positive = classes[1] if data.positive is None else data.positive
+        if positive not in classes:
+            raise SchemaError(
+                f"data.positive: {positive!r} is no value of {data.target!r}; there are {', '.join(classes)}"
+            )
+        classes.sort(key=lambda label: label == positive)
+    elif len(classes) < 3:
+        raise SchemaError(f"data.task: multiclass needs three values or more in {data.target!r}; use binary")
+    return labels, tuple(classes)
+
+
+def split(
+    params: SplitParams, target: "pd.Series[Any]", times: "pd.Series[Any] | None", seed: int
+) -> NDArray[np.object_]:
+    """The part of each row: `train`, `validation` or `test`; object array of shape (n,)."""
+    rows = len(target)
+    part = np.full(rows, "train", dtype=object)
+    if isinstance(params.validation, date) and isinstance(params.test, date) and times is not None:
+        part[(times >= pd.Timestamp(params.validation)).to_numpy()] = "validation"
+        part[(times >= pd.Timestamp(params.test)).to_numpy()] = "test"
+        return part
+    shares = (float(str(params.validation)), float(str(params.test)))
+    if params.method == "time" and times is not None:
+        groups = [np.argsort(times.to_numpy(), kind="stable")]
+    else:
+        shuffled = np.random.default_rng(seed).permutation(rows)
+        labels = target.to_numpy()[shuffled]
+        groups = (
+            [shuffled[labels == label] for label in sorted(set(labels))]
+            if params.method == "stratified"
+            else [shuffled]
+        )
+    for group in groups:
+        test_from = len(group) - math.ceil(shares[1] * len(group))
+        validation_from = test_from - math.ceil(shares[0] * len(group))
+        part[group[validation_from:test_from]] = "validation"
+        part[group[test_from:]] = "test"
+    return part
+
+
+def infer(column: "pd.Series[Any]") -> FeatureType:
+    """The type of a column that nobody declared; whole numbers are numeric, however few there are."""
+    present = column.dropna()
+    if pd.api.types.is_bool_dtype(present.infer_objects().dtype):
+        return "boolean"
+    if pd.api.types.is_numeric_dtype(column.dtype):
+        return "numeric"
+    if pd.api.types.is_datetime64_any_dtype(column.dtype):
+        return "datetime"
+    words = present.astype("string").str.strip()
+    if set(words.str.lower().unique()) <= {"true", "false", "yes", "no"}:
+        return "boolean"
+    if pd.to_numeric(words, errors="coerce").notna().all():
+        return "numeric"
+    looks_dated = words.str.match(r"\d{4}-\d{2}-\d{2}").all()
+    if looks_dated and parse_times(words, utc=_has_offset(words)).notna().all():
+        return "datetime"
+    seldom_repeats = words.nunique() >= TEXT_DISTINCT * len(words)
+    wordy = (words.str.count(r"\s+") + 1).mean() >= TEXT_WORDS
+    return "text" if wordy and seldom_repeats else "categorical"
+
+
+def learn(
+    column: "pd.Series[Any]", training: NDArray[np.bool_], declared: FeatureParams, name: str, source: str
+) -> Feature:
+    """The feature as declared, its type inferred if need be, with what the training rows tell."""
+    kind = declared.type or infer(column[training])
+    described = declared.description or (DESCRIPTIONS.get(name, "") if source == "flights" else "")
+    base = Feature(
+        name=name,
+        type=kind,
+        utc=kind == "datetime" and _has_offset(column),
+        **(declared.model_dump(exclude={"type", "description"}) | {"description": described}),
+    )
+    values = cast_column(column[training], base)
+    learnt: dict[str, object] = {}
+    if kind in ("categorical", "text"):
+        counts = pd.Series(values).value_counts()
+        if kind == "categorical":
+            # Most frequent first; equal counts in alphabetical order, or two runs could differ.
+            learnt["categories"] = tuple(
+                counts.reset_index().sort_values(["count", "index"], ascending=[False, True])["index"]
+            )
+        learnt["example"] = None if counts.empty else str(sorted(counts[counts == counts.max()].index)[0])
+    else:
+        numbers = values[~np.isnan(values)]
+        if len(numbers):
+            middle = float(np.sort(numbers)[len(numbers) // 2])
+            if kind == "numeric":
+                learnt = {"low": float(numbers.min()), "high": float(numbers.max()), "example": middle}
+                learnt["integer"] = bool((numbers % 1 == 0).all())
+            elif kind == "boolean":
+                learnt["example"] = bool(middle)
+            else:
+                moment = pd.Timestamp(middle, unit="s").isoformat() + ("Z" if base.utc else "")
+                learnt = {"low": float(numbers.min()), "high": float(numbers.max()), "example": moment}
+    return base.model_copy(update=learnt)
+
+
+def _not_a_feature(
+    name: str, training: "pd.Series[Any]", declared: FeatureParams | None, data: DataParams
+) -> str | None:
+    """Why a column isn't a feature; None when it is one (or the target)."""
+    if name == data.target:
+        return None
+    if name == data.id:
+        return "names the row"
+    if name in data.exclude:
+        return "excluded in params.yaml"
+    if declared is not None:
+        return None
+    if data.declared_only:
+        return "not declared in params.yaml"
+    if training.isna().all():
+        return "no training row has a value"
+    if training.nunique(dropna=False) == 1:
+        return "the same in every training row"
+    return None
+
+
+def _times(column: "pd.Series[Any]", name: str) -> "pd.Series[Any]":
+    times = parse_times(column, utc=_has_offset(column))
+    if times.isna().any():
+        row = int(np.flatnonzero(times.isna())[0])
+        raise SchemaError(f"data.time: {name!r} has no readable time in row {row}: {column.iloc[row]!r}")
+    return times
+
+
+def _has_offset(column: "pd.Series[Any]") -> bool:
+    """Whether times are written with an offset, judged by the first that is there."""
+    if isinstance(column.dtype, pd.DatetimeTZDtype):
+        return True
+    if pd.api.types.is_datetime64_dtype(column.dtype):
+        return False
+    present = column.dropna()
+    try:
+        return len(present) > 0 and pd.Timestamp(str(present.iloc[0])).tzinfo is not None
+    except ValueError:
+        return False
+
+
+def _check_parts(parts: dict[Part, pd.DataFrame], data: DataParams) -> None:
+    for name, rows in parts.items():
+        if rows.empty:
+            raise SchemaError(f"the split leaves no row for {name}: change split in params.yaml")
+        if data.task != "regression" and name == "train" and rows[data.target].nunique() < 2:
+            raise SchemaError(f"all training rows have the same {data.target!r}: change split in params.yaml")
+
+
+def _spell(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds % length == 0:
+            return f"{seconds / length:g}{unit}"
+    return f"{seconds:g}s"
+
+
+def main() -> int:
+    log = stage_logger("data_preprocessing")
+    try:
+        params = load_params()
+        processed = preprocess(read_parquet(TABLE), params)
+    except (ParamsError, SchemaError, FileNotFoundError) as error:
+        print(f"data_preprocessing: {error}", file=sys.stderr)
+        return 1
+    for name, rows in processed.parts.items():
+        write_parquet(rows, FOLDER / f"{name}.parquet")
+    SCHEMA.write_text(processed.schema.model_dump_json(indent=1) + "\n")
+    SUMMARY.write_text(processed.summary.model_dump_json(indent=1) + "\n")
+    log.info("%s; %d rows without a target dropped", processed.summary.rows, processed.summary.without_target)
+    for column, why in processed.summary.dropped_columns.items():
+        log.info("column %s is no feature: %s", column, why)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

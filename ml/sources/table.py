@@ -1,0 +1,36 @@
+"""Any table by its address: a file, s3:// or https://, CSV or Parquet."""
+
+from pathlib import PurePosixPath
+
+import pandas as pd
+
+from ml.params import DataParams
+
+
+class SourceError(Exception):
+    """A table that can't be had; the message names its address and the remedy."""
+
+
+def read(params: DataParams) -> pd.DataFrame:
+    """The table at `params.uri`, every column as the file types it; CSV times stay text until preprocessing.
+
+    Raises SourceError when it can't be read.
+    """
+    uri = params.uri
+    ending = "".join(PurePosixPath(uri.split("?", 1)[0]).suffixes[-2:]).lower()
+    kind = params.format or (
+        "parquet" if ".parquet" in ending or ".pq" in ending else "csv" if ".csv" in ending else None
+    )
+    if kind is None:
+        raise SourceError(f"{uri}: is it CSV or Parquet? Say so with data.format in params.yaml")
+    try:
+        table = pd.read_parquet(uri) if kind == "parquet" else pd.read_csv(uri)
+    except FileNotFoundError:
+        raise SourceError(f"{uri} not found: data.uri in params.yaml names the table") from None
+    except Exception as error:  # a reader's own errors are many: bad CSV, no credentials, no route to the host
+        raise SourceError(
+            f"{uri} can't be read as {kind}: {' '.join(str(error).split()) or type(error).__name__}"
+        ) from error
+    if not len(table.columns) or not len(table):
+        raise SourceError(f"{uri} holds no rows")
+    return table
