@@ -4,6 +4,7 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -55,6 +56,7 @@ def fit_encoding(
     Raises ParamsError when params name a column that isn't a feature of the right type.
     """
     _check_names(schema, params)
+    columns = _drop_live(columns, schema, params.live_dropout, seed)
     encoders: list[Encoder] = []
     pieces: list[NDArray[np.float64]] = []
 
@@ -91,6 +93,20 @@ def fit_encoding(
     for cross in params.crosses:
         add_categories(cross, ("target",))
     return Encoded(Encoding(encoders=tuple(encoders)), np.concatenate(pieces, axis=1).astype(np.float32))
+
+
+def _drop_live(columns: Columns, schema: Schema, share: float, seed: int) -> Columns:
+    """The columns, with all live features missing in a random share of the rows."""
+    live = [feature.name for feature in schema.features if feature.live]
+    if not live or not share:
+        return columns
+    changed = dict(columns)
+    dropped = np.random.default_rng(seed).random(len(columns[live[0]])) < share
+    for name in live:
+        kept: NDArray[Any] = columns[name].copy()
+        kept[dropped] = None if kept.dtype == object else np.nan
+        changed[name] = kept
+    return changed
 
 
 def _target_encoder(

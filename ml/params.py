@@ -145,6 +145,8 @@ class EncodingParams(Document):
     text_terms_min_rows: int = 2
     folds: int = 5
     """Training rows are target-encoded out of fold, in this many folds."""
+    live_dropout: Share = 0.0
+    """Share of training rows that lose all their live features, so that the model learns what their absence means."""
 
 
 class EstimatorParams(Document):

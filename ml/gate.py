@@ -1,0 +1,157 @@
+"""The gate: whether a candidate becomes champion. Pure: bundles and test rows in, a verdict out."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ml.bundle import Figure, Parts
+from ml.feature_engineering import target_of
+from ml.metrics import METRICS, Weights, block_weights, day_blocks, figures, improvement, values
+from ml.model_building import seconds_of
+from ml.model_evaluation import bundle_of, predict, slice_rows
+from ml.params import Params, ParamsError
+from ml.schema import Document, Schema
+from ml.tables import to_columns
+
+
+class Verdict(Document):
+    """What the gate decided; reports/gate.json."""
+
+    decision: Literal["champion", "same", "challenger"]
+    """champion: it passed; same: it is the incumbent; challenger: it was refused."""
+    candidate: str
+    """Bundle version."""
+    incumbent: str
+    """Bundle version, `none` (there was none yet), or `unreadable` (there is one, but its files can't be had)."""
+    reasons: tuple[str, ...] = ()
+    improvement: Figure | None = None
+    """Of the gate's metric on the same test rows, paired; positive is better."""
+    slices: dict[str, Figure] = {}
+    """The same by `feature=value`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One side's answers for the test rows."""
+
+    target: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    labels: NDArray[np.float64]
+
+    def values(
+        self, metric: str, blocks: NDArray[np.int64], weights: Weights, chosen: NDArray[np.bool_]
+    ) -> NDArray[np.float64]:
+        """The metric on the chosen rows and its replicates."""
+        return values(metric, self.target[chosen], self.scores[chosen], self.labels[chosen], blocks[chosen], weights)
+
+
+def judge(
+    candidate: tuple[str, Parts],
+    incumbent: tuple[str, Parts] | Literal["none", "unreadable"],
+    test: pd.DataFrame,
+    params: Params,
+) -> Verdict:
+    """Champion when it clears the thresholds and surely beats the incumbent, overall and in no slice surely worse.
+
+    Both sides are judged by the versions that never saw the test rows (`evaluated/`, where there is one).
+    Raises ParamsError when the gate's metrics don't fit the task.
+    """
+    version, parts = candidate
+    schema, gate = parts.schema, params.gate
+    if isinstance(incumbent, tuple) and incumbent[0] == version:
+        return Verdict(decision="same", candidate=version, incumbent=version)
+    wanted = {gate.metric, *gate.minimum, *gate.maximum}
+    if unknown := sorted(wanted - set(METRICS[schema.task])):
+        there = ", ".join(METRICS[schema.task])
+        raise ParamsError(f"gate: {', '.join(unknown)} is no metric of a {schema.task} model; there are {there}")
+
+    blocks = day_blocks(seconds_of(test, params.data.time), len(test), params.seed)
+    weights = block_weights(int(blocks.max()) + 1, params.evaluation.replicates, params.seed)
+    everything = np.ones(len(test), dtype=bool)
+    mine = _answers(parts, schema, test)
+    reasons = _below_thresholds(mine, blocks, weights, params)
+
+    if not isinstance(incumbent, tuple):
+        return Verdict(
+            decision="challenger" if reasons else "champion",
+            candidate=version,
+            incumbent=incumbent,
+            reasons=tuple(reasons),
+        )
+    if (incumbent[1].schema.task, incumbent[1].schema.classes, incumbent[1].schema.target) != (
+        schema.task,
+        schema.classes,
+        schema.target,
+    ):
+        reasons.append(
+            "the incumbent predicts another target or other classes, which can't be compared: name another gate.base"
+        )
+        return Verdict(decision="challenger", candidate=version, incumbent=incumbent[0], reasons=tuple(reasons))
+
+    theirs = _answers(incumbent[1], schema, test)
+
+    def gain(chosen: NDArray[np.bool_]) -> Figure:
+        return improvement(
+            gate.metric,
+            mine.values(gate.metric, blocks, weights, chosen),
+            theirs.values(gate.metric, blocks, weights, chosen),
+        )
+
+    overall = gain(everything)
+    if not _end(overall, "low") > gate.margin:
+        reasons.append(
+            f"{gate.metric}: better by {overall.value:.5f} "
+            f"({_end(overall, 'low'):.5f} to {_end(overall, 'high'):.5f}), "
+            f"not surely more than gate.margin ({gate.margin})"
+        )
+    parts_of_test = slice_rows(schema, to_columns(test, schema), params.evaluation)
+    by_slice = {f"{name}={value}": gain(chosen) for name, value, chosen in parts_of_test}
+    by_slice = {name: figure for name, figure in by_slice.items() if np.isfinite(figure.value)}
+    for name, figure in by_slice.items():
+        if _end(figure, "high") < -gate.slice_margin:
+            reasons.append(
+                f"{name}: {gate.metric} is worse by {-figure.value:.5f}, "
+                f"surely more than gate.slice_margin ({gate.slice_margin})"
+            )
+    return Verdict(
+        decision="challenger" if reasons else "champion",
+        candidate=version,
+        incumbent=incumbent[0],
+        reasons=tuple(reasons),
+        improvement=overall,
+        slices=by_slice,
+    )
+
+
+def _answers(parts: Parts, schema: Schema, test: pd.DataFrame) -> Judged:
+    bundle = bundle_of(parts.evaluated or parts)
+    scores, labels = predict(bundle, to_columns(test, bundle.schema))
+    return Judged(target_of(test, schema), scores, labels)
+
+
+def _below_thresholds(mine: Judged, blocks: NDArray[np.int64], weights: Weights, params: Params) -> list[str]:
+    gate = params.gate
+    wanted = [*gate.minimum, *gate.maximum]
+    found = figures(wanted, mine.target, mine.scores, mine.labels, blocks, weights)
+    reasons = []
+    for metric, least in gate.minimum.items():
+        if metric not in found or _end(found[metric], "low") < least:
+            reasons.append(f"{metric}: {_spell(found.get(metric))} is not surely above gate.minimum ({least})")
+    for metric, most in gate.maximum.items():
+        if metric not in found or _end(found[metric], "high") > most:
+            reasons.append(f"{metric}: {_spell(found.get(metric))} is not surely below gate.maximum ({most})")
+    return reasons
+
+
+def _end(figure: Figure, end: Literal["low", "high"]) -> float:
+    value = figure.low if end == "low" else figure.high
+    return figure.value if value is None else value
+
+
+def _spell(figure: Figure | None) -> str:
+    if figure is None:
+        return "not defined on the test rows, which"
+    return f"{figure.value:.4f} ({_end(figure, 'low'):.4f} to {_end(figure, 'high'):.4f})"

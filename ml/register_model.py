@@ -1,0 +1,211 @@
+"""Stage 6: the gate. A candidate that passes becomes models/bundle and the registry's champion.
+
+Runs on every `dvc repro`, because a fresh tracking store must get its champion even when nothing else changed; so it
+finds out that there is nothing to do from a few small files, before it imports anything heavy.
+"""
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from ml.bundle import BundleError, Parts, read_manifest, read_parts, replace_directory
+from ml.logs import stage_logger
+from ml.params import Params, ParamsError, load_params
+from ml.tracking import STORE, TrackingError, champion_version, probe, register, tracking_uri
+
+CANDIDATE = Path("models/candidate")
+BUNDLE = Path("models/bundle")
+REPORT = Path("reports/gate.json")
+MARKER = STORE / "registered.json"
+
+Incumbent = tuple[str, Parts] | Literal["none", "unreadable"]
+
+
+def base_revision(base: str) -> str | None:
+    """The commit whose bundle is the incumbent: of origin's base branch, the local one, or HEAD; None outside git."""
+    for name in (f"refs/remotes/origin/{base}", f"refs/heads/{base}", "HEAD"):
+        found = subprocess.run(
+            ["git", "rev-parse", "--verify", "--quiet", name], capture_output=True, text=True, check=False
+        )
+        if found.returncode == 0:
+            return found.stdout.strip()
+    return None
+
+
+def locked_hash(lock: str, path: str) -> str | None:
+    """DVC's hash of the output at `path`, from the text of a dvc.lock."""
+    stages: dict[str, Any] = (yaml.safe_load(lock) or {}).get("stages", {})
+    for stage in stages.values():
+        for out in stage.get("outs", []):
+            if out["path"] == path:
+                return str(out["md5"])
+    return None
+
+
+def read_incumbent(base: str, folder: Path, log: logging.Logger) -> Incumbent:
+    """The bundle that DVC has for the base branch, fetched from its cache or remote into `folder`."""
+    revision = base_revision(base)
+    lock = None
+    if revision is not None:
+        shown = subprocess.run(["git", "show", f"{revision}:dvc.lock"], capture_output=True, text=True, check=False)
+        lock = shown.stdout if shown.returncode == 0 else None
+    if lock is None or locked_hash(lock, str(BUNDLE)) is None:
+        return "none"
+    from dvc.api import DVCFileSystem
+
+    logging.getLogger("dvc").setLevel(logging.CRITICAL)
+    try:
+        DVCFileSystem(rev=revision).get(str(BUNDLE), str(folder), recursive=True)
+        return read_parts(folder)
+    except Exception as error:  # a missing object, remote or credential, each by another class
+        reason = " ".join(str(error).split()) or type(error).__name__
+        log.warning("the incumbent (models/bundle of %s) can't be read: %s", (revision or "")[:12], reason[:300])
+        return "unreadable"
+
+
+def unchanged(params: Params) -> bool:
+    """Whether the last run of this stage decided on this very candidate, and the store still has it."""
+    try:
+        marker = json.loads(MARKER.read_text())
+        return bool(marker == _marker(params) and _store_is_there())
+    except (OSError, ValueError, BundleError):
+        return False
+
+
+def _marker(params: Params) -> dict[str, Any]:
+    served = read_manifest(BUNDLE).version
+    return {
+        "uri": tracking_uri()[0],
+        "candidate": read_manifest(CANDIDATE).version,
+        "bundle": served,
+        "base": base_revision(params.gate.base) if read_manifest(CANDIDATE).version != served else "",
+        "gate": params.gate.model_dump(mode="json"),
+        "registry": params.registry.model_dump(mode="json"),
+    }
+
+
+def _store_is_there() -> bool:
+    uri, _ = tracking_uri()
+    return Path(uri.removeprefix("sqlite:///")).is_file() if uri.startswith("sqlite:///") else False
+
+
+def promote(candidate: Path, served: Path) -> None:
+    """Copy the candidate to where serving, image and monitor read; a reader sees the old bundle or the new one."""
+    served.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{served.name}-", dir=served.parent))
+    try:
+        shutil.copytree(candidate, fresh, dirs_exist_ok=True)
+        replace_directory(fresh, served)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def run(params: Params, log: logging.Logger) -> int:
+    """Judge, promote or keep, register; the exit status."""
+    from ml.gate import Verdict, judge
+    from ml.tables import read_parquet
+
+    version, parts = read_parts(CANDIDATE)
+    with tempfile.TemporaryDirectory() as folder:
+        if _same_as_base(params.gate.base):
+            verdict = Verdict(decision="same", candidate=version, incumbent=version)
+            incumbent: Incumbent = (version, parts)
+        else:
+            incumbent = read_incumbent(params.gate.base, Path(folder, "incumbent"), log)
+            verdict = judge((version, parts), incumbent, read_parquet(Path("data/processed/test.parquet")), params)
+        REPORT.parent.mkdir(parents=True, exist_ok=True)
+        REPORT.write_text(verdict.model_dump_json(indent=1) + "\n")
+        if verdict.decision != "challenger":
+            promote(CANDIDATE, BUNDLE)
+        elif isinstance(incumbent, tuple) and _version_at(BUNDLE) != incumbent[0]:
+            promote(Path(folder, "incumbent"), BUNDLE)
+    log.info("gate: %s %s (incumbent: %s)", verdict.decision, version[:12], verdict.incumbent[:12])
+    for reason in verdict.reasons:
+        log.warning("gate: %s", reason)
+    if verdict.incumbent == "unreadable":
+        log.warning("gate: promoted without a comparison; a deploy will want the incumbent, or its --first")
+    if verdict.decision == "challenger" and not BUNDLE.exists():
+        print(
+            "register_model: the first candidate did not pass the gate, so there is no bundle to serve: "
+            "improve the model, or move gate.minimum and gate.maximum in params.yaml",
+            file=sys.stderr,
+        )
+        return 1
+    return _register(version, parts, verdict.decision, verdict.incumbent, params, log)
+
+
+def _register(version: str, parts: Parts, decision: str, incumbent: str, params: Params, log: logging.Logger) -> int:
+    alias: Literal["champion", "challenger"] = "challenger" if decision == "challenger" else "champion"
+    try:
+        server = probe(log)
+        if server.registry and server.uri.startswith("http"):
+            registered = champion_version(server, params.registry.model)
+            if registered not in (None, version, incumbent):
+                log.warning(
+                    "the registry's champion is %s, the base branch's bundle %s: DVC's counts",
+                    registered[:12],
+                    incumbent[:12],
+                )
+            if alias == "champion" and registered == version:
+                log.info("%s is champion in the registry already", version[:12])
+                _remember(params)
+                return 0
+        run_id = register(server, CANDIDATE, version, parts, alias, params)
+    except TrackingError as error:
+        done = "models/bundle is in place" if decision != "challenger" else "models/bundle is as it was"
+        print(
+            f"register_model: {error}; {done}, only the registration is missing: run `dvc repro` again", file=sys.stderr
+        )
+        return 1
+    log.info("run %s in %s, %s of %s", run_id, server.uri, alias, params.registry.model)
+    _remember(params)
+    return 0
+
+
+def _remember(params: Params) -> None:
+    MARKER.parent.mkdir(parents=True, exist_ok=True)
+    MARKER.write_text(json.dumps(_marker(params)))
+
+
+def _same_as_base(base: str) -> bool:
+    """Whether DVC knows the candidate's files to be those of the base branch's bundle; no file is read."""
+    revision = base_revision(base)
+    if revision is None:
+        return False
+    shown = subprocess.run(["git", "show", f"{revision}:dvc.lock"], capture_output=True, text=True, check=False)
+    try:
+        mine = locked_hash(Path("dvc.lock").read_text(), str(CANDIDATE))
+    except FileNotFoundError:
+        return False
+    return shown.returncode == 0 and mine is not None and mine == locked_hash(shown.stdout, str(BUNDLE))
+
+
+def _version_at(path: Path) -> str | None:
+    try:
+        return read_manifest(path).version
+    except BundleError:
+        return None
+
+
+def main() -> int:
+    log = stage_logger("register_model")
+    try:
+        params = load_params()
+        if unchanged(params):
+            log.info("nothing changed: %s is served", read_manifest(BUNDLE).version[:12])
+            return 0
+        return run(params, log)
+    except (ParamsError, BundleError, FileNotFoundError) as error:
+        print(f"register_model: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
