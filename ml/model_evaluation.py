@@ -234,11 +234,6 @@ def write_reports(card: Card, schema: Schema) -> None:
         "horizon": schema.horizon,
         "test": {name: _rounded(figure) for name, figure in card.metrics.items()},
         "test_without_live": {name: _rounded(figure) for name, figure in card.without_live.items()},
-        "slices": {
-            f"{part.feature}={part.value}": {"rows": part.rows}
-            | {name: round(figure.value, 5) for name, figure in part.metrics.items()}
-            for part in card.slices
-        },
     }
     METRICS_FILE.write_text(json.dumps(document, indent=1) + "\n")
     PLOTS.mkdir(parents=True, exist_ok=True)

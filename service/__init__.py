@@ -1,0 +1,1 @@
+"""The REST service that answers with the bundle's model."""

@@ -1,0 +1,107 @@
+"""`python -m service`: the application under gunicorn, several workers, one model each."""
+
+import logging
+import logging.config
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from service.settings import Settings, SettingsError, load_settings
+
+GRACE = 30
+"""Seconds that a stopping worker may take to finish its requests."""
+
+
+def main() -> int:
+    """Serve until a signal says stop; 1 with one clear line when the settings or the bundle can't be used."""
+    try:
+        settings = load_settings(os.environ)
+    except SettingsError as error:
+        print(f"service: {error}", file=sys.stderr)
+        return 1
+    # Before anything imports prometheus_client, which looks for the variable once.
+    shared = Path(settings.prometheus_multiproc_dir or tempfile.mkdtemp(prefix="atlas-metrics-"))
+    try:
+        _empty(shared)
+    except OSError as error:
+        print(f"service: PROMETHEUS_MULTIPROC_DIR: {error}", file=sys.stderr)
+        return 1
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(shared)
+
+    from ml.bundle import BundleError
+    from service import logs, registry
+    from service.predictor import Predictor
+
+    logging.config.dictConfig(logs.configuration(settings.log_level))
+    try:
+        bundle = registry.fetch(settings, _cache())
+        Predictor.load(bundle)  # a bundle that can't answer ends the start here, not each worker
+    except BundleError as error:
+        print(f"service: {error}", file=sys.stderr)
+        return 1
+    try:
+        _serve(settings, bundle)
+    finally:
+        if settings.prometheus_multiproc_dir is None:
+            shutil.rmtree(shared, ignore_errors=True)
+    return 0
+
+
+def _cache() -> Path:
+    """Where bundles of a registry are kept."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "atlas" / "bundles"
+
+
+def _empty(folder: Path) -> None:
+    """Metrics of an earlier run would be counted again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in folder.glob("*.db"):
+        file.unlink()
+
+
+def _serve(settings: Settings, bundle: Path) -> None:
+    from gunicorn.app.base import BaseApplication
+    from prometheus_flask_exporter.multiprocess import GunicornInternalPrometheusMetrics
+
+    from service import logs
+    from service.app import create_app
+    from service.predictor import Predictor
+
+    def child_exit(_: Any, worker: Any) -> None:
+        GunicornInternalPrometheusMetrics.mark_process_dead_on_child_exit(worker.pid)
+
+    class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
+        def load_config(self) -> None:
+            given = {
+                "bind": f"{settings.host}:{settings.port}",
+                "workers": settings.workers,
+                "worker_class": "gthread",
+                "threads": settings.threads,
+                "timeout": 60,
+                "graceful_timeout": GRACE,
+                "keepalive": 5,
+                "worker_tmp_dir": "/dev/shm" if Path("/dev/shm").is_dir() else None,  # noqa: S108 - heartbeats in memory
+                "loglevel": settings.log_level,
+                "logconfig_dict": logs.configuration(settings.log_level),
+                "child_exit": child_exit,
+                "control_socket_disable": True,
+            }
+            for key, value in given.items():
+                if key in self.cfg.settings:
+                    self.cfg.set(key, value)
+
+        def load(self) -> Any:
+            # In the worker: the model's threads would not survive the fork.
+            return create_app(settings, Predictor.load(bundle))
+
+    logging.getLogger("service").info(
+        "starting", extra={"fields": {"bundle": str(bundle), "workers": settings.workers, "port": settings.port}}
+    )
+    Server().run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

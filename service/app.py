@@ -1,0 +1,114 @@
+"""The Flask application: settings and a predictor in, a WSGI application out."""
+
+import logging
+import time
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any, cast
+
+import flask
+from werkzeug.exceptions import HTTPException
+
+from service import logs
+from service.errors import ApiError
+from service.metrics import ModelMetrics
+from service.predictor import Predictor
+from service.routes import health, invocations, open_inference, pages, predict
+from service.settings import Settings
+
+LOG = logging.getLogger("service")
+
+HEADERS = {
+    # Pages load nothing from elsewhere, run no inline script, and can't be framed.
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+QUIET = frozenset({"/health/live", "/health/ready", "/metrics"})
+"""Routes that machines ask all the time: logged at debug level only."""
+
+
+def create_app(settings: Settings, predictor: Predictor | None) -> flask.Flask:
+    """The application. Without a predictor it is alive but not ready: predictions answer 503."""
+    app = flask.Flask(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it
+    app.extensions["atlas"] = State(settings, predictor)
+    app.before_request(_begin)
+    metrics = ModelMetrics(app)
+    cast("State", app.extensions["atlas"]).metrics = metrics
+    if predictor is not None:
+        metrics.loaded(predictor, _seconds(predictor.bundle.parts.reference.fitted_through))
+    app.after_request(_finish)
+    app.register_error_handler(ApiError, _answer_api_error)
+    app.register_error_handler(HTTPException, _answer_http_error)
+    app.register_error_handler(Exception, _answer_unexpected)
+    for module in (health, predict, invocations, open_inference, pages):
+        app.register_blueprint(module.blueprint)
+    return app
+
+
+class State:
+    """What requests share."""
+
+    def __init__(self, settings: Settings, predictor: Predictor | None) -> None:
+        self.settings = settings
+        self.predictor = predictor
+        self.metrics: ModelMetrics
+
+
+def _begin() -> None:
+    flask.g.begun = time.perf_counter()
+    flask.g.request_id = logs.request_id(flask.request.headers.get("X-Request-ID"))
+
+
+def _finish(response: flask.Response) -> flask.Response:
+    response.headers["X-Request-ID"] = flask.g.request_id
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
+    rule = flask.request.url_rule
+    route = None if rule is None else rule.rule
+    level = logging.DEBUG if route in QUIET else logging.INFO
+    if LOG.isEnabledFor(level):
+        fields = {
+            "method": flask.request.method,
+            "route": route,
+            "status": response.status_code,
+            "milliseconds": round((time.perf_counter() - flask.g.begun) * 1000, 2),
+        }
+        LOG.log(level, "request", extra={"fields": fields})
+    return response
+
+
+def _answer(error: ApiError) -> tuple[dict[str, Any], int]:
+    return error.body(flask.g.request_id), error.status
+
+
+def _answer_api_error(error: ApiError) -> tuple[dict[str, Any], int]:
+    return _answer(error)
+
+
+def _answer_http_error(error: HTTPException) -> flask.typing.ResponseReturnValue:
+    status = error.code or 500
+    if status < 400:
+        return error.get_response()
+    code = HTTPStatus(status).phrase.lower().replace(" ", "_")
+    message = error.description or HTTPStatus(status).phrase
+    body, _ = _answer(ApiError(status, code, message))
+    # 405 names the methods that are allowed.
+    headers = {name: value for name, value in error.get_headers() if name == "Allow"}
+    return body, status, headers
+
+
+def _answer_unexpected(error: Exception) -> tuple[dict[str, Any], int]:
+    LOG.exception("unexpected error", exc_info=error)
+    return _answer(ApiError(500, "internal_error", "an unexpected error; the log has it under this request id"))
+
+
+def _seconds(moment: str | None) -> float | None:
+    if moment is None:
+        return None
+    return datetime.fromisoformat(moment).replace(tzinfo=UTC).timestamp()

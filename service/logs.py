@@ -1,0 +1,50 @@
+"""Structured logs: one JSON object per line on standard error, each with the request's id."""
+
+import json
+import logging
+import re
+import time
+import uuid
+from typing import Any
+
+import flask
+
+_SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+class JsonFormatter(logging.Formatter):
+    """A record as one line of JSON; `extra={"fields": {...}}` adds keys."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        document: dict[str, Any] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if flask.has_request_context() and "request_id" in flask.g:
+            document["request_id"] = flask.g.request_id
+        if record.exc_info:
+            document["exception"] = self.formatException(record.exc_info)
+        return json.dumps(document, default=str)
+
+
+def configuration(level: str) -> dict[str, Any]:
+    """For `logging.config`: everything, gunicorn's own lines included, through one JSON handler."""
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"json": {"()": JsonFormatter}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stderr"}},
+        "root": {"level": level.upper(), "handlers": ["stderr"]},
+        "loggers": {
+            "gunicorn.error": {"level": level.upper(), "handlers": [], "propagate": True},
+            "gunicorn.access": {"level": "CRITICAL", "handlers": [], "propagate": False},
+        },
+    }
+
+
+def request_id(given: str | None) -> str:
+    """The caller's id when it is sane, else a fresh one."""
+    return given if given is not None and _SANE_ID.fullmatch(given) else uuid.uuid4().hex

@@ -1,0 +1,71 @@
+"""What Prometheus reads: request metrics by route, and what the model was asked."""
+
+import os
+from collections import Counter as Tally
+
+import flask
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_flask_exporter import PrometheusMetrics
+from prometheus_flask_exporter.multiprocess import GunicornInternalPrometheusMetrics
+
+from service.predictor import Answers, InvalidRowsError, Predictor
+
+
+class ModelMetrics:
+    """Counters of one application; correct over several workers when PROMETHEUS_MULTIPROC_DIR is set."""
+
+    def __init__(self, app: flask.Flask) -> None:
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            exporter = GunicornInternalPrometheusMetrics(app, group_by="url_rule")
+        else:
+            exporter = PrometheusMetrics(app, group_by="url_rule", registry=CollectorRegistry())
+        registry = exporter.registry
+        self._predictions = Counter(
+            "atlas_predictions", "Rows answered", ["model_version", "outcome"], registry=registry
+        )
+        self._rejected = Counter("atlas_rows_rejected", "Values refused", ["reason"], registry=registry)
+        self._odd = {
+            "out_of_range": Counter(
+                "atlas_input_out_of_range", "Values outside training's range", ["feature"], registry=registry
+            ),
+            "unknown_category": Counter(
+                "atlas_input_unknown_category", "Categories not seen in training", ["feature"], registry=registry
+            ),
+        }
+        self._missing = Counter("atlas_input_missing", "Rows without a value", ["feature"], registry=registry)
+        self._info = Gauge(
+            "atlas_model_info",
+            "The model that answers",
+            ["version", "name"],
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        self._trained = Gauge(
+            "atlas_model_trained_timestamp_seconds",
+            "The latest time in the training rows",
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+
+    def loaded(self, predictor: Predictor, trained_through: float | None) -> None:
+        """A model is ready to answer; `trained_through` in seconds since 1970, where its data has a time."""
+        self._info.labels(predictor.bundle.version, predictor.bundle.name).set(1)
+        if trained_through is not None:
+            self._trained.set(trained_through)
+
+    def answered(self, predictor: Predictor, answers: Answers) -> None:
+        """Count answered rows by outcome, and what was odd about them."""
+        outcomes = Tally([str(a.prediction) if a.probabilities is not None else "number" for a in answers.answers])
+        for outcome, rows in outcomes.items():
+            self._predictions.labels(predictor.bundle.version, outcome).inc(rows)
+        for feature, rows in answers.missing.items():
+            self._missing.labels(feature).inc(rows)
+        for answer in answers.answers:
+            for warning in answer.warnings:
+                if warning.code != "unknown_field":  # its name is the caller's: labels must stay bounded
+                    self._odd[warning.code].labels(warning.field).inc()
+
+    def refused(self, error: InvalidRowsError) -> None:
+        """Count refused values by reason."""
+        for problem in error.problems:
+            self._rejected.labels(problem.code).inc()

@@ -1,0 +1,254 @@
+"""Rows in, answers out: the bundle's model behind its schema. Knows nothing of HTTP."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.bundle import Bundle, load_bundle
+from ml.schema import Columns, Feature, Schema
+
+MAX_PROBLEMS = 100
+"""Problems listed in one answer; more are only counted."""
+MAX_TEXT = 10_000
+"""Characters of one categorical or text value."""
+
+NonFinite = Literal["error", "missing"]
+"""What NaN and infinity in a request mean: an error, or (in the protocols whose own clients send them bare) missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a value can't be used."""
+
+    row: int
+    """Position in the request, from 0."""
+    field: str | None
+    code: str
+    message: str
+
+
+class InvalidRowsError(ValueError):
+    """Rows that the schema refuses."""
+
+    def __init__(self, problems: Sequence[Problem], total: int) -> None:
+        super().__init__(f"{total} value{'s' if total != 1 else ''} can't be used")
+        self.problems = tuple(problems)
+        self.total = total
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """Something odd about a value that was answered all the same."""
+
+    field: str
+    code: Literal["out_of_range", "unknown_category", "unknown_field"]
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer for one row."""
+
+    prediction: str | float
+    probabilities: dict[str, float] | None
+    """By class; None for a regression."""
+    warnings: tuple[Warned, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The answers in the order of the rows, with what the monitor counts."""
+
+    answers: tuple[Answer, ...]
+    missing: dict[str, int]
+    """Rows without a value, by feature."""
+
+
+class Predictor:
+    """A loaded bundle; safe to call from several threads."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self._features = {feature.name: feature for feature in bundle.schema.features}
+        self._categories = {
+            feature.name: frozenset(feature.categories)
+            for feature in bundle.schema.features
+            if feature.type == "categorical"
+        }
+        # Predicts once: the caller learns at start, not at the first request, that the model can't answer.
+        self.predict([self.example()])
+
+    @classmethod
+    def load(cls, path: Path) -> "Predictor":
+        """The predictor of the bundle at `path`.
+
+        Raises BundleError when it is missing or damaged.
+        """
+        return cls(load_bundle(path))
+
+    @property
+    def schema(self) -> Schema:
+        return self.bundle.schema
+
+    def example(self) -> dict[str, Any]:
+        """A row that the model accepts: the first of the training sample, or the schema's example values."""
+        sample = self.bundle.parts.reference.sample
+        if sample:
+            return dict(sample[0])
+        return {feature.name: feature.example for feature in self.schema.features}
+
+    def predict(self, rows: Sequence[Mapping[str, Any]], non_finite: NonFinite = "error") -> Answers:
+        """An answer per row; each is what the row alone would get.
+
+        Raises InvalidRowsError naming rows and fields when any row can't be used.
+        """
+        columns, warnings = self._parse(rows, non_finite)
+        scores = self.bundle.scores(columns)
+        labels = self.bundle.decide(scores)
+        classes = self.schema.classes
+        answers = []
+        for row in range(len(rows)):
+            if classes:
+                probabilities = {label: float(p) for label, p in zip(classes, scores[row], strict=True)}
+                answers.append(Answer(str(labels[row]), probabilities, tuple(warnings[row])))
+            else:
+                answers.append(Answer(float(labels[row]), None, tuple(warnings[row])))
+        missing = {name: count for name, values in columns.items() if (count := _missing(values))}
+        return Answers(tuple(answers), missing)
+
+    def _parse(self, rows: Sequence[Mapping[str, Any]], non_finite: NonFinite) -> tuple[Columns, list[list[Warned]]]:
+        problems: list[Problem] = []
+        total = 0
+        warnings: list[list[Warned]] = [[] for _ in rows]
+        values: dict[str, list[Any]] = {name: [None] * len(rows) for name in self._features}
+        for number, row in enumerate(rows):
+            for name in row:
+                if name not in self._features:
+                    warnings[number].append(Warned(name[:200], "unknown_field", "no feature of this model: ignored"))
+            for name, feature in self._features.items():
+                try:
+                    values[name][number] = self._value(row.get(name), feature, non_finite, warnings[number])
+                except _RefusedError as refused:
+                    total += 1
+                    if len(problems) < MAX_PROBLEMS:
+                        problems.append(Problem(number, name, refused.code, refused.message))
+        if total:
+            raise InvalidRowsError(problems, total)
+        columns: Columns = {
+            name: np.array(values[name], dtype=object)
+            if feature.type in ("categorical", "text")
+            else np.array([math.nan if value is None else value for value in values[name]], dtype=np.float64)
+            for name, feature in self._features.items()
+        }
+        return columns, warnings
+
+    def _value(self, value: Any, feature: Feature, non_finite: NonFinite, warnings: list[Warned]) -> Any:
+        """The value as the schema's type, None where missing."""
+        if isinstance(value, float) and not math.isfinite(value) and non_finite == "missing":
+            value = None
+        if value is None:
+            if feature.required:
+                raise _RefusedError("missing", "a value is required")
+            return None
+        match feature.type:
+            case "numeric":
+                return _number(value, feature, warnings)
+            case "boolean":
+                if not isinstance(value, bool):
+                    raise _RefusedError("wrong_type", f"must be true or false, not {_kind(value)}")
+                return float(value)
+            case "datetime":
+                return _moment(value, feature, warnings)
+            case _:
+                if not isinstance(value, str):
+                    raise _RefusedError("wrong_type", f"must be a string, not {_kind(value)}")
+                if len(value) > MAX_TEXT:
+                    raise _RefusedError("too_long", f"must have at most {MAX_TEXT} characters")
+                if feature.type == "categorical" and value not in self._categories[feature.name]:
+                    if feature.unknown == "refuse":
+                        raise _RefusedError("unknown_category", f"{value[:50]!r} is none of the known categories")
+                    warnings.append(
+                        Warned(feature.name, "unknown_category", f"{value[:50]!r} was not seen in training")
+                    )
+                return value
+
+
+class _RefusedError(Exception):
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+def _number(value: Any, feature: Feature, warnings: list[Warned]) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _RefusedError("wrong_type", f"must be a number, not {_kind(value)}")
+    try:
+        number = float(value)
+    except OverflowError:
+        raise _RefusedError("not_finite", "is too large a number") from None
+    # The model computes in float32, where a larger number would be infinity.
+    if not math.isfinite(number) or abs(number) > float(np.finfo(np.float32).max):
+        raise _RefusedError("not_finite", "must be a finite number; leave the field out when the value is unknown")
+    if feature.minimum is not None and number < feature.minimum:
+        raise _RefusedError("out_of_bounds", f"{number:g} is below the minimum {feature.minimum:g}")
+    if feature.maximum is not None and number > feature.maximum:
+        raise _RefusedError("out_of_bounds", f"{number:g} is above the maximum {feature.maximum:g}")
+    _warn_range(number, feature, warnings, f"{number:g}")
+    return number
+
+
+def _moment(value: Any, feature: Feature, warnings: list[Warned]) -> float:
+    if not isinstance(value, str):
+        raise _RefusedError("wrong_type", f"must be a time as ISO 8601 text, not {_kind(value)}")
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        raise _RefusedError("wrong_type", f"{value[:50]!r} is no time in ISO 8601, such as {feature.example}") from None
+    if moment.tzinfo is not None and not feature.utc:
+        raise _RefusedError("wrong_type", "must be a local time without offset")
+    try:
+        wall = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError:
+        raise _RefusedError("out_of_bounds", f"{value[:50]!r} is no time in UTC") from None
+    seconds = (wall - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()
+    _warn_range(seconds, feature, warnings, value[:50])
+    return seconds
+
+
+def _warn_range(number: float, feature: Feature, warnings: list[Warned], shown: str) -> None:
+    if feature.low is not None and feature.high is not None and not feature.low <= number <= feature.high:
+        if feature.type == "datetime":
+            borders = [
+                datetime.fromtimestamp(edge, UTC).replace(tzinfo=None).isoformat()
+                for edge in (feature.low, feature.high)
+            ]
+        else:
+            borders = [f"{feature.low:g}", f"{feature.high:g}"]
+        warnings.append(
+            Warned(feature.name, "out_of_range", f"{shown} is outside training's {borders[0]} to {borders[1]}")
+        )
+
+
+def _kind(value: Any) -> str:
+    names = {
+        bool: "a boolean",
+        str: "a string",
+        list: "an array",
+        dict: "an object",
+        int: "a number",
+        float: "a number",
+    }
+    return names.get(type(value), type(value).__name__)
+
+
+def _missing(values: NDArray[np.generic]) -> int:
+    if values.dtype == object:
+        return sum(value is None for value in values)
+    return int(np.isnan(values.astype(np.float64)).sum())

@@ -1,0 +1,146 @@
+"""models:/NAME@ALIAS as plain files over MLflow's REST interface: no MLflow in the service."""
+
+import json
+import os
+import shutil
+import tempfile
+import urllib.error
+import urllib.parse
+import urllib.request
+from base64 import b64encode
+from pathlib import Path
+from typing import Any
+
+from ml.bundle import BundleError, read_manifest, replace_directory
+from service.settings import Settings
+
+TIMEOUT = 30
+MAX_FILE = 512 * 1024 * 1024
+"""Bytes of one artifact."""
+
+
+def fetch(settings: Settings, cache: Path) -> Path:
+    """The bundle directory of `settings.model_uri`; for models:/ a copy in `cache`, fetched when it isn't there.
+
+    Raises BundleError when the registry, the model, its alias or its bundle can't be had.
+    """
+    if not settings.model_uri.startswith("models:/"):
+        return Path(settings.model_uri)
+    server = settings.mlflow_tracking_uri
+    if server is None or not server.startswith(("http://", "https://")):
+        raise BundleError(f"{settings.model_uri} needs MLFLOW_TRACKING_URI, the http(s) address of its MLflow server")
+    client = _Client(
+        server.rstrip("/"), None if settings.capstone_test is None else settings.capstone_test.get_secret_value()
+    )
+    name, version = client.resolve(settings.model_uri)
+    wanted = client.bundle_version(name, version)
+    target = cache / wanted
+    if not (target / "bundle.json").is_file():
+        cache.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(dir=cache))
+        try:
+            client.download(name, version, fresh)
+            replace_directory(fresh, target)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+    found = read_manifest(target).version
+    if found != wanted:
+        shutil.rmtree(target)
+        raise BundleError(f"{settings.model_uri} holds bundle {found[:12]}, its tag bundle_version says {wanted[:12]}")
+    return target
+
+
+class _Client:
+    def __init__(self, server: str, token: str | None) -> None:
+        self._server = server
+        user = os.environ.get("MLFLOW_TRACKING_USERNAME", token or "")
+        password = os.environ.get("MLFLOW_TRACKING_PASSWORD", token or "")
+        self._credentials = b64encode(f"{user}:{password}".encode()).decode() if user else None
+
+    def resolve(self, uri: str) -> tuple[str, str]:
+        """Name and version number behind models:/NAME@ALIAS or models:/NAME/VERSION."""
+        path = uri.removeprefix("models:/")
+        if "@" not in path:
+            name, version = path.split("/")
+            return name, version
+        name, alias = path.split("@")
+        answer = self._json("api/2.0/mlflow/registered-models/alias", name=name, alias=alias)
+        return name, str(answer["model_version"]["version"])
+
+    def bundle_version(self, name: str, version: str) -> str:
+        """The tag that the pipeline sets."""
+        answer = self._json("api/2.0/mlflow/model-versions/get", name=name, version=version)
+        for tag in answer["model_version"].get("tags", []):
+            if tag["key"] == "bundle_version" and tag["value"].isalnum():
+                return str(tag["value"])
+        raise BundleError(f"models:/{name}/{version} has no tag bundle_version: Atlas's pipeline did not register it")
+
+    def download(self, name: str, version: str, folder: Path) -> None:
+        """The files of the model's bundle/ folder."""
+        answer = self._json("api/2.0/mlflow/model-versions/get-download-uri", name=name, version=version)
+        source = urllib.parse.urlsplit(str(answer["artifact_uri"]))
+        if source.scheme in ("", "file"):
+            self._copy(Path(urllib.request.url2pathname(source.path)), folder)
+            return
+        if source.scheme not in ("mlflow-artifacts", "http", "https"):
+            raise BundleError(
+                f"models:/{name}/{version} lies at {source.scheme}://, which the server doesn't hand out: "
+                "start it with --serve-artifacts"
+            )
+        root = source.path.removeprefix("/api/2.0/mlflow-artifacts/artifacts").strip("/")
+        for place in ("artifacts/bundle", "bundle"):
+            listing = self._json("api/2.0/mlflow-artifacts/artifacts", path=f"{root}/{place}")
+            names = [Path(str(file["path"])).name for file in listing.get("files", []) if not file.get("is_dir")]
+            if names:
+                for file in names:
+                    quoted = urllib.parse.quote(f"{root}/{place}/{file}")
+                    (folder / file).write_bytes(self._get(f"api/2.0/mlflow-artifacts/artifacts/{quoted}"))
+                return
+        raise BundleError(f"models:/{name}/{version} holds no bundle")
+
+    def _copy(self, source: Path, folder: Path) -> None:
+        for place in (source / "artifacts/bundle", source / "bundle"):
+            if place.is_dir():
+                shutil.copytree(place, folder, dirs_exist_ok=True)
+                return
+        raise BundleError(
+            f"{source} holds no bundle, or is on another machine: start the MLflow server with --serve-artifacts"
+        )
+
+    def _json(self, path: str, /, **query: str) -> dict[str, Any]:
+        body = self._get(f"{path}?{urllib.parse.urlencode(query)}")
+        try:
+            answer: dict[str, Any] = json.loads(body)
+        except ValueError:
+            raise BundleError(f"{self._server} does not answer as an MLflow server does") from None
+        return answer
+
+    def _get(self, path: str) -> bytes:
+        request = urllib.request.Request(f"{self._server}/{path}")  # noqa: S310 - http(s), checked in fetch
+        if self._credentials is not None:
+            request.add_header("Authorization", f"Basic {self._credentials}")
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310
+                body: bytes = response.read(MAX_FILE + 1)
+        except urllib.error.HTTPError as error:
+            if error.code in (401, 403):
+                raise BundleError(
+                    f"the MLflow server {self._server} refuses the credentials ({error.code}): set CAPSTONE_TEST"
+                ) from None
+            raise BundleError(
+                f"the MLflow server {self._server} answers {error.code} to {path.partition('?')[0]}: {_message(error)}"
+            ) from None
+        except OSError as error:
+            raise BundleError(
+                f"the MLflow server {self._server} can't be reached ({getattr(error, 'reason', error)})"
+            ) from None
+        if len(body) > MAX_FILE:
+            raise BundleError(f"{path} is larger than {MAX_FILE} bytes")
+        return body
+
+
+def _message(error: urllib.error.HTTPError) -> str:
+    try:
+        return str(json.loads(error.read(10_000))["message"])[:200]
+    except (ValueError, KeyError, TypeError):
+        return str(error.reason)

@@ -1,0 +1,131 @@
+"""Pages for people: the form with the model's card, the API's documentation, and the document behind it."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import flask
+import swagger_ui_bundle
+
+from ml.schema import Feature
+from service.openapi import document
+from service.routes.shared import predictor, state
+
+blueprint = flask.Blueprint("pages", __name__)
+
+SWAGGER = Path(swagger_ui_bundle.swagger_ui_path)
+SELECT_LIMIT = 200
+"""Categories shown as a drop-down list; beyond that, as suggestions while typing."""
+
+
+@blueprint.get("/")
+def index() -> str:
+    """The form, made from the schema and filled with an example; the card with its figures and plots."""
+    loaded = predictor()
+    example = loaded.example()
+    fields = [_field(feature, example.get(feature.name)) for feature in loaded.schema.features]
+    return flask.render_template(
+        "index.html",
+        bundle=loaded.bundle,
+        schema=loaded.schema,
+        card=loaded.bundle.parts.card,
+        threshold=loaded.bundle.parts.decision.threshold,
+        fields=[field for field in fields if not field["live"]],
+        live_fields=[field for field in fields if field["live"]],
+        plots=[_plot(name, points) for name, points in loaded.bundle.parts.card.curves.items()],
+        importance=_bars(loaded.bundle.parts.card.importance),
+    )
+
+
+@blueprint.get("/openapi.json")
+def openapi() -> dict[str, Any]:
+    """The OpenAPI document, made from the schema."""
+    return document(predictor(), state().settings)
+
+
+@blueprint.get("/docs")
+def docs() -> str:
+    """Swagger UI."""
+    return flask.render_template("docs.html")
+
+
+@blueprint.get("/docs/<any('swagger-ui.css', 'swagger-ui-bundle.js'):name>")
+def docs_asset(name: str) -> flask.Response:
+    """Swagger UI's own files."""
+    response = flask.send_from_directory(SWAGGER, name)
+    response.headers["Cache-Control"] = "public, max-age=86400"
+    return response
+
+
+def _field(feature: Feature, value: Any) -> dict[str, Any]:
+    """One input of the form."""
+    kind = {"numeric": "number", "datetime": "datetime-local", "boolean": "boolean", "text": "text"}.get(
+        feature.type, "text"
+    )
+    if feature.type == "categorical" and feature.categories:
+        kind = "select" if len(feature.categories) <= SELECT_LIMIT else "suggest"
+    hint = feature.description
+    if feature.type == "numeric" and feature.low is not None and feature.high is not None:
+        hint += f"{' · ' if hint else ''}training: {feature.low:g} to {feature.high:g}"
+    if feature.type == "datetime" and isinstance(value, str):
+        value = value.removesuffix("Z")
+    return {
+        "name": feature.name,
+        "kind": kind,
+        "type": feature.type,
+        "utc": feature.utc,
+        "required": feature.required,
+        "live": feature.live,
+        "minimum": feature.minimum,
+        "maximum": feature.maximum,
+        "step": "1" if feature.integer else "any",
+        "categories": sorted(feature.categories)[:5000],
+        "hint": hint,
+        "value": value,
+    }
+
+
+def _plot(name: str, points: tuple[tuple[float, float], ...]) -> dict[str, Any]:
+    """A curve in the coordinates of a 100 by 100 drawing, the origin at the bottom left."""
+    labels = {
+        "roc": ("ROC", "false positive rate", "true positive rate", True),
+        "precision_recall": ("Precision and recall", "recall", "precision", False),
+        "calibration": ("Calibration", "predicted", "observed", True),
+        "residuals": ("Residuals", "predicted", "actual minus predicted", False),
+    }
+    title, across, up, diagonal = labels[name]
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    left, right, bottom, top = 0.0, 1.0, 0.0, 1.0
+    if name == "residuals":
+        left, right, bottom, top = min(xs), max(xs), min(ys), max(ys)
+    width, height = (right - left) or 1.0, (top - bottom) or 1.0
+    scaled = [(round((x - left) / width * 100, 2), round(100 - (y - bottom) / height * 100, 2)) for x, y in points]
+    return {
+        "title": title,
+        "across": across,
+        "up": up,
+        "diagonal": diagonal,
+        "points": scaled,
+        "path": " ".join(f"{x},{y}" for x, y in scaled),
+        "dots": name in ("residuals", "calibration"),
+        "line": name != "residuals",
+        "ticks": [f"{edge:.3g}" for edge in (left, right, bottom, top)],
+    }
+
+
+def _bars(importance: dict[str, float]) -> list[dict[str, Any]]:
+    top = [(name, loss) for name, loss in importance.items() if loss > 0][:12]
+    most = max((loss for _, loss in top), default=1.0)
+    return [{"name": name, "loss": loss, "width": round(100 * loss / most, 1)} for name, loss in top]
+
+
+@blueprint.app_template_filter("figure")
+def show_figure(value: float | None) -> str:
+    """Three significant digits after the point are all that the intervals allow."""
+    return "n/a" if value is None else f"{value:.3f}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+@blueprint.app_template_filter("date")
+def show_date(moment: str) -> str:
+    """The day of an ISO 8601 time."""
+    return datetime.fromisoformat(moment).replace(tzinfo=UTC).strftime("%-d %b %Y")

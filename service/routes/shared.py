@@ -1,0 +1,76 @@
+"""What every predicting route does alike: find the predictor, read JSON, limit rows, count."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import flask
+
+from service.errors import ApiError, invalid_rows
+from service.predictor import Answers, InvalidRowsError, NonFinite, Predictor
+
+if TYPE_CHECKING:
+    from service.app import State
+
+
+def state() -> "State":
+    """What the application was made with."""
+    return cast("State", flask.current_app.extensions["atlas"])
+
+
+def predictor() -> Predictor:
+    """The loaded predictor; a 503 while there is none."""
+    found = state().predictor
+    if found is None:
+        raise ApiError(503, "not_ready", "the model is not loaded yet: ask /health/ready")
+    return found
+
+
+def read_json(*, bare_nan: bool) -> Any:
+    """The request's JSON document; NaN and Infinity are a 400 unless `bare_nan`."""
+    if flask.request.mimetype != "application/json":
+        raise ApiError(415, "unsupported_media_type", "send Content-Type: application/json")
+
+    def constant(name: str) -> float:
+        if not bare_nan:
+            raise ValueError(f"{name} is not JSON; leave the field out, or send null, when the value is unknown")
+        return float(name)
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        document = dict(pairs)
+        if len(document) != len(pairs):
+            raise ValueError("an object names a key twice")
+        return document
+
+    body = flask.request.get_data(cache=False)
+    try:
+        return json.loads(body.decode("utf-8"), parse_constant=constant, object_pairs_hook=unique)
+    except RecursionError:
+        raise ApiError(400, "not_json", "the body is nested too deeply") from None
+    except ValueError as error:  # includes bad UTF-8 and numbers of thousands of digits
+        raise ApiError(400, "not_json", f"the body is not JSON: {str(error)[:200]}") from None
+
+
+def answer(rows: Any, non_finite: NonFinite) -> tuple[Predictor, Answers]:
+    """The answers for these rows, counted; a 4xx when they aren't a list of objects, too many, or refused."""
+    loaded = predictor()
+    limit = state().settings.max_rows
+    if not isinstance(rows, list) or not rows:
+        raise ApiError(422, "no_rows", "send at least one row")
+    if len(rows) > limit:
+        raise ApiError(413, "too_many_rows", f"{len(rows)} rows are more than the {limit} that one request may hold")
+    for number, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise ApiError(422, "not_an_object", f"row {number} is not an object of feature names and values")
+    return loaded, predict_and_count(loaded, cast("Sequence[Mapping[str, Any]]", rows), non_finite)
+
+
+def predict_and_count(loaded: Predictor, rows: Sequence[Mapping[str, Any]], non_finite: NonFinite) -> Answers:
+    """Predict and feed the counters."""
+    try:
+        answers = loaded.predict(rows, non_finite)
+    except InvalidRowsError as error:
+        state().metrics.refused(error)
+        raise invalid_rows(error) from None
+    state().metrics.answered(loaded, answers)
+    return answers

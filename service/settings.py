@@ -1,0 +1,65 @@
+"""The environment -> one frozen settings object."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import AliasGenerator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+
+class SettingsError(ValueError):
+    """A setting that can't be used; the message names the variable, the value and what is allowed."""
+
+
+class Settings(BaseModel):
+    """How the service runs; each field is an environment variable of the same name in upper case."""
+
+    model_config = ConfigDict(
+        frozen=True, alias_generator=AliasGenerator(validation_alias=str.upper), populate_by_name=True
+    )
+
+    model_uri: str = "models/bundle"
+    """A bundle directory, or models:/NAME@champion of the registry at MLFLOW_TRACKING_URI."""
+    mlflow_tracking_uri: str | None = None
+    """http(s) address of the MLflow server; needed for models:/ only."""
+    capstone_test: SecretStr | None = None
+    """The MLflow server's token, sent as user name and password, as DagsHub wants it."""
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535)] = 5000
+    workers: Annotated[int, Field(ge=1, le=64)] = 2
+    """Processes; each holds the model."""
+    threads: Annotated[int, Field(ge=1, le=64)] = 4
+    """Threads per process: slow callers don't hold up the others."""
+    max_rows: Annotated[int, Field(ge=1)] = 1000
+    """Rows per request."""
+    max_body_bytes: Annotated[int, Field(ge=1)] = 1024 * 1024
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    prometheus_multiproc_dir: str | None = None
+    """Where the workers share their metrics; emptied at start. None: a fresh temporary directory."""
+
+    @field_validator("model_uri")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        if value.startswith("models:/") and not re.fullmatch(r"models:/[^/@]+(@[\w.-]+|/\d+)", value):
+            raise ValueError("a registry model is models:/NAME@ALIAS or models:/NAME/VERSION")
+        return value
+
+
+def load_settings(environment: Mapping[str, str]) -> Settings:
+    """The settings from these variables; empty ones count as not given.
+
+    Raises SettingsError, one line per wrong variable.
+    """
+    names = {name.upper() for name in Settings.model_fields}
+    given = {name: value for name, value in environment.items() if name in names and value != ""}
+    try:
+        return Settings.model_validate(given)
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(map(str, detail['loc']))}: {detail['msg']} (got {_shown(detail)})" for detail in error.errors()
+        ]
+        raise SettingsError("\n".join(lines)) from None
+
+
+def _shown(detail: Mapping[str, object]) -> str:
+    return "a secret" if "CAPSTONE_TEST" in str(detail["loc"]) else repr(detail["input"])

@@ -1,0 +1,3 @@
+// Swagger UI on this service's own document.
+const place = document.getElementById("docs");
+SwaggerUIBundle({ url: place.dataset.url, domNode: place, deepLinking: true, validatorUrl: null });
