@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import flask
-import swagger_ui_bundle
+import flask_swagger_ui
 
 from ml.schema import Feature
 from service.openapi import document
@@ -13,7 +13,7 @@ from service.routes.shared import predictor, state
 
 blueprint = flask.Blueprint("pages", __name__)
 
-SWAGGER = Path(swagger_ui_bundle.swagger_ui_path)
+SWAGGER = Path(flask_swagger_ui.__file__).parent / "dist"
 SELECT_LIMIT = 200
 """Categories shown as a drop-down list; beyond that, as suggestions while typing."""
 
@@ -69,6 +69,8 @@ def _field(feature: Feature, value: Any) -> dict[str, Any]:
         hint += f"{' · ' if hint else ''}training: {feature.low:g} to {feature.high:g}"
     if feature.type == "datetime" and isinstance(value, str):
         value = value.removesuffix("Z")
+    if feature.type == "numeric" and isinstance(value, float):
+        value = f"{value:.6g}"
     return {
         "name": feature.name,
         "kind": kind,

@@ -27,7 +27,7 @@ function percent(probability) {
 }
 
 function showPrediction(prediction) {
-  const parts = [element("p", String(prediction.prediction), "prediction")];
+  const parts = [element("p", output.dataset.target + ": " + prediction.prediction, "prediction")];
   if (prediction.probabilities) {
     const list = element("ul", undefined, "probabilities");
     for (const [label, probability] of Object.entries(prediction.probabilities)) {
