@@ -1,0 +1,255 @@
+"""The `atlas` command: the program in this repository, through Pulumi's Automation API."""
+
+import json
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import click
+from pulumi import automation as auto
+
+from infra.__main__ import program
+from infra.engine.install import EngineError
+from infra.engine.workspace import COLOURS, REPOSITORY, LockedError, Progress, open_stack, stack_settings
+from infra.environments.local import bundle_version
+from infra.local.supervisor import Stack as Processes
+from infra.settings import LocalSettings, SettingsError
+
+PARTS = ("service", "mlflow", "prometheus", "grafana")
+KEPT = "data/, models/, .atlas/mlflow and .atlas/dvc-remote stay"
+
+stack_option = click.option("--stack", default="local", show_default=True, help="Which Pulumi.<stack>.yaml.")
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+
+
+def say(line: str) -> None:
+    """Progress goes to standard error, answers to standard output."""
+    click.echo(line, err=True)
+
+
+def guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn every expected error into one clear line and exit status 1; 130 when interrupted."""
+
+    @wraps(command)
+    def run(**options: Any) -> None:
+        try:
+            command(**options)
+        except (SettingsError, EngineError, LockedError) as error:
+            say(f"atlas: {error}")
+            sys.exit(1)
+        except auto.CommandError as error:
+            text = COLOURS.sub("", str(error))
+            lines = [line for line in text.splitlines() if "error:" in line]
+            say(f"atlas: {lines[-1].strip() if lines else text.strip()[-1000:]}")
+            sys.exit(1)
+        except KeyboardInterrupt:
+            say(f"atlas: interrupted; `atlas {command.__name__}` again goes on from here")
+            sys.exit(130)
+
+    return run
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """From raw data to a monitored prediction service, and back."""
+
+
+@main.command()
+@stack_option
+@json_option
+@guarded
+def up(stack: str, as_json: bool) -> None:
+    """Make the stack as its settings say; ends with its addresses.
+
+    Example: atlas up --stack local
+    """
+    settings = _settings(stack)
+    opened = open_stack(stack, program, REPOSITORY, say)
+    progress = Progress(say)
+    begun = time.monotonic()
+    try:
+        # Refreshed first: what crashed, or was killed with the machine, is started again.
+        result = opened.up(refresh=True, on_event=progress, suppress_outputs=True, color="never")
+    except auto.CommandError:
+        _fail(progress)
+    outputs = {name: output.value for name, output in result.outputs.items()}
+    changes = progress.changes
+    say(f"{len(changes)} changed" if changes else "nothing changed" + f" ({time.monotonic() - begun:.1f} s)")
+    answer = _example(settings)
+    if as_json:
+        click.echo(json.dumps({"outputs": outputs, "changes": changes, "example": answer}, indent=1))
+        return
+    _table(outputs)
+    if answer is not None:
+        request, body = answer["request"], answer["answer"]
+        click.echo(f"\nA prediction, asked and answered just now:\n\n{request}\n\n{json.dumps(body, indent=1)}")
+
+
+@main.command()
+@stack_option
+@json_option
+@guarded
+def preview(stack: str, as_json: bool) -> None:
+    """Show what `up` would change, and change nothing.
+
+    Example: atlas preview --stack local
+    """
+    _settings(stack)
+    opened = open_stack(stack, program, REPOSITORY, say)
+    progress = Progress(lambda _: None)
+    try:
+        result = opened.preview(
+            refresh=True,
+            diff=True,
+            on_event=progress,
+            on_output=None if as_json else lambda line: click.echo(line.rstrip("\n")),
+            color="never",
+        )
+    except auto.CommandError:
+        _fail(progress)
+    summary = {str(getattr(op, "value", op)): count for op, count in result.change_summary.items()}
+    if as_json:
+        click.echo(json.dumps({"changes": summary, "resources": progress.changes}, indent=1))
+
+
+@main.command()
+@stack_option
+@guarded
+def refresh(stack: str) -> None:
+    """Look at the world and adopt what is there: a dead process shows, and the next `up` starts it.
+
+    Example: atlas refresh --stack local
+    """
+    _settings(stack)
+    opened = open_stack(stack, program, REPOSITORY, say)
+    progress = Progress(lambda _: None)
+    result = opened.refresh(on_event=progress, clear_pending_creates=True, suppress_outputs=True, color="never")
+    changes = {str(getattr(op, "value", op)): count for op, count in (result.summary.resource_changes or {}).items()}
+    gone = changes.get("delete", 0)
+    click.echo(f"{gone} gone: `atlas up --stack {stack}` makes them again" if gone else "all as it should be")
+
+
+@main.command()
+@stack_option
+@guarded
+def destroy(stack: str) -> None:
+    """Stop and remove everything that `up` made. Data, models and MLflow's records stay.
+
+    Example: atlas destroy --stack local
+    """
+    settings = _settings(stack, needs_bundle=False)
+    opened = open_stack(stack, lambda: None, REPOSITORY, say)
+    progress = Progress(say)
+    try:
+        opened.destroy(on_event=progress, suppress_outputs=True, color="never")
+    except auto.CommandError:
+        _fail(progress)
+    # What a killed `up` started before the engine could note it.
+    ended = Processes(REPOSITORY / settings.directory)
+    left = ended.end_orphans()
+    if left:
+        say(f"  ended {len(left)} processes that no run had noted: {', '.join(map(str, left))}")
+    removed = ", ".join(sorted(progress.changes)) or "nothing (there was nothing)"
+    click.echo(f"Removed: {removed}. {KEPT}.")
+
+
+@main.command()
+@stack_option
+@json_option
+@guarded
+def status(stack: str, as_json: bool) -> None:
+    """What runs and whether it is healthy; exit status 1 when something isn't.
+
+    Example: atlas status --stack local
+    """
+    settings = _settings(stack, needs_bundle=False)
+    opened = open_stack(stack, program, REPOSITORY, say)
+    outputs = {name: output.value for name, output in opened.outputs().items()}
+    states = Processes(REPOSITORY / settings.directory).states()
+    parts: dict[str, dict[str, Any]] = {}
+    for name in PARTS:
+        address = str(outputs.get(name, ""))
+        if address.startswith("http"):
+            state = states.get(name, {})
+            parts[name] = {
+                "address": address,
+                "healthy": _answers(address + _health(name)),
+                "process": str(state.get("statename", "not running")).lower(),
+                "since": state.get("description", ""),
+            }
+    healthy = bool(parts) and all(part["healthy"] for part in parts.values())
+    if as_json:
+        click.echo(json.dumps({"bundle": outputs.get("bundle"), "healthy": healthy, "parts": parts}, indent=1))
+    elif not parts:
+        click.echo(f"The stack {stack} is not up: `atlas up --stack {stack}`")
+    else:
+        for name, part in parts.items():
+            health = "healthy" if part["healthy"] else "NOT HEALTHY"
+            click.echo(f"{name:<11} {part['address']:<24} {health:<12} {part['process']} {part['since']}")
+        click.echo(f"{'bundle':<11} {str(outputs.get('bundle', ''))[:12]}")
+    sys.exit(0 if healthy else 1)
+
+
+def _settings(stack: str, *, needs_bundle: bool = True) -> LocalSettings:
+    settings = stack_settings(stack, REPOSITORY)
+    if needs_bundle:
+        bundle_version(REPOSITORY / settings.bundle)
+    return settings
+
+
+def _fail(progress: Progress) -> None:
+    """Tell what went wrong and stop with exit status 1."""
+    if not progress.errors:
+        raise  # noqa: PLE0704 - called while the engine's error is being handled
+    for error in progress.errors:
+        say(f"atlas: {error}")
+    sys.exit(1)
+
+
+def _health(part: str) -> str:
+    return {"service": "/health/ready", "mlflow": "/health", "prometheus": "/-/ready", "grafana": "/api/health"}[part]
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - loopback
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+def _table(outputs: dict[str, Any]) -> None:
+    names = {"service": "service", "mlflow": "MLflow", "prometheus": "Prometheus", "grafana": "Grafana"}
+    click.echo()
+    for part, name in names.items():
+        click.echo(f"  {name:<12}{outputs.get(part, '')}")
+
+
+def _example(settings: LocalSettings) -> dict[str, Any] | None:
+    """One prediction through the running service: the request as a curl command, and its real answer."""
+    address = f"http://127.0.0.1:{settings.service_port}"
+    try:
+        with urllib.request.urlopen(f"{address}/openapi.json", timeout=10) as response:  # noqa: S310 - loopback
+            document = json.load(response)
+        row = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["example"]
+        # What must be given, and nothing else: short enough to type.
+        required = document["components"]["schemas"]["Row"]["required"]
+        body = json.dumps({"rows": [{name: row["rows"][0][name] for name in required} or row["rows"][0]]})
+        request = urllib.request.Request(  # noqa: S310
+            f"{address}/predict", body.encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+            answer = json.load(response)
+    except (OSError, ValueError, KeyError) as error:
+        say(f"atlas: the service is up but the example failed: {error}")
+        return None
+    quoted = body.replace("'", "'\\''")
+    command = f"curl -s {address}/predict -H 'Content-Type: application/json' -d '{quoted}'"
+    return {"request": command, "answer": answer}
+
+
+if __name__ == "__main__":
+    main()

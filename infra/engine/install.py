@@ -1,0 +1,136 @@
+"""Put the pinned Pulumi engine in place and print where it is.
+
+In this order: `pulumi` of the pinned version on PATH; one that was put in the cache before; the official release; else
+built from its Go modules with the machine's own Go, which takes some minutes once.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
+PACKAGE = "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi"
+VARIABLE = "github.com/pulumi/pulumi/sdk/v3/go/common/version.Version"
+
+
+class EngineError(Exception):
+    """The engine can't be had; the message says what to install."""
+
+
+def pinned_version() -> str:
+    """The version in .pulumi.version, without `v`."""
+    return (REPOSITORY / ".pulumi.version").read_text().strip()
+
+
+def cached(version: str) -> Path:
+    """Where the engine is kept, laid out as Pulumi's Automation API wants it: ROOT/bin/pulumi."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "atlas" / "engine" / f"v{version}" / "bin" / "pulumi"
+
+
+def version_of(binary: str | Path) -> str | None:
+    """What `pulumi version` says, without `v`; None when it doesn't run."""
+    try:
+        told = subprocess.run(
+            [str(binary), "version"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=30,
+            env=os.environ | {"PULUMI_SKIP_UPDATE_CHECK": "true"},
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return told.stdout.strip().removeprefix("v")
+
+
+def ensure(say: Callable[[str], None]) -> Path:
+    """The pinned engine's executable, installed if need be; `say` gets a line per step.
+
+    Raises EngineError when there is no way to have it.
+    """
+    version = pinned_version()
+    on_path = shutil.which("pulumi")
+    if on_path is not None and version_of(on_path) == version:
+        return Path(on_path)
+    target = cached(version)
+    if version_of(target) == version:
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    say(f"Pulumi engine v{version}: trying the official release")
+    if _download(version, target):
+        return target
+    say("Pulumi engine: the official release can't be had here; building it from its Go modules (some 5 minutes, once)")
+    _build(version, target, say)
+    return target
+
+
+def _download(version: str, target: Path) -> bool:
+    """The official release into the cache, through Pulumi's own installer."""
+    from pulumi.automation import PulumiCommand
+    from semver import VersionInfo
+
+    with tempfile.TemporaryDirectory(dir=target.parent.parent) as folder:
+        try:
+            PulumiCommand.install(root=folder, version=VersionInfo.parse(version))
+        except Exception:  # no network, a proxy's refusal, another system: whatever it is, there is a second way
+            return False
+        if version_of(Path(folder, "bin", "pulumi")) != version:
+            return False
+        for file in Path(folder, "bin").iterdir():
+            file.replace(target.parent / file.name)
+    return True
+
+
+def _build(version: str, target: Path, say: Callable[[str], None]) -> None:
+    go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
+    if go is None:
+        raise EngineError(
+            f"the Pulumi engine v{version} can neither be downloaded nor built: install it from pulumi.com, "
+            "or install Go 1.25 or newer (go.dev), and run the command again"
+        )
+    fresh = target.with_name(f"pulumi.new-{os.getpid()}")
+    command = [go, "build", "-trimpath", "-ldflags", f"-s -w -X {VARIABLE}=v{version}", "-o", str(fresh), PACKAGE]
+    environment = os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly"}
+    begun = time.monotonic()
+    with tempfile.TemporaryFile("w+") as output:
+        building = subprocess.Popen(command, cwd=Path(__file__).parent, env=environment, stdout=output, stderr=output)
+        try:
+            while building.poll() is None:
+                try:
+                    building.wait(timeout=30)
+                except subprocess.TimeoutExpired:
+                    say(f"  building for {time.monotonic() - begun:.0f} s")
+        except BaseException:
+            building.terminate()
+            building.wait()
+            fresh.unlink(missing_ok=True)
+            raise
+        if building.returncode:
+            output.seek(0)
+            tail = "\n".join(output.read().splitlines()[-10:])
+            raise EngineError(f"building the Pulumi engine v{version} failed:\n{tail}")
+    fresh.replace(target)
+    if version_of(target) != version:
+        raise EngineError(f"the engine built at {target} does not say that it is v{version}")
+
+
+def main() -> int:
+    try:
+        print(ensure(lambda line: print(line, file=sys.stderr, flush=True)))
+    except EngineError as error:
+        print(f"engine: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("engine: interrupted; run the command again to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

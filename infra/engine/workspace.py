@@ -1,0 +1,149 @@
+"""The engine on this repository's stacks: where its state is, which program it runs, what it reports."""
+
+import json
+import os
+import re
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+from pulumi import automation as auto
+from pulumi.automation import events
+
+from infra.engine.install import ensure
+from infra.settings import PROJECT, LocalSettings, SettingsError, load_settings
+
+REPOSITORY = Path(__file__).parents[2]
+COLOURS = re.compile(r"<\{%.*?%\}>")
+
+
+class LockedError(Exception):
+    """Another run holds the stack."""
+
+
+def stack_settings(stack: str, repository: Path) -> LocalSettings:
+    """The validated settings of Pulumi.<stack>.yaml, before anything starts.
+
+    Raises SettingsError when there is no such stack, or a setting can't be used.
+    """
+    file = repository / f"Pulumi.{stack}.yaml"
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", stack) or not file.is_file():
+        known = sorted(path.name.split(".")[1] for path in repository.glob("Pulumi.*.yaml"))
+        raise SettingsError(f"there is no stack {stack!r}; there are {', '.join(known)}")
+    try:
+        config = (yaml.safe_load(file.read_text()) or {}).get("config") or {}
+    except (yaml.YAMLError, AttributeError) as error:
+        raise SettingsError(f"{file.name} can't be read: {' '.join(str(error).split())}") from None
+    try:
+        return load_settings({key: str(value) for key, value in config.items()})
+    except SettingsError as error:
+        raise SettingsError(f"{file.name}: {error}") from None
+
+
+def environment(repository: Path) -> dict[str, str]:
+    """What the engine needs to work here without an account, a prompt, or a look at the network."""
+    state = repository / ".atlas" / "state"
+    state.mkdir(parents=True, exist_ok=True)
+    return {
+        "PULUMI_BACKEND_URL": state.as_uri(),
+        "PULUMI_CONFIG_PASSPHRASE": "",  # the local stack keeps no secret
+        "PULUMI_HOME": str(repository / ".atlas" / "pulumi"),
+        "PULUMI_SKIP_UPDATE_CHECK": "true",
+        "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
+        "PULUMI_DIY_BACKEND_DISABLE_CHECKPOINT_BACKUPS": "true",
+        "PATH": os.environ["PATH"],
+    }
+
+
+def open_stack(stack: str, program: Any, repository: Path, say: Any) -> auto.Stack:
+    """The stack, made if need be, with the pinned engine.
+
+    Raises LockedError when another run is at work on it, EngineError when there is no engine.
+    """
+    binary = ensure(say)
+    os.environ.setdefault("PULUMI_AUTOMATION_API_SKIP_VERSION_CHECK", "true")  # ensure() has checked it
+    variables = environment(repository)
+    for line in release_dead_locks(stack, repository):
+        say(line)
+    options = auto.LocalWorkspaceOptions(
+        work_dir=str(repository),
+        env_vars=variables,
+        pulumi_command=auto.PulumiCommand(root=str(binary.parents[1])),
+    )
+    return auto.create_or_select_stack(stack, project_name=PROJECT, program=program, opts=options)
+
+
+def release_dead_locks(stack: str, repository: Path) -> list[str]:
+    """Remove locks of runs on this machine that were killed, as `pulumi cancel` would; a line for each.
+
+    Raises LockedError when the run that holds one is alive, or on another machine.
+    """
+    told = []
+    for file in (repository / ".atlas/state/.pulumi/locks/organization" / PROJECT / stack).glob("*.json"):
+        try:
+            lock = json.loads(file.read_text())
+            pid, host, when = int(lock["pid"]), str(lock["hostname"]), str(lock["timestamp"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if host != socket.gethostname():
+            raise LockedError(
+                f"a run on {host} (process {pid}, since {when}) holds the stack: `pulumi cancel` releases it"
+            )
+        if _is_engine(pid):
+            raise LockedError(
+                f"another run (process {pid}, since {when}) is at work on the stack: wait for it, or end it"
+            )
+        file.unlink(missing_ok=True)
+        told.append(f"An earlier run (process {pid}) was killed; its lock is released and the run is taken up again.")
+    return told
+
+
+def _is_engine(pid: int) -> bool:
+    try:
+        return "pulumi" in psutil.Process(pid).name()
+    except psutil.Error:
+        return False
+
+
+class Progress:
+    """Engine events -> one line per resource that changes, and what went wrong."""
+
+    VERBS: Mapping[str, str] = {
+        "create": "starting",
+        "update": "changing",
+        "delete": "removing",
+        "replace": "replacing",
+        "create-replacement": "replacing",
+        "delete-replaced": "removing",
+    }
+
+    def __init__(self, say: Any) -> None:
+        self._say = say
+        self.errors: list[str] = []
+        self.changes: dict[str, str] = {}
+        """Resource name -> operation, of those that changed."""
+
+    def __call__(self, event: events.EngineEvent) -> None:
+        if event.resource_pre_event is not None:
+            step = event.resource_pre_event.metadata
+            verb = self.VERBS.get(str(step.op.value))
+            if verb and self._is_ours(step.type):
+                self._say(f"  {verb} {_name(step.urn)}")
+        elif event.res_outputs_event is not None:
+            step = event.res_outputs_event.metadata
+            if str(step.op.value) in self.VERBS and self._is_ours(step.type):
+                self.changes[_name(step.urn)] = str(step.op.value)
+        elif event.diagnostic_event is not None and event.diagnostic_event.severity in ("error", "warning"):
+            text = COLOURS.sub("", event.diagnostic_event.message).strip()
+            if event.diagnostic_event.severity == "error" and text not in self.errors and "update failed" not in text:
+                self.errors.append(text)
+
+    def _is_ours(self, kind: str) -> bool:
+        return not kind.startswith("pulumi:")
+
+
+def _name(urn: str) -> str:
+    return urn.rsplit("::", 1)[-1]

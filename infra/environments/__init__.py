@@ -1,0 +1,1 @@
+"""Wiring only: each environment reads like a table of contents."""

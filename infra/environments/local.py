@@ -1,0 +1,175 @@
+"""Everything on this machine: DVC remote, MLflow, the service, Prometheus, and Grafana where it is installed."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pulumi
+
+from infra.local.resources import Directory, File, Process, Supervisor
+from infra.monitoring.prometheus import RULES, local_jobs, prometheus_config
+from infra.settings import LocalSettings, SettingsError
+
+LOOPBACK = "127.0.0.1"
+HOW_TO = {
+    "prometheus": "not on PATH: `apt-get install prometheus` or `brew install prometheus`, then `make up` again",
+    "grafana": "not on PATH: install Grafana from grafana.com (apt, yum or brew), then `make up` again",
+}
+
+
+def deploy(settings: LocalSettings, repository: Path) -> dict[str, Any]:
+    """Declare the stack; returns its outputs.
+
+    Raises SettingsError when there is no bundle to serve.
+    """
+    home = repository / settings.directory
+    store = repository / settings.mlflow_store
+    bundle = repository / settings.bundle
+    python = str(Path(sys.prefix) / "bin" / "python")
+
+    directory = Directory("directory", path=str(home))
+    Directory("dvc-remote", path=str(repository / settings.dvc_remote), keep=True)
+    supervisor = Supervisor("supervisor", directory=str(home), opts=pulumi.ResourceOptions(depends_on=[directory]))
+
+    def process(name: str, command: list[str], port: int, health: str, **more: Any) -> Process:
+        depends_on = more.pop("depends_on", [])
+        return Process(
+            name,
+            directory=str(home),
+            command=command,
+            working_directory=str(repository),
+            health_url=f"http://{LOOPBACK}:{port}{health}",
+            timeout=settings.start_timeout,
+            opts=pulumi.ResourceOptions(depends_on=[supervisor, *depends_on]),
+            **more,
+        )
+
+    mlflow = process(
+        "mlflow",
+        [
+            python, "-m", "mlflow", "server",
+            "--backend-store-uri", f"sqlite:///{store}/mlflow.db",
+            "--artifacts-destination", str(store / "artifacts"),
+            "--host", LOOPBACK, "--port", str(settings.mlflow_port), "--workers", "1",
+        ],
+        settings.mlflow_port,
+        "/health",
+        environment={"MLFLOW_DISABLE_TELEMETRY": "true"},
+        folders=[str(store)],
+    )  # fmt: skip
+    service = process(
+        "service",
+        [python, "-m", "service"],
+        settings.service_port,
+        "/health/ready",
+        environment={
+            "MODEL_URI": str(bundle),
+            "HOST": LOOPBACK,
+            "PORT": str(settings.service_port),
+            "WORKERS": str(settings.workers),
+            "LOG_LEVEL": settings.log_level,
+            "PROMETHEUS_MULTIPROC_DIR": str(home / "metrics"),
+        },
+        triggers={"bundle": bundle_version(bundle)},
+    )
+    outputs: dict[str, Any] = {
+        "service": pulumi.Output.concat(f"http://{LOOPBACK}:{settings.service_port}", service.nothing),
+        "mlflow": pulumi.Output.concat(f"http://{LOOPBACK}:{settings.mlflow_port}", mlflow.nothing),
+        "bundle": bundle_version(bundle),
+    }
+    outputs |= _prometheus(settings, home, supervisor, process)
+    return outputs | _grafana(settings, home, supervisor, process)
+
+
+def bundle_version(bundle: Path) -> str:
+    """The version in the bundle's manifest; the service restarts when it changes.
+
+    Raises SettingsError with the remedy when there is none.
+    """
+    try:
+        return str(json.loads((bundle / "bundle.json").read_text())["version"])
+    except FileNotFoundError:
+        raise SettingsError(
+            f"no model bundle at {bundle}: make one with `make repro`, or fetch it with `dvc pull`"
+        ) from None
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise SettingsError(f"{bundle}/bundle.json can't be read ({error}): run `make repro`") from None
+
+
+def _prometheus(settings: LocalSettings, home: Path, supervisor: Supervisor, process: Any) -> dict[str, Any]:
+    binary = shutil.which("prometheus")
+    if binary is None:
+        return {"prometheus": HOW_TO["prometheus"]}
+    folder = home / "prometheus"
+    below = pulumi.ResourceOptions(depends_on=[supervisor])
+    rules = File("prometheus-rules", path=str(folder / "rules.yml"), content=RULES.read_text(), opts=below)
+    jobs = local_jobs(f"{LOOPBACK}:{settings.service_port}", f"{LOOPBACK}:{settings.prometheus_port}")
+    content = prometheus_config(settings.scrape_interval, str(folder / "rules.yml"), jobs)
+    config = File("prometheus-config", path=str(folder / "prometheus.yml"), content=content, opts=below)
+    prometheus = process(
+        "prometheus",
+        [
+            binary,
+            f"--config.file={folder}/prometheus.yml",
+            f"--storage.tsdb.path={folder}/data",
+            f"--web.listen-address={LOOPBACK}:{settings.prometheus_port}",
+        ],
+        settings.prometheus_port,
+        "/-/ready",
+        # It reads its files at start only: a changed file restarts it.
+        triggers={"config": config.digest, "rules": rules.digest},
+        depends_on=[config, rules],
+    )
+    return {"prometheus": pulumi.Output.concat(f"http://{LOOPBACK}:{settings.prometheus_port}", prometheus.nothing)}
+
+
+def _grafana(settings: LocalSettings, home: Path, supervisor: Supervisor, process: Any) -> dict[str, Any]:
+    binary = shutil.which("grafana")
+    if binary is None:
+        return {"grafana": HOW_TO["grafana"]}
+    folder = home / "grafana"
+    source = {
+        "apiVersion": 1,
+        "datasources": [
+            {
+                "name": "Prometheus",
+                "type": "prometheus",
+                "uid": "prometheus",
+                "access": "proxy",
+                "url": f"http://{LOOPBACK}:{settings.prometheus_port}",
+                "isDefault": True,
+            }
+        ],
+    }
+    config = File(
+        "grafana-datasource",
+        path=str(folder / "provisioning/datasources/prometheus.yml"),
+        content=json.dumps(source, indent=1) + "\n",
+        opts=pulumi.ResourceOptions(depends_on=[supervisor]),
+    )
+    home_path = next(
+        (p for p in ("/usr/share/grafana", "/opt/homebrew/share/grafana") if Path(p).is_dir()), str(folder)
+    )
+    grafana = process(
+        "grafana",
+        [binary, "server", "--homepath", home_path],
+        settings.grafana_port,
+        "/api/health",
+        environment={
+            "GF_SERVER_HTTP_ADDR": LOOPBACK,
+            "GF_SERVER_HTTP_PORT": str(settings.grafana_port),
+            "GF_PATHS_DATA": str(folder / "data"),
+            "GF_PATHS_LOGS": str(folder / "logs"),
+            "GF_PATHS_PROVISIONING": str(folder / "provisioning"),
+            # Loopback only, and nothing to protect: no account needed to look.
+            "GF_AUTH_ANONYMOUS_ENABLED": "true",
+            "GF_AUTH_DISABLE_LOGIN_FORM": "true",
+            "GF_ANALYTICS_REPORTING_ENABLED": "false",
+            "GF_ANALYTICS_CHECK_FOR_UPDATES": "false",
+        },
+        triggers={"datasource": config.digest},
+        depends_on=[config],
+    )
+    return {"grafana": pulumi.Output.concat(f"http://{LOOPBACK}:{settings.grafana_port}", grafana.nothing)}

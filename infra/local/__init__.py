@@ -1,0 +1,1 @@
+"""The `local` resource provider: directories, files and supervised processes on this machine."""

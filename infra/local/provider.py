@@ -1,0 +1,276 @@
+"""The `local` provider: what Pulumi's engine asks for, done on this machine.
+
+Every operation can be repeated: creating what is there makes it as it should be, deleting what is gone is done.
+"""
+
+import asyncio
+import hashlib
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+import grpc
+import grpc.aio
+from pulumi.provider.experimental import provider as api
+from pulumi.provider.experimental.property_value import PropertyValue
+from pulumi.provider.experimental.server import ProviderServicer
+from pulumi.runtime.proto import provider_pb2_grpc
+
+from infra.local.supervisor import LocalError, Program, Stack
+
+VERSION = "0.1.0"
+
+Inputs = Mapping[str, Any]
+
+
+class Kind(Protocol):
+    """How one type of resource is made, looked at and removed. Ids are paths, or a path and a name."""
+
+    replaces: frozenset[str]
+    """Inputs that make it another resource."""
+
+    def make(self, inputs: Inputs, interrupted: threading.Event) -> tuple[str, dict[str, Any]]:
+        """Make it so; the id, and outputs beyond the inputs."""
+        ...
+
+    def look(self, inputs: Inputs) -> dict[str, Any] | None:
+        """Inputs as they are found on the machine; None when it isn't there."""
+        ...
+
+    def remove(self, inputs: Inputs) -> None:
+        """Remove it, if it is there."""
+        ...
+
+
+class DirectoryKind:
+    replaces = frozenset({"path"})
+
+    def make(self, inputs: Inputs, interrupted: threading.Event) -> tuple[str, dict[str, Any]]:  # noqa: ARG002
+        try:
+            Path(inputs["path"]).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LocalError(f"{inputs['path']} can't be made: {error.strerror}") from None
+        return inputs["path"], {}
+
+    def look(self, inputs: Inputs) -> dict[str, Any] | None:
+        return dict(inputs) if Path(inputs["path"]).is_dir() else None
+
+    def remove(self, inputs: Inputs) -> None:
+        path = Path(inputs["path"])
+        if not inputs.get("keep"):
+            shutil.rmtree(path, ignore_errors=True)
+            if path.exists():
+                raise LocalError(f"{path} can't be removed: is a file in it someone else's?")
+        elif path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+
+
+class FileKind:
+    replaces = frozenset({"path"})
+
+    def make(self, inputs: Inputs, interrupted: threading.Event) -> tuple[str, dict[str, Any]]:  # noqa: ARG002
+        path = Path(inputs["path"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_name(f".{path.name}.new")
+        fresh.write_text(inputs["content"])
+        fresh.replace(path)
+        return str(path), {"digest": hashlib.sha256(inputs["content"].encode()).hexdigest()}
+
+    def look(self, inputs: Inputs) -> dict[str, Any] | None:
+        try:
+            return {**inputs, "content": Path(inputs["path"]).read_text()}
+        except FileNotFoundError:
+            return None
+
+    def remove(self, inputs: Inputs) -> None:
+        Path(inputs["path"]).unlink(missing_ok=True)
+
+
+class SupervisorKind:
+    replaces = frozenset({"directory"})
+
+    def make(self, inputs: Inputs, interrupted: threading.Event) -> tuple[str, dict[str, Any]]:  # noqa: ARG002
+        Stack(Path(inputs["directory"])).start()
+        return inputs["directory"], {}
+
+    def look(self, inputs: Inputs) -> dict[str, Any] | None:
+        return dict(inputs) if Stack(Path(inputs["directory"])).alive() else None
+
+    def remove(self, inputs: Inputs) -> None:
+        Stack(Path(inputs["directory"])).stop()
+
+
+class ProcessKind:
+    replaces = frozenset({"name", "directory"})
+
+    def make(self, inputs: Inputs, interrupted: threading.Event) -> tuple[str, dict[str, Any]]:
+        program = Program(
+            name=inputs["name"],
+            command=inputs["command"],
+            working_directory=inputs["workingDirectory"],
+            environment=inputs["environment"],
+            health_url=inputs["healthUrl"],
+            timeout=float(inputs["timeout"]),
+            folders=inputs["folders"],
+        )
+        Stack(Path(inputs["directory"])).run(program, interrupted)
+        return f"{inputs['directory']}:{inputs['name']}", {"nothing": ""}
+
+    def look(self, inputs: Inputs) -> dict[str, Any] | None:
+        return dict(inputs) if Stack(Path(inputs["directory"])).running(inputs["name"]) else None
+
+    def remove(self, inputs: Inputs) -> None:
+        Stack(Path(inputs["directory"])).remove(inputs["name"])
+
+
+KINDS: dict[str, Kind] = {
+    "local:index:Directory": DirectoryKind(),
+    "local:index:File": FileKind(),
+    "local:index:Supervisor": SupervisorKind(),
+    "local:index:Process": ProcessKind(),
+}
+
+
+class LocalProvider(api.Provider):
+    """Pulumi's requests, handed to the kinds above; slow ones run in threads so that resources are made in parallel."""
+
+    def __init__(self) -> None:
+        self._interrupted = threading.Event()
+
+    async def check(self, request: api.CheckRequest) -> api.CheckResponse:
+        if request.type not in KINDS:
+            failure = api.CheckFailure(
+                "", f"{request.type} is no resource of this provider; there are {', '.join(KINDS)}"
+            )
+            return api.CheckResponse(inputs=request.new_inputs, failures=[failure])
+        return api.CheckResponse(inputs=request.new_inputs)
+
+    async def diff(self, request: api.DiffRequest) -> api.DiffResponse:
+        old, new = request.old_state, request.new_inputs
+        replaces = KINDS[request.type].replaces
+        changed = {key for key in new if key not in request.ignore_changes and old.get(key) != new[key]}
+        kinds = api.PropertyDiffKind
+        return api.DiffResponse(
+            changes=bool(changed),
+            replaces=sorted(changed & replaces),
+            diffs=sorted(changed),
+            delete_before_replace=True,  # two of one kind would want the same port or path
+            detailed_diff={
+                key: api.PropertyDiff(kinds.UPDATE_REPLACE if key in replaces else kinds.UPDATE, input_diff=True)
+                for key in sorted(changed)
+            },
+        )
+
+    async def create(self, request: api.CreateRequest) -> api.CreateResponse:
+        if request.preview:
+            return api.CreateResponse(properties=request.properties | _unknown(request.type))
+        return api.CreateResponse(*await self._make(request.type, request.properties))
+
+    async def update(self, request: api.UpdateRequest) -> api.UpdateResponse:
+        if request.preview:
+            return api.UpdateResponse(properties=request.news | _unknown(request.type))
+        _, properties = await self._make(request.type, request.news)
+        return api.UpdateResponse(properties=properties)
+
+    async def _make(self, kind: str, properties: dict[str, PropertyValue]) -> tuple[str, dict[str, PropertyValue]]:
+        inputs = {key: plain(value) for key, value in properties.items()}
+        identity, outputs = await asyncio.to_thread(KINDS[kind].make, inputs, self._interrupted)
+        return identity, properties | {key: wrapped(value) for key, value in outputs.items()}
+
+    async def read(self, request: api.ReadRequest) -> api.ReadResponse:
+        inputs = {key: plain(value) for key, value in request.inputs.items()}
+        found = await asyncio.to_thread(KINDS[request.type].look, inputs)
+        if found is None:
+            return api.ReadResponse()
+        seen = {key: wrapped(value) for key, value in found.items()}
+        return api.ReadResponse(request.resource_id, request.properties | seen, seen)
+
+    async def delete(self, request: api.DeleteRequest) -> None:
+        inputs = {key: plain(value) for key, value in request.properties.items()}
+        await asyncio.to_thread(KINDS[request.type].remove, inputs)
+
+    async def cancel(self) -> None:
+        self._interrupted.set()
+
+
+def _unknown(kind: str) -> dict[str, PropertyValue]:
+    """Outputs that only a real run can know."""
+    names = {"local:index:File": "digest", "local:index:Process": "nothing"}
+    return {names[kind]: PropertyValue.computed()} if kind in names else {}
+
+
+def plain(value: PropertyValue) -> Any:
+    """The property as plain Python."""
+    inner = value.value
+    if isinstance(inner, Mapping):
+        return {key: plain(item) for key, item in inner.items()}
+    if isinstance(inner, tuple):
+        return [plain(item) for item in inner]
+    return inner
+
+
+def wrapped(value: Any) -> PropertyValue:
+    """Plain Python as a property."""
+    if isinstance(value, Mapping):
+        return PropertyValue({key: wrapped(item) for key, item in value.items()})
+    if isinstance(value, list):
+        return PropertyValue([wrapped(item) for item in value])
+    return PropertyValue(value)
+
+
+class Servicer(ProviderServicer):
+    """Answers an expected error with its message alone, not with Python's name for it."""
+
+    async def Create(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC's names
+        try:
+            return await super().Create(request, context)  # type: ignore[no-untyped-call]
+        except (LocalError, OSError) as error:
+            await context.abort(grpc.StatusCode.UNKNOWN, str(error))
+
+    async def Update(self, request: Any, context: Any) -> Any:  # noqa: N802
+        try:
+            return await super().Update(request, context)  # type: ignore[no-untyped-call]
+        except (LocalError, OSError) as error:
+            await context.abort(grpc.StatusCode.UNKNOWN, str(error))
+
+    async def Delete(self, request: Any, context: Any) -> Any:  # noqa: N802
+        try:
+            return await super().Delete(request, context)  # type: ignore[no-untyped-call]
+        except (LocalError, OSError) as error:
+            await context.abort(grpc.StatusCode.UNKNOWN, str(error))
+
+
+def _end_with_parent() -> None:
+    """An engine that was killed can't end its providers: they watch for it."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+async def serve(engine: str) -> None:
+    """Serve on a port of the system's choice, printed as Pulumi wants it."""
+    server = grpc.aio.server()
+    servicer = Servicer(sys.argv[1:], VERSION, LocalProvider(), engine_address=engine)
+    provider_pb2_grpc.add_ResourceProviderServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    print(port, flush=True)
+    await server.wait_for_termination()
+
+
+if __name__ == "__main__":
+    _end_with_parent()
+    with suppress(KeyboardInterrupt):
+        # The engine's address is the one argument that isn't an option.
+        asyncio.run(serve(next(argument for argument in sys.argv[1:] if not argument.startswith("-"))))

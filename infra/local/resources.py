@@ -1,0 +1,72 @@
+"""The `local` provider's resources, as a Pulumi program declares them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pulumi
+
+
+class Directory(pulumi.CustomResource):
+    """A directory; destroy removes it with its contents, unless `keep`, which leaves it when it isn't empty."""
+
+    def __init__(self, name: str, *, path: str, keep: bool = False, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("local:index:Directory", name, {"path": path, "keep": keep}, opts)
+
+
+class File(pulumi.CustomResource):
+    """A text file.
+
+    Outputs:
+        digest: SHA-256 of the content.
+    """
+
+    digest: pulumi.Output[str]
+
+    def __init__(self, name: str, *, path: str, content: str, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("local:index:File", name, {"path": path, "content": content, "digest": None}, opts)
+
+
+class Supervisor(pulumi.CustomResource):
+    """A supervisord that keeps this stack's processes running; reached by a Unix socket only."""
+
+    def __init__(self, name: str, *, directory: str, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("local:index:Supervisor", name, {"directory": directory}, opts)
+
+
+class Process(pulumi.CustomResource):
+    """A process under the supervisor, ready when its health URL answers 200.
+
+    Outputs:
+        nothing: empty text, known once the process is healthy: what is built from it waits for that.
+    """
+
+    nothing: pulumi.Output[str]
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        directory: str,
+        command: Sequence[str],
+        working_directory: str,
+        health_url: str,
+        timeout: int,
+        environment: Mapping[str, str] | None = None,
+        folders: Sequence[str] = (),
+        triggers: Mapping[str, Any] | None = None,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        """`timeout` in seconds; `folders` are made before the start; a changed `triggers` restarts the process."""
+        inputs = {
+            "name": name,
+            "directory": directory,
+            "command": list(command),
+            "workingDirectory": working_directory,
+            "healthUrl": health_url,
+            "timeout": str(timeout),
+            "environment": dict(environment or {}),
+            "folders": list(folders),
+            "triggers": dict(triggers or {}),
+            "nothing": None,
+        }
+        super().__init__("local:index:Process", name, inputs, opts)

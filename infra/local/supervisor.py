@@ -1,0 +1,338 @@
+"""supervisord for one stack: start it, give it programs, look at them, stop all of it.
+
+Every process it starts carries ATLAS_STACK_DIRECTORY in its environment. That is how processes are found again whose
+supervisor was killed: by what they are, never by a name or by a process id that may have been given away since.
+"""
+
+import hashlib
+import http.client
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+import xmlrpc.client
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import psutil
+from supervisor.xmlrpc import SupervisorTransport
+
+MARK = "ATLAS_STACK_DIRECTORY"
+UNREACHABLE = (OSError, http.client.HTTPException, xmlrpc.client.Error)
+"""What a call to a supervisor raises that isn't there, or that refuses."""
+LOG_LINES = 15
+STOP_SECONDS = 40
+"""How long a process may take to stop; the service drains for up to 30."""
+SOCKET_PATH_LIMIT = 100
+"""A Unix socket's path may have 107 bytes; supervisord appends its process id while it starts."""
+
+
+class LocalError(Exception):
+    """What can't be done on this machine; the message names the cause and the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One process to run."""
+
+    name: str
+    command: Sequence[str]
+    working_directory: str
+    environment: Mapping[str, str]
+    health_url: str
+    timeout: float
+    """Seconds until it must be healthy."""
+    folders: Sequence[str] = ()
+
+
+class Stack:
+    """The processes of one stack, whose files are below `home`."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.programs = home / "programs"
+        self.logs = home / "logs"
+        self.config = home / "supervisord.conf"
+        path = home / "supervisor.sock"
+        if len(os.fsencode(path)) > SOCKET_PATH_LIMIT:
+            # A deep clone: a short name of this stack's own, in a folder that only this user can enter.
+            key = hashlib.sha256(os.fsencode(home)).hexdigest()[:16]
+            path = Path(tempfile.gettempdir()) / f"atlas-{os.getuid()}-{key}" / "supervisor.sock"
+        self.socket = path
+
+    # --- the supervisor itself ---
+
+    def start(self) -> None:
+        """Start supervisord, after ending what an earlier one left behind."""
+        if self.alive():
+            return
+        self.end_orphans()
+        for folder in (self.programs, self.logs):
+            folder.mkdir(parents=True, exist_ok=True)
+        for old in self.programs.glob("*.conf"):
+            old.unlink()
+        self.socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self.socket.parent != self.home and self.socket.parent.stat().st_uid != os.getuid():
+            raise LocalError(f"{self.socket.parent} belongs to another user: remove it")
+        self.config.write_text(
+            f"""[unix_http_server]
+file={_escaped(self.socket)}
+chmod=0700
+[supervisord]
+logfile={_escaped(self.logs / "supervisord.log")}
+logfile_maxbytes=1MB
+logfile_backups=1
+pidfile={_escaped(self.home / "supervisord.pid")}
+childlogdir={_escaped(self.logs)}
+minfds=1024
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
+[include]
+files={_escaped(self.programs)}/*.conf
+"""
+        )
+        command = [sys.executable, "-W", "ignore", "-m", "supervisor.supervisord", "-c", str(self.config)]
+        started = subprocess.run(
+            command,
+            cwd=self.home,
+            env=os.environ | {MARK: str(self.home)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            check=False,
+        )
+        if started.returncode:
+            raise LocalError(f"supervisord does not start: {started.stdout.strip()[-500:]}")
+        deadline = time.monotonic() + 15
+        while not self.alive():
+            if time.monotonic() > deadline:
+                raise LocalError(f"supervisord does not answer on {self.socket}: see {self.logs}/supervisord.log")
+            time.sleep(0.05)
+
+    def alive(self) -> bool:
+        """Whether supervisord answers."""
+        try:
+            return bool(self._call("supervisor.getState")["statename"] == "RUNNING")
+        except UNREACHABLE:
+            return False
+
+    def stop(self) -> None:
+        """Stop every process and supervisord; nothing that it started is left."""
+        try:
+            pid = int(self._call("supervisor.getPID"))
+            self._call("supervisor.shutdown")
+            _wait_for_end([psutil.Process(pid)], STOP_SECONDS + 10)
+        except (*UNREACHABLE, psutil.Error):
+            pass  # not running, or gone meanwhile
+        self.end_orphans()
+        self.socket.unlink(missing_ok=True)
+        if self.socket.parent != self.home:
+            shutil.rmtree(self.socket.parent, ignore_errors=True)
+
+    def end_orphans(self, name: str | None = None) -> list[int]:
+        """End this stack's processes (of one program, or all) that run without a supervisor; returns their ids."""
+        found = [process for process in self._marked() if name is None or _program_of(process) == name]
+        for process in found:
+            _signal(process, signal.SIGTERM)
+        for process in _wait_for_end(found, 10):
+            _signal(process, signal.SIGKILL)
+        _wait_for_end(found, 5)
+        return [process.pid for process in found]
+
+    # --- its programs ---
+
+    def run(self, program: Program, interrupted: threading.Event) -> None:
+        """Start the program, or start it anew, and wait until it is healthy.
+
+        Raises LocalError with the cause and the log's tail when it isn't; then it is stopped again.
+        """
+        if not self.alive():
+            raise LocalError("supervisord is not running: run `atlas up --stack local` again")
+        self.remove(program.name)
+        self.end_orphans(program.name)
+        _refuse_used_port(program)
+        for folder in program.folders:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        log = self.logs / f"{program.name}.log"
+        begun_at = log.stat().st_size if log.exists() else 0
+        self._write(program, log)
+        try:
+            self._call("supervisor.reloadConfig")
+            self._call("supervisor.addProcessGroup", program.name)
+            self._wait_until_healthy(program, log, begun_at, interrupted)
+        except BaseException:
+            self.remove(program.name)
+            raise
+
+    def remove(self, name: str) -> None:
+        """Stop the program and forget it; nothing happens when there is none."""
+        (self.programs / f"{name}.conf").unlink(missing_ok=True)
+        for method in ("supervisor.stopProcess", "supervisor.removeProcessGroup"):
+            with suppress(*UNREACHABLE):  # not running, or no supervisor
+                self._call(method, name)
+        if not self.alive():
+            self.end_orphans(name)
+
+    def running(self, name: str) -> bool:
+        """Whether the program runs, or is being restarted."""
+        try:
+            state = self._call("supervisor.getProcessInfo", name)["statename"]
+        except UNREACHABLE:
+            return False
+        return bool(state in ("RUNNING", "STARTING"))
+
+    def states(self) -> dict[str, dict[str, Any]]:
+        """What supervisord says of each program: `statename`, `pid`, `description`…; empty when it isn't running."""
+        try:
+            infos = cast("list[dict[str, Any]]", self._call("supervisor.getAllProcessInfo"))
+        except UNREACHABLE:
+            return {}
+        return {str(info["name"]): info for info in infos}
+
+    # --- inside ---
+
+    def _write(self, program: Program, log: Path) -> None:
+        environment = dict(program.environment) | {MARK: str(self.home), "ATLAS_PROGRAM": program.name}
+        pairs = ",".join(f'{name}="{_quoted(value)}"' for name, value in environment.items())
+        (self.programs / f"{program.name}.conf").write_text(
+            f"""[program:{program.name}]
+command={_escaped(shlex.join(program.command))}
+directory={_escaped(program.working_directory)}
+environment={pairs}
+autostart=true
+autorestart=true
+startsecs=2
+startretries=3
+stopasgroup=true
+killasgroup=true
+stopwaitsecs={STOP_SECONDS}
+redirect_stderr=true
+stdout_logfile={_escaped(log)}
+stdout_logfile_maxbytes=5MB
+stdout_logfile_backups=2
+"""
+        )
+
+    def _wait_until_healthy(self, program: Program, log: Path, begun_at: int, interrupted: threading.Event) -> None:
+        deadline = time.monotonic() + program.timeout
+        while True:
+            info = self._call("supervisor.getProcessInfo", program.name)
+            if info["statename"] in ("BACKOFF", "FATAL", "EXITED"):
+                # One failure is enough: a later start would fail alike, and the user waits.
+                raise LocalError(
+                    f"{program.name} stopped at start ({info['spawnerr'] or info['description']}){_tail(log, begun_at)}"
+                )
+            if info["statename"] in ("RUNNING", "STARTING") and _healthy(program.health_url):
+                return
+            if interrupted.is_set():
+                raise LocalError(f"{program.name}: interrupted while it started")
+            if time.monotonic() > deadline:
+                raise LocalError(
+                    f"{program.name} runs but {program.health_url} does not answer 200 within {program.timeout:g} s"
+                    + _tail(log, begun_at)
+                )
+            time.sleep(0.1)
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        transport = SupervisorTransport(None, None, f"unix://{self.socket}")
+        proxy = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
+        try:
+            return getattr(proxy, method)(*arguments)
+        finally:
+            transport.close()
+
+    def _marked(self) -> list[psutil.Process]:
+        """This user's processes that carry this stack's mark."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.pid != os.getpid() and process.environ().get(MARK) == str(self.home):
+                    found.append(process)
+            except (psutil.Error, OSError):
+                continue
+        return found
+
+
+def _program_of(process: psutil.Process) -> str | None:
+    try:
+        return cast("str | None", process.environ().get("ATLAS_PROGRAM"))
+    except (psutil.Error, OSError):
+        return None
+
+
+def _signal(process: psutil.Process, number: signal.Signals) -> None:
+    with suppress(psutil.Error):
+        process.send_signal(number)  # psutil checks that the id is still this process
+
+
+def _wait_for_end(processes: Sequence[psutil.Process], seconds: float) -> list[psutil.Process]:
+    _, alive = psutil.wait_procs(processes, timeout=seconds)
+    return list(alive)
+
+
+def _healthy(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - loopback, ours
+            return bool(response.status == 200)
+    except (OSError, http.client.HTTPException, urllib.error.URLError):
+        return False
+
+
+def _refuse_used_port(program: Program) -> None:
+    address = urlsplit(program.health_url)
+    host, port = address.hostname or "127.0.0.1", address.port or 80
+    with socket.socket() as probe:
+        # As servers do: a port in TIME_WAIT is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise LocalError(
+                f"{program.name} needs port {port}, which {_holder(port)} uses ({error.strerror}): "
+                f"end it, or choose another port in the stack file (atlas:{program.name}Port)"
+            ) from None
+
+
+def _holder(port: int) -> str:
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+                return f"process {connection.pid} ({psutil.Process(connection.pid).name()})"
+    except psutil.Error:
+        pass
+    return "another process"
+
+
+def _tail(log: Path, begun_at: int) -> str:
+    """The last lines that the program wrote since it was started, for an error message."""
+    try:
+        with log.open("rb") as file:
+            file.seek(begun_at if begun_at <= log.stat().st_size else 0)
+            lines = file.read().decode(errors="replace").splitlines()[-LOG_LINES:]
+    except OSError:
+        lines = []
+    shown = "\n".join(f"    {line[:300]}" for line in lines) or "    (it wrote nothing)"
+    return f"; the end of {log}:\n{shown}"
+
+
+def _escaped(text: object) -> str:
+    """For supervisord's configuration, where % begins an expansion."""
+    return str(text).replace("%", "%%")
+
+
+def _quoted(text: str) -> str:
+    return _escaped(text).replace("\\", "\\\\").replace('"', '\\"')

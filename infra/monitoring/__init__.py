@@ -1,0 +1,1 @@
+"""Monitoring as code: one source for every environment."""
