@@ -1,14 +1,17 @@
 """The `atlas` command: the program in this repository, through Pulumi's Automation API."""
 
 import json
+import signal
 import sys
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from typing import Any
 
 import click
+import psutil
 from pulumi import automation as auto
 
 from infra.__main__ import program
@@ -35,21 +38,58 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def run(**options: Any) -> None:
+        interruption = Interruption()
         try:
             command(**options)
         except (SettingsError, EngineError, LockedError) as error:
             say(f"atlas: {error}")
             sys.exit(1)
-        except auto.CommandError as error:
+        except (auto.CommandError, Failed) as error:
+            if interruption.happened:
+                say(f"atlas: interrupted; `atlas {command.__name__}` again goes on from here")
+                sys.exit(130)
+            if isinstance(error, Failed):
+                say("\n".join(f"atlas: {line}" for line in error.lines))
+                sys.exit(1)
             text = COLOURS.sub("", str(error))
             lines = [line for line in text.splitlines() if "error:" in line]
             say(f"atlas: {lines[-1].strip() if lines else text.strip()[-1000:]}")
             sys.exit(1)
-        except KeyboardInterrupt:
-            say(f"atlas: interrupted; `atlas {command.__name__}` again goes on from here")
-            sys.exit(130)
 
     return run
+
+
+class Failed(Exception):  # noqa: N818 - reads as a sentence
+    """The engine reported errors."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__(lines[0])
+        self.lines = lines
+
+
+def raise_reported(progress: Progress) -> None:
+    """Raise Failed with what the engine reported, if it did."""
+    if progress.errors:
+        raise Failed(progress.errors) from None
+
+
+class Interruption:
+    """Ctrl-C: the engine is told once and finishes what it is doing, so that nothing is left half noted."""
+
+    def __init__(self) -> None:
+        self.happened = False
+        signal.signal(signal.SIGINT, self._interrupt)
+        signal.signal(signal.SIGTERM, self._interrupt)
+
+    def _interrupt(self, number: int, _: object) -> None:
+        # A terminal sends Ctrl-C to the engine too; a second one would make it drop everything.
+        told = number == signal.SIGINT and sys.stdin.isatty() and not self.happened
+        self.happened = True
+        say("interrupted: finishing what has begun")
+        if not told:
+            for child in psutil.Process().children():
+                with suppress(psutil.Error):
+                    child.send_signal(signal.SIGINT)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -74,7 +114,8 @@ def up(stack: str, as_json: bool) -> None:
         # Refreshed first: what crashed, or was killed with the machine, is started again.
         result = opened.up(refresh=True, on_event=progress, suppress_outputs=True, color="never")
     except auto.CommandError:
-        _fail(progress)
+        raise_reported(progress)
+        raise
     outputs = {name: output.value for name, output in result.outputs.items()}
     changes = progress.changes
     say(f"{len(changes)} changed" if changes else "nothing changed" + f" ({time.monotonic() - begun:.1f} s)")
@@ -109,7 +150,8 @@ def preview(stack: str, as_json: bool) -> None:
             color="never",
         )
     except auto.CommandError:
-        _fail(progress)
+        raise_reported(progress)
+        raise
     summary = {str(getattr(op, "value", op)): count for op, count in result.change_summary.items()}
     if as_json:
         click.echo(json.dumps({"changes": summary, "resources": progress.changes}, indent=1))
@@ -146,7 +188,8 @@ def destroy(stack: str) -> None:
     try:
         opened.destroy(on_event=progress, suppress_outputs=True, color="never")
     except auto.CommandError:
-        _fail(progress)
+        raise_reported(progress)
+        raise
     # What a killed `up` started before the engine could note it.
     ended = Processes(REPOSITORY / settings.directory)
     left = ended.end_orphans()
@@ -198,15 +241,6 @@ def _settings(stack: str, *, needs_bundle: bool = True) -> LocalSettings:
     if needs_bundle:
         bundle_version(REPOSITORY / settings.bundle)
     return settings
-
-
-def _fail(progress: Progress) -> None:
-    """Tell what went wrong and stop with exit status 1."""
-    if not progress.errors:
-        raise  # noqa: PLE0704 - called while the engine's error is being handled
-    for error in progress.errors:
-        say(f"atlas: {error}")
-    sys.exit(1)
 
 
 def _health(part: str) -> str:

@@ -46,7 +46,7 @@ def deploy(settings: LocalSettings, repository: Path) -> dict[str, Any]:
             **more,
         )
 
-    mlflow = process(
+    process(
         "mlflow",
         [
             python, "-m", "mlflow", "server",
@@ -59,7 +59,7 @@ def deploy(settings: LocalSettings, repository: Path) -> dict[str, Any]:
         environment={"MLFLOW_DISABLE_TELEMETRY": "true"},
         folders=[str(store)],
     )  # fmt: skip
-    service = process(
+    process(
         "service",
         [python, "-m", "service"],
         settings.service_port,
@@ -75,8 +75,8 @@ def deploy(settings: LocalSettings, repository: Path) -> dict[str, Any]:
         triggers={"bundle": bundle_version(bundle)},
     )
     outputs: dict[str, Any] = {
-        "service": pulumi.Output.concat(f"http://{LOOPBACK}:{settings.service_port}", service.nothing),
-        "mlflow": pulumi.Output.concat(f"http://{LOOPBACK}:{settings.mlflow_port}", mlflow.nothing),
+        "service": f"http://{LOOPBACK}:{settings.service_port}",
+        "mlflow": f"http://{LOOPBACK}:{settings.mlflow_port}",
         "bundle": bundle_version(bundle),
     }
     outputs |= _prometheus(settings, home, supervisor, process)
@@ -108,7 +108,7 @@ def _prometheus(settings: LocalSettings, home: Path, supervisor: Supervisor, pro
     jobs = local_jobs(f"{LOOPBACK}:{settings.service_port}", f"{LOOPBACK}:{settings.prometheus_port}")
     content = prometheus_config(settings.scrape_interval, str(folder / "rules.yml"), jobs)
     config = File("prometheus-config", path=str(folder / "prometheus.yml"), content=content, opts=below)
-    prometheus = process(
+    process(
         "prometheus",
         [
             binary,
@@ -122,7 +122,7 @@ def _prometheus(settings: LocalSettings, home: Path, supervisor: Supervisor, pro
         triggers={"config": config.digest, "rules": rules.digest},
         depends_on=[config, rules],
     )
-    return {"prometheus": pulumi.Output.concat(f"http://{LOOPBACK}:{settings.prometheus_port}", prometheus.nothing)}
+    return {"prometheus": f"http://{LOOPBACK}:{settings.prometheus_port}"}
 
 
 def _grafana(settings: LocalSettings, home: Path, supervisor: Supervisor, process: Any) -> dict[str, Any]:
@@ -152,7 +152,7 @@ def _grafana(settings: LocalSettings, home: Path, supervisor: Supervisor, proces
     home_path = next(
         (p for p in ("/usr/share/grafana", "/opt/homebrew/share/grafana") if Path(p).is_dir()), str(folder)
     )
-    grafana = process(
+    process(
         "grafana",
         [binary, "server", "--homepath", home_path],
         settings.grafana_port,
@@ -172,4 +172,4 @@ def _grafana(settings: LocalSettings, home: Path, supervisor: Supervisor, proces
         triggers={"datasource": config.digest},
         depends_on=[config],
     )
-    return {"grafana": pulumi.Output.concat(f"http://{LOOPBACK}:{settings.grafana_port}", grafana.nothing)}
+    return {"grafana": f"http://{LOOPBACK}:{settings.grafana_port}"}

@@ -4,7 +4,6 @@ Every operation can be repeated: creating what is there makes it as it should be
 """
 
 import asyncio
-import hashlib
 import os
 import shutil
 import sys
@@ -35,8 +34,8 @@ class Kind(Protocol):
     replaces: frozenset[str]
     """Inputs that make it another resource."""
 
-    def make(self, inputs: Inputs, interrupted: threading.Event) -> tuple[str, dict[str, Any]]:
-        """Make it so; the id, and outputs beyond the inputs."""
+    def make(self, inputs: Inputs, interrupted: threading.Event) -> str:
+        """Make it so; the id. Outputs are the inputs: all else would be unknown in a preview."""
         ...
 
     def look(self, inputs: Inputs) -> dict[str, Any] | None:
@@ -51,12 +50,12 @@ class Kind(Protocol):
 class DirectoryKind:
     replaces = frozenset({"path"})
 
-    def make(self, inputs: Inputs, interrupted: threading.Event) -> tuple[str, dict[str, Any]]:  # noqa: ARG002
+    def make(self, inputs: Inputs, interrupted: threading.Event) -> str:  # noqa: ARG002
         try:
             Path(inputs["path"]).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise LocalError(f"{inputs['path']} can't be made: {error.strerror}") from None
-        return inputs["path"], {}
+        return str(inputs["path"])
 
     def look(self, inputs: Inputs) -> dict[str, Any] | None:
         return dict(inputs) if Path(inputs["path"]).is_dir() else None
@@ -74,13 +73,13 @@ class DirectoryKind:
 class FileKind:
     replaces = frozenset({"path"})
 
-    def make(self, inputs: Inputs, interrupted: threading.Event) -> tuple[str, dict[str, Any]]:  # noqa: ARG002
+    def make(self, inputs: Inputs, interrupted: threading.Event) -> str:  # noqa: ARG002
         path = Path(inputs["path"])
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh = path.with_name(f".{path.name}.new")
         fresh.write_text(inputs["content"])
         fresh.replace(path)
-        return str(path), {"digest": hashlib.sha256(inputs["content"].encode()).hexdigest()}
+        return str(path)
 
     def look(self, inputs: Inputs) -> dict[str, Any] | None:
         try:
@@ -95,9 +94,9 @@ class FileKind:
 class SupervisorKind:
     replaces = frozenset({"directory"})
 
-    def make(self, inputs: Inputs, interrupted: threading.Event) -> tuple[str, dict[str, Any]]:  # noqa: ARG002
+    def make(self, inputs: Inputs, interrupted: threading.Event) -> str:  # noqa: ARG002
         Stack(Path(inputs["directory"])).start()
-        return inputs["directory"], {}
+        return str(inputs["directory"])
 
     def look(self, inputs: Inputs) -> dict[str, Any] | None:
         return dict(inputs) if Stack(Path(inputs["directory"])).alive() else None
@@ -109,7 +108,7 @@ class SupervisorKind:
 class ProcessKind:
     replaces = frozenset({"name", "directory"})
 
-    def make(self, inputs: Inputs, interrupted: threading.Event) -> tuple[str, dict[str, Any]]:
+    def make(self, inputs: Inputs, interrupted: threading.Event) -> str:
         program = Program(
             name=inputs["name"],
             command=inputs["command"],
@@ -120,7 +119,7 @@ class ProcessKind:
             folders=inputs["folders"],
         )
         Stack(Path(inputs["directory"])).run(program, interrupted)
-        return f"{inputs['directory']}:{inputs['name']}", {"nothing": ""}
+        return f"{inputs['directory']}:{inputs['name']}"
 
     def look(self, inputs: Inputs) -> dict[str, Any] | None:
         return dict(inputs) if Stack(Path(inputs["directory"])).running(inputs["name"]) else None
@@ -169,19 +168,17 @@ class LocalProvider(api.Provider):
 
     async def create(self, request: api.CreateRequest) -> api.CreateResponse:
         if request.preview:
-            return api.CreateResponse(properties=request.properties | _unknown(request.type))
-        return api.CreateResponse(*await self._make(request.type, request.properties))
+            return api.CreateResponse(properties=request.properties)
+        return api.CreateResponse(await self._make(request.type, request.properties), request.properties)
 
     async def update(self, request: api.UpdateRequest) -> api.UpdateResponse:
-        if request.preview:
-            return api.UpdateResponse(properties=request.news | _unknown(request.type))
-        _, properties = await self._make(request.type, request.news)
-        return api.UpdateResponse(properties=properties)
+        if not request.preview:
+            await self._make(request.type, request.news)
+        return api.UpdateResponse(properties=request.news)
 
-    async def _make(self, kind: str, properties: dict[str, PropertyValue]) -> tuple[str, dict[str, PropertyValue]]:
+    async def _make(self, kind: str, properties: Mapping[str, PropertyValue]) -> str:
         inputs = {key: plain(value) for key, value in properties.items()}
-        identity, outputs = await asyncio.to_thread(KINDS[kind].make, inputs, self._interrupted)
-        return identity, properties | {key: wrapped(value) for key, value in outputs.items()}
+        return await asyncio.to_thread(KINDS[kind].make, inputs, self._interrupted)
 
     async def read(self, request: api.ReadRequest) -> api.ReadResponse:
         inputs = {key: plain(value) for key, value in request.inputs.items()}
@@ -197,12 +194,6 @@ class LocalProvider(api.Provider):
 
     async def cancel(self) -> None:
         self._interrupted.set()
-
-
-def _unknown(kind: str) -> dict[str, PropertyValue]:
-    """Outputs that only a real run can know."""
-    names = {"local:index:File": "digest", "local:index:Process": "nothing"}
-    return {names[kind]: PropertyValue.computed()} if kind in names else {}
 
 
 def plain(value: PropertyValue) -> Any:

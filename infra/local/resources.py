@@ -1,7 +1,7 @@
 """The `local` provider's resources, as a Pulumi program declares them."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import pulumi
 
@@ -14,16 +14,14 @@ class Directory(pulumi.CustomResource):
 
 
 class File(pulumi.CustomResource):
-    """A text file.
+    """A text file."""
 
-    Outputs:
-        digest: SHA-256 of the content.
-    """
-
-    digest: pulumi.Output[str]
+    digest: str
+    """SHA-256 of the content, known while declaring: a trigger for what reads the file at its start only."""
 
     def __init__(self, name: str, *, path: str, content: str, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("local:index:File", name, {"path": path, "content": content, "digest": None}, opts)
+        super().__init__("local:index:File", name, {"path": path, "content": content}, opts)
+        self.digest = hashlib.sha256(content.encode()).hexdigest()
 
 
 class Supervisor(pulumi.CustomResource):
@@ -34,13 +32,7 @@ class Supervisor(pulumi.CustomResource):
 
 
 class Process(pulumi.CustomResource):
-    """A process under the supervisor, ready when its health URL answers 200.
-
-    Outputs:
-        nothing: empty text, known once the process is healthy: what is built from it waits for that.
-    """
-
-    nothing: pulumi.Output[str]
+    """A process under the supervisor, ready when its health URL answers 200."""
 
     def __init__(
         self,
@@ -53,7 +45,7 @@ class Process(pulumi.CustomResource):
         timeout: int,
         environment: Mapping[str, str] | None = None,
         folders: Sequence[str] = (),
-        triggers: Mapping[str, Any] | None = None,
+        triggers: Mapping[str, str] | None = None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         """`timeout` in seconds; `folders` are made before the start; a changed `triggers` restarts the process."""
@@ -67,6 +59,5 @@ class Process(pulumi.CustomResource):
             "environment": dict(environment or {}),
             "folders": list(folders),
             "triggers": dict(triggers or {}),
-            "nothing": None,
         }
         super().__init__("local:index:Process", name, inputs, opts)
