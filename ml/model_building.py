@@ -3,6 +3,7 @@
 import logging
 import pickle
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -135,7 +136,6 @@ def fit(encoded: Encoded, rows: Rows, schema: Schema, params: ModelParams, seed:
         vote.classes_ = vote.le_.classes_
     vote.estimators_ = [estimator for _, estimator in fitted]
     vote.named_estimators_ = dict(fitted)
-    vote.n_features_in_ = encoded.matrix.shape[1]
     return Model(encoded.encoding, vote)
 
 
@@ -312,9 +312,11 @@ def to_onnx(model: Model, schema: Schema, width: int) -> bytes:
 
     classifies = schema.task != "regression"
     options = {id(model.estimator): {"zipmap": False}} if classifies else None
-    converted = convert_sklearn(
-        model.estimator, "atlas", [("features", FloatTensorType([None, width]))], options=options, target_opset=17
-    )
+    inputs = [("features", FloatTensorType([None, width]))]
+    with warnings.catch_warnings():
+        # Where warnings are errors, the converter's deprecation warnings turn into wrong-value errors of protobuf.
+        warnings.simplefilter("ignore")
+        converted = convert_sklearn(model.estimator, "atlas", inputs, options=options, target_opset=17)
     return cast("bytes", converted.SerializeToString())
 
 

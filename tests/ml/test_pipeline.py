@@ -1,0 +1,238 @@
+"""Tables of other shapes go through the real stages by params.yaml alone."""
+
+import functools
+import http.server
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import boto3
+import numpy as np
+import pandas as pd
+import pytest
+from moto.server import ThreadedMotoServer
+
+from ml.bundle import load_bundle, read_parts
+from ml.model_building import TRAINED
+from ml.model_evaluation import CANDIDATE, METRICS_FILE, PLOTS
+from ml.tables import to_columns
+from tests.ml.conftest import Workspace
+
+People = Callable[[int], pd.DataFrame]
+
+
+def metrics() -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = json.loads(METRICS_FILE.read_text())["test"]
+    return found
+
+
+def test_a_binary_table_with_every_type_and_nothing_declared(workspace: Workspace, people: People) -> None:
+    people(1500).to_csv("table.csv", index=False)
+    workspace.params(data={"id": "id"})
+    assert workspace.run() == [0] * 5
+    version, parts = read_parts(CANDIDATE)
+    assert {feature.name: feature.type for feature in parts.schema.features} == {
+        "age": "numeric",
+        "city": "categorical",
+        "joined": "datetime",
+        "member": "boolean",
+        "comment": "text",
+    }
+    assert parts.schema.classes == ("no", "yes")
+    assert parts.runtime == "onnx"
+    assert metrics()["roc_auc"]["value"] > 0.7
+    assert {file.stem for file in PLOTS.iterdir()} == {
+        "roc", "precision_recall", "calibration", "confusion", "importance",
+    }  # fmt: skip
+    # Unseen categories, unknown columns and missing values are answered.
+    odd = pd.DataFrame({"age": [None, 40.0], "city": ["Atlantis", None], "colour": ["red", "blue"]})
+    scores = load_bundle(CANDIDATE).scores(to_columns(odd, parts.schema))
+    np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-6)
+    assert len(version) == 64
+
+
+def test_a_multiclass_table_from_parquet_with_a_linear_model(workspace: Workspace, people: People) -> None:
+    table = people(1200)
+    table["y"] = np.where(table["age"].fillna(50) > 60, "old", np.where(table["member"], "member", "other"))
+    table.to_parquet("table.parquet", index=False)
+    workspace.params(
+        data={"uri": "table.parquet", "task": "multiclass", "exclude": ["id"]},
+        split={"method": "stratified"},
+        model={
+            "name": "m",
+            "estimators": [{"kind": "linear", "params": {"C": 10.0}}],
+            "calibration": ["none", "temperature"],
+            "class_weight": "balanced",
+        },
+        evaluation={"slices": ["city"], "slice_min_rows": 20},
+    )
+    assert workspace.run() == [0] * 5
+    _, parts = read_parts(CANDIDATE)
+    assert parts.schema.classes == ("member", "old", "other")
+    assert metrics()["accuracy"]["value"] > 0.8
+    assert {part.value for part in parts.card.slices} == {"Oslo", "Rome", "Lima", "Pune", "missing"}
+    assert np.array(parts.card.confusion).shape == (3, 3)
+    assert parts.decision.threshold is None
+
+
+def test_a_regression_with_many_categories_and_averaged_estimators(workspace: Workspace) -> None:
+    rng = np.random.default_rng(3)
+    shop = rng.integers(0, 400, 3000)
+    size = rng.normal(size=3000)
+    table = pd.DataFrame({"shop": [f"shop {n}" for n in shop], "size": size, "open": rng.random(3000) < 0.5})
+    table["price"] = shop / 40 + 2 * size + table["open"] + rng.normal(scale=0.1, size=3000)
+    table.loc[::17, "size"] = np.nan
+    table.to_csv("table.csv", index=False)
+    workspace.params(
+        data={"target": "price", "task": "regression"},
+        gate={"metric": "rmse"},
+        model={
+            "name": "price",
+            "estimators": [
+                {"kind": "hist_gradient_boosting", "params": {"max_iter": 50}},
+                {"kind": "linear", "weight": 0.5},
+                {"kind": "extra_trees", "params": {"n_estimators": 10, "max_depth": 8}},
+            ],
+            "parity_tolerance": 1e-3,
+        },
+    )
+    assert workspace.run() == [0] * 5
+    assert metrics()["r2"]["value"] > 0.8
+    assert (PLOTS / "residuals.csv").read_text().startswith("predicted,residual\n")
+    _, parts = read_parts(CANDIDATE)
+    assert [encoder.kind for encoder in parts.encoding.encoders] == ["target", "numeric", "numeric"]
+    assert parts.runtime == "onnx"
+
+
+def test_a_random_forest_and_a_time_split_with_shares(workspace: Workspace, people: People) -> None:
+    people(800).to_csv("table.csv", index=False)
+    workspace.params(
+        data={"id": "id", "time": "joined", "positive": "no"},
+        split={"method": "time"},
+        model={
+            "name": "forest",
+            "estimators": [{"kind": "random_forest", "params": {"n_estimators": 20, "max_depth": 6}}],
+            "recency_half_life": "90d",
+            "refit": False,
+        },
+    )
+    assert workspace.run() == [0] * 5
+    parts = {part: pd.read_parquet(f"data/processed/{part}.parquet") for part in ("train", "validation", "test")}
+    assert parts["train"]["joined"].max() <= parts["validation"]["joined"].min()
+    assert parts["validation"]["joined"].max() <= parts["test"]["joined"].min()
+    _, candidate = read_parts(CANDIDATE)
+    assert candidate.schema.classes == ("yes", "no")
+    assert candidate.evaluated is None
+
+
+def test_two_cold_runs_give_the_same_version(workspace: Workspace, people: People) -> None:
+    people(600).to_csv("table.csv", index=False)
+    workspace.params(data={"id": "id"})
+    versions = []
+    for _ in range(2):
+        assert workspace.run() == [0] * 5
+        versions.append(read_parts(CANDIDATE)[0])
+    assert versions[0] == versions[1]
+
+
+def test_the_compiled_models_answers_are_scikit_learns(workspace: Workspace, people: People) -> None:
+    people(600).to_csv("table.csv", index=False)
+    workspace.params(data={"id": "id"})
+    assert workspace.run() == [0] * 5
+    _, parts = read_parts(TRAINED)
+    assert parts.card.parity is not None
+    assert parts.card.parity.largest_difference < 1e-5
+
+
+def test_a_model_beyond_the_tolerance_is_served_by_scikit_learn(
+    workspace: Workspace, people: People, caplog: pytest.LogCaptureFixture
+) -> None:
+    people(600).to_csv("table.csv", index=False)
+    model = {"name": "m", "estimators": [{"kind": "hist_gradient_boosting"}], "parity_tolerance": 0.0}
+    workspace.params(data={"id": "id"}, model=model)
+    assert workspace.run() == [0] * 5
+    _, parts = read_parts(CANDIDATE)
+    assert parts.runtime == "sklearn"
+    assert "runtime sklearn" in caplog.text
+    answers = load_bundle(CANDIDATE).scores(to_columns(people(5), parts.schema))
+    onnx = replace(parts, runtime="onnx")
+    assert onnx.runtime != parts.runtime
+    np.testing.assert_allclose(answers.sum(axis=1), 1)
+
+
+def test_a_table_over_http_and_one_on_s3(workspace: Workspace, people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+    (workspace.path / "web").mkdir()
+    people(300).to_csv("web/table.csv", index=False)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory="web")
+    web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=web.serve_forever, daemon=True).start()
+    try:
+        workspace.params(data={"uri": f"http://127.0.0.1:{web.server_port}/table.csv"})
+        assert workspace.run("data_ingestion") == [0]
+    finally:
+        web.shutdown()
+        web.server_close()
+    assert len(pd.read_parquet("data/raw/table.parquet")) == 300
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }.items():
+            monkeypatch.setenv(name, value)
+        store = boto3.client("s3")
+        store.create_bucket(Bucket="tables")
+        people(200).to_parquet("web/table.parquet", index=False)
+        store.upload_file("web/table.parquet", "tables", "people.parquet")
+        workspace.params(data={"uri": "s3://tables/people.parquet"})
+        assert workspace.run("data_ingestion") == [0]
+    finally:
+        server.stop()
+    assert len(pd.read_parquet("data/raw/table.parquet")) == 200
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"uri": "nowhere.csv"}, "nowhere.csv not found: data.uri in params.yaml names the table"),
+        ({"uri": "table.xyz"}, "is it CSV or Parquet? Say so with data.format"),
+        ({"uri": "http://127.0.0.1:9/table.csv"}, "can't be read as csv"),
+        ({"target": "z"}, "the target 'z' is no column"),
+        ({"task": "multiclass"}, "multiclass needs three values or more"),
+        ({"target": "city"}, "binary needs two values in 'city', there are 4"),
+        ({"positive": "maybe"}, "'maybe' is no value of 'y'"),
+        ({"features": {"height": {}}}, "declares 'height', which the table doesn't have"),
+        ({"features": {"city": {"type": "numeric"}}}, "column 'city' is numeric, but"),
+        ({"declared_only": True}, "no column is left to predict from"),
+    ],
+)
+def test_a_mistake_ends_the_stage_with_one_clear_line(
+    workspace: Workspace, people: People, capsys: pytest.CaptureFixture[str], data: dict[str, object], message: str
+) -> None:
+    people(100).to_csv("table.csv", index=False)
+    workspace.params(data=data)
+    assert 1 in workspace.run("data_ingestion", "data_preprocessing")
+    assert message in capsys.readouterr().err
+
+
+def test_an_estimators_wrong_parameter_is_named(
+    workspace: Workspace, people: People, capsys: pytest.CaptureFixture[str]
+) -> None:
+    people(200).to_csv("table.csv", index=False)
+    model = {"name": "m", "estimators": [{"kind": "hist_gradient_boosting", "params": {"trees": 3}}]}
+    workspace.params(model=model)
+    assert workspace.run("data_ingestion", "data_preprocessing", "feature_engineering", "model_building")[-1] == 1
+    assert "hist_gradient_boosting" in (error := capsys.readouterr().err)
+    assert "trees" in error
+    model["estimators"] = [{"kind": "hist_gradient_boosting", "params": {"categorical_features": [0]}}]
+    workspace.params(model=model)
+    assert workspace.run("model_building") == [1]
+    assert "categorical_features is not allowed" in capsys.readouterr().err
+    assert not Path("models").exists()
