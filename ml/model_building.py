@@ -126,7 +126,7 @@ def fit(encoded: Encoded, rows: Rows, schema: Schema, params: ModelParams, seed:
         fitted.append((f"{settings.kind}_{place}", estimator))
     if len(fitted) == 1:
         return Model(encoded.encoding, fitted[0][1])
-    shares = [settings.weight for settings in params.estimators]
+    shares = np.array([settings.weight for settings in params.estimators])
     # Members are fitted above, each with its own sample weights: the vote only averages them.
     if schema.task == "regression":
         vote = VotingRegressor(fitted, weights=shares)

@@ -33,7 +33,7 @@ def known_until(tables: Tables, moment: pd.Timestamp) -> Tables:
     not_left = ~(flights["departed"] <= moment)
     not_landed = ~(flights["landed"] <= moment)
     flights.loc[not_left, "dep_delay"] = np.nan  # nobody knows yet when, or whether, it will leave
-    flights.loc[not_landed, "arr_delay"] = 777.0
+    flights.loc[not_landed, "arr_delay"] = 100_000.0  # so late that it can't have landed by then
     later = pd.to_datetime(tables.weather["time_hour"], utc=True).dt.tz_localize(None) + pd.Timedelta("51min") > moment
     weather = tables.weather.copy()
     measured = ["temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib"]
@@ -89,29 +89,18 @@ def test_weather_is_never_newer_than_the_prediction(tables: Tables) -> None:
 
 def test_a_waiting_flight_counts_with_its_waiting_time(tables: Tables) -> None:
     """Two flights of one origin: one left 10 minutes late, one should have left an hour ago and has not."""
-    one = tables.flights.iloc[[0]]
-    base = {
-        "year": 2013,
-        "month": 2,
-        "day": 4,
-        "origin": "JFK",
-        "dest": "LAX",
-        "arr_delay": np.nan,
-        "sched_arr_time": 2000,
-    }
-    rows = [
-        {"flight": 1, "hour": 9, "minute": 0, "dep_delay": 10.0},
-        {"flight": 2, "hour": 9, "minute": 0, "dep_delay": np.nan},
-        {"flight": 3, "hour": 12, "minute": 0, "dep_delay": 0.0},
-    ]
-    made = pd.concat(
-        [
-            one.assign(
-                **base, **row, time_hour=f"2013-02-04T{row['hour'] + 5:02.0f}:00:00Z", tailnum=f"N{row['flight']}"
-            )
-            for row in rows
-        ]
+    made = pd.concat([tables.flights.iloc[[0]]] * 3, ignore_index=True).assign(
+        day=4,
+        origin="JFK",
+        dest="LAX",
+        arr_delay=[12.0, np.nan, np.nan],
+        sched_arr_time=2000,
+        minute=0,
+        tailnum=["N1", "N2", "N3"],
     )
+    made["hour"] = [9, 9, 12]
+    made["dep_delay"] = [10.0, np.nan, 0.0]
+    made["time_hour"] = [f"2013-02-04T{hour + 5:02d}:00:00Z" for hour in made["hour"]]
     asked = build(replace(tables, flights=made), HORIZON).iloc[-1]
     assert asked["origin_delay"] == pytest.approx((10 + 60) / 2)
     assert asked["origin_waiting"] == pytest.approx(0.5)

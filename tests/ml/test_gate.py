@@ -1,0 +1,108 @@
+"""Only a candidate that is surely good enough, and surely better than the incumbent, becomes champion."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ml.bundle import version_of
+from ml.gate import Verdict, judge
+from ml.params import Params, ParamsError
+from tests.bundles import logistic_parts
+
+
+@pytest.fixture(scope="module")
+def test_rows() -> pd.DataFrame:
+    """4,000 rows over 40 days; y follows x with the slope 1.5."""
+    rng = np.random.default_rng(11)
+    x = rng.normal(size=4000)
+    y = rng.random(4000) < 1 / (1 + np.exp(-1.5 * x))
+    days = pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(4000) // 100, unit="D")
+    return pd.DataFrame({"x": x, "member": rng.random(4000) < 0.3, "y": np.where(y, "yes", "no"), "day": days})
+
+
+def params(**gate: object) -> Params:
+    return Params.model_validate(
+        {
+            "seed": 1,
+            "data": {"source": "table", "uri": "t.csv", "target": "y", "task": "binary", "time": "day"},
+            "split": {"method": "time"},
+            "model": {"name": "m", "estimators": [{"kind": "linear"}]},
+            "evaluation": {"replicates": 100, "slices": ["member"], "slice_min_rows": 100},
+            "gate": {"metric": "log_loss"} | gate,
+            "registry": {"experiment": "e", "model": "m"},
+        }
+    )
+
+
+def verdict(candidate: float, incumbent: float | None, rows: pd.DataFrame, **gate: object) -> Verdict:
+    new = logistic_parts(candidate)
+    old = None if incumbent is None else logistic_parts(incumbent)
+    return judge((version_of(new), new), "none" if old is None else (version_of(old), old), rows, params(**gate))
+
+
+def test_the_first_candidate_that_clears_the_thresholds_is_champion(test_rows: pd.DataFrame) -> None:
+    first = verdict(1.5, None, test_rows, minimum={"roc_auc": 0.7}, maximum={"brier": 0.25})
+    assert (first.decision, first.incumbent, first.reasons) == ("champion", "none", ())
+
+
+def test_a_threshold_counts_by_the_intervals_bad_end(test_rows: pd.DataFrame) -> None:
+    clear = verdict(1.5, None, test_rows, maximum={"log_loss": 1.0})
+    assert clear.decision == "champion"
+    # Between the figure and the interval's end: the figure alone would pass.
+    refused = verdict(1.5, None, test_rows, minimum={"roc_auc": 0.815})
+    assert refused.decision == "challenger"
+    assert "roc_auc: 0.82" in refused.reasons[0]
+    assert "is not surely above gate.minimum (0.815)" in refused.reasons[0]
+
+
+def test_a_surely_better_candidate_replaces_the_incumbent(test_rows: pd.DataFrame) -> None:
+    better = verdict(1.5, 0.3, test_rows)
+    assert better.decision == "champion"
+    assert better.improvement is not None
+    assert better.improvement.low is not None
+    assert better.improvement.low > 0
+
+
+def test_a_better_one_whose_interval_spans_the_margin_is_refused(test_rows: pd.DataFrame) -> None:
+    gain = verdict(1.5, 1.0, test_rows).improvement
+    assert gain is not None
+    assert gain.low is not None
+    between = (gain.low + gain.value) / 2  # the middle clears it, the interval's end doesn't
+    refused = verdict(1.5, 1.0, test_rows, margin=between)
+    assert refused.decision == "challenger"
+    assert "not surely more than gate.margin" in refused.reasons[0]
+
+
+def test_better_on_average_but_surely_worse_on_a_slice_is_refused(test_rows: pd.DataFrame) -> None:
+    incumbent = logistic_parts(0.5)
+    candidate = logistic_parts(1.5, interaction=-1.5)  # knows nothing of members
+    pair = (version_of(candidate), candidate), (version_of(incumbent), incumbent)
+    lenient = judge(*pair, test_rows, params(slice_margin=1.0))
+    assert lenient.decision == "champion"
+    strict = judge(*pair, test_rows, params(slice_margin=0.01))
+    assert strict.decision == "challenger"
+    assert strict.reasons[0].startswith("member=1.0: log_loss is worse by")
+
+
+def test_the_same_version_is_no_news(test_rows: pd.DataFrame) -> None:
+    same = verdict(1.5, 1.5, test_rows, minimum={"roc_auc": 0.99})
+    assert same.decision == "same"
+
+
+def test_what_is_judged_is_the_version_that_never_saw_the_test_rows(test_rows: pd.DataFrame) -> None:
+    served = logistic_parts(1.5, evaluated=logistic_parts(-1.5))
+    judged = judge((version_of(served), served), "none", test_rows, params(minimum={"roc_auc": 0.5}))
+    assert judged.decision == "challenger"
+
+
+def test_another_target_can_not_be_compared(test_rows: pd.DataFrame) -> None:
+    other = logistic_parts(1.0)
+    renamed = logistic_parts(1.0, schema=other.schema.model_copy(update={"classes": ("n", "y")}))
+    refused = judge((version_of(other), other), (version_of(renamed), renamed), test_rows, params())
+    assert refused.decision == "challenger"
+    assert "can't be compared" in refused.reasons[-1]
+
+
+def test_a_metric_of_another_task_is_named(test_rows: pd.DataFrame) -> None:
+    with pytest.raises(ParamsError, match="rmse is no metric of a binary model"):
+        verdict(1.0, None, test_rows, minimum={"rmse": 1})
