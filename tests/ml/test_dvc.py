@@ -1,0 +1,273 @@
+"""`dvc repro` in a repository of its own: gate, registry, cache and remotes, with the real tools."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+import yaml
+from moto.server import ThreadedMotoServer
+
+from ml.bundle import load_bundle, read_manifest
+from ml.tables import to_columns
+
+REPOSITORY = Path(__file__).parents[2]
+
+# MLflow's own imports warn of what its dependencies deprecate.
+pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.timeout(600)]
+
+
+@dataclass
+class Clone:
+    """A git and DVC repository with the project's pipeline on a small table."""
+
+    path: Path
+    environment: dict[str, str]
+
+    def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            cwd=self.path,
+            env=self.environment | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=200,
+        )
+
+    def ok(self, *command: str, **environment: str) -> str:
+        done = self.run(*command, **environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def commit(self, message: str) -> None:
+        self.ok("git", "add", "-A")
+        self.ok("git", "commit", "-q", "-m", message)
+
+    def trees(self, number: int) -> None:
+        """Change one parameter of the model."""
+        file = self.path / "params.yaml"
+        params = yaml.safe_load(file.read_text())
+        params["model"]["estimators"][0]["params"]["max_iter"] = number
+        file.write_text(yaml.safe_dump(params))
+
+    @property
+    def served(self) -> str:
+        return read_manifest(self.path / "models/bundle").version
+
+    @property
+    def gate(self) -> dict[str, object]:
+        report: dict[str, object] = json.loads((self.path / "reports/gate.json").read_text())
+        return report
+
+    def champion(self) -> mlflow.entities.model_registry.ModelVersion:
+        client = mlflow.MlflowClient(
+            f"sqlite:///{self.path}/.atlas/mlflow/mlflow.db", f"sqlite:///{self.path}/.atlas/mlflow/mlflow.db"
+        )
+        return client.get_model_version_by_alias("small", "champion")
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    path = tmp_path_factory.mktemp("clone")
+    for name in ("ml", ".dvc/config", ".dvc/.gitignore", "dvc.yaml", ".gitignore"):
+        source, target = REPOSITORY / name, path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+    number = pd.Series(range(1500))
+    x, z = (number * 37 % 101) / 50 - 1, (number * 53 % 97) / 48 - 1
+    noise = (number * 7919 % 1009) / 1009
+    table = pd.DataFrame({"x": x, "z": z, "y": (x + z * 0.5 + noise - 0.5 > 0)})
+    table.to_csv(path / "table.csv", index=False)
+    params = {
+        "seed": 1,
+        "data": {"source": "table", "uri": "table.csv", "target": "y", "task": "binary"},
+        "contract": {},
+        "split": {"method": "random", "validation": 0.2, "test": 0.3},
+        "encoding": {},
+        "model": {"name": "small", "estimators": [{"kind": "hist_gradient_boosting", "params": {"max_iter": 30}}], "calibration": ["none"]},
+        "evaluation": {"replicates": 50, "importance_rows": 100},
+        "gate": {"metric": "log_loss"},
+        "registry": {"experiment": "test", "model": "small"},
+    }
+    (path / "params.yaml").write_text(yaml.safe_dump(params))
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "AWS_", "GIT_", "DVC_"))
+    } | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "HOME": str(tmp_path_factory.mktemp("home")),
+        "GIT_AUTHOR_NAME": "test",
+        "GIT_AUTHOR_EMAIL": "test@example.invalid",
+        "GIT_COMMITTER_NAME": "test",
+        "GIT_COMMITTER_EMAIL": "test@example.invalid",
+    }
+    made = Clone(path, environment)
+    made.ok("git", "init", "-q", "-b", "main")
+    made.commit("start")
+    made.ok("dvc", "repro")
+    made.commit("first bundle")
+    return made
+
+
+def test_the_first_candidate_is_promoted_and_champion(clone: Clone) -> None:
+    assert clone.gate["decision"] == "champion"
+    assert clone.gate["incumbent"] == "none"
+    assert clone.champion().tags["bundle_version"] == clone.served
+
+
+def test_the_registered_model_gives_the_bundles_answers(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(clone.path)
+    uri = f"sqlite:///{clone.path}/.atlas/mlflow/mlflow.db"
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    rows = pd.DataFrame({"x": [0.5, -0.5], "z": [0.1, None]})
+    answers = mlflow.pyfunc.load_model("models:/small@champion").predict(rows)
+    bundle = load_bundle(clone.path / "models/bundle")
+    scores = bundle.scores(to_columns(rows, bundle.schema))
+    assert list(answers["prediction"]) == list(bundle.decide(scores))
+    assert answers["probability:true"].to_numpy() == pytest.approx(scores[:, 1])
+
+
+def test_the_run_keeps_what_one_needs_to_repeat_it(clone: Clone) -> None:
+    client = mlflow.MlflowClient(f"sqlite:///{clone.path}/.atlas/mlflow/mlflow.db")
+    run = client.get_run(clone.champion().run_id)
+    assert run.data.params["model.estimators"].startswith("[{'kind': 'hist_gradient_boosting'")
+    assert 0.5 < run.data.metrics["test.roc_auc"] <= 1
+    assert run.data.metrics["test.roc_auc.low"] <= run.data.metrics["test.roc_auc"]
+    lock = yaml.safe_load((clone.path / "dvc.lock").read_text())
+    hashes = {out["path"]: out["md5"] for out in lock["stages"]["data_ingestion"]["outs"]}
+    assert run.data.tags["data_version"] == hashes["data/raw/table.parquet"]
+    assert len(run.data.tags["git_commit"].removesuffix("-dirty")) == 40
+    plots = {file.path for file in client.list_artifacts(run.info.run_id, "plots")}
+    assert {"plots/roc.csv", "plots/roc.png", "plots/calibration.png", "plots/importance.png"} <= plots
+
+
+def test_nothing_changed_runs_the_gate_alone_and_without_heavy_imports(clone: Clone) -> None:
+    said = clone.ok("dvc", "repro")
+    assert "nothing changed" in said
+    assert said.count("Running stage") == 1
+    check = "import sys; from ml.register_model import main; main(); print(sorted({'mlflow', 'pandas', 'sklearn'} & set(sys.modules)))"
+    assert clone.ok(sys.executable, "-c", check).strip().endswith("[]")
+    assert clone.ok("git", "status", "--porcelain") == ""
+
+
+def test_a_fresh_tracking_store_ends_with_a_champion_though_all_is_cached(clone: Clone) -> None:
+    shutil.rmtree(clone.path / ".atlas/mlflow")
+    said = clone.ok("dvc", "repro")
+    assert said.count("Running stage") == 1
+    assert clone.gate["decision"] == "same"
+    assert clone.champion().tags["bundle_version"] == clone.served
+
+
+def test_a_refused_candidate_leaves_the_served_bundle(clone: Clone) -> None:
+    before = clone.served
+    clone.trees(1)
+    said = clone.ok("dvc", "repro")
+    assert clone.gate["decision"] == "challenger"
+    assert "not surely more than gate.margin" in said
+    assert clone.served == before
+    assert "data_ingestion' didn't change" in said
+    # Also when the folder is gone: the incumbent comes back from DVC's cache.
+    shutil.rmtree(clone.path / "models/bundle")
+    clone.ok("dvc", "repro")
+    assert clone.served == before
+    assert clone.champion().tags["bundle_version"] == before
+    clone.ok("git", "checkout", "-q", "params.yaml", "dvc.lock", "reports/metrics.json")
+    clone.ok("dvc", "checkout", "-q")
+
+
+def test_a_better_candidate_becomes_champion(clone: Clone) -> None:
+    weak = clone.served
+    clone.ok("git", "checkout", "-q", "-b", "weak")
+    clone.trees(2)
+    clone.ok(sys.executable, "-c", "import yaml; p=yaml.safe_load(open('params.yaml')); p['gate']['base']='weak'; yaml.safe_dump(p, open('params.yaml','w'))")
+    clone.commit("another base")
+    params = yaml.safe_load((clone.path / "params.yaml").read_text())
+    params["gate"]["margin"] = -10  # let the weak one in, so that there is something to beat
+    (clone.path / "params.yaml").write_text(yaml.safe_dump(params))
+    clone.ok("dvc", "repro")
+    assert clone.served != weak
+    params["gate"]["margin"] = 0.0
+    params["model"]["estimators"][0]["params"]["max_iter"] = 30
+    clone.commit("a weak champion")
+    (clone.path / "params.yaml").write_text(yaml.safe_dump(params))
+    clone.ok("dvc", "repro")
+    assert clone.gate["decision"] == "champion"
+    assert clone.served == weak
+    clone.ok("git", "checkout", "-q", "-f", "main")
+    clone.ok("dvc", "checkout", "-q")
+
+
+def test_a_bundle_that_can_not_be_read_is_said_so(clone: Clone, tmp_path: Path) -> None:
+    """As in a fresh clone without a remote: promoted without a comparison, and marked."""
+    fresh = Clone(tmp_path / "fresh", clone.environment)
+    clone.ok("git", "clone", "-q", str(clone.path), str(fresh.path))
+    fresh.trees(12)
+    said = fresh.ok("dvc", "repro")
+    assert fresh.gate["decision"] == "champion"
+    assert fresh.gate["incumbent"] == "unreadable"
+    assert "promoted without a comparison" in said
+
+
+def test_a_cold_run_elsewhere_gives_the_same_bundle_and_changes_no_tracked_file(clone: Clone, tmp_path: Path) -> None:
+    fresh = Clone(tmp_path / "fresh", clone.environment)
+    clone.ok("git", "clone", "-q", str(clone.path), str(fresh.path))
+    fresh.ok("dvc", "repro")
+    assert fresh.served == clone.served
+    assert fresh.gate["decision"] == "same"
+    assert fresh.ok("git", "status", "--porcelain") == ""
+
+
+def test_push_and_pull_by_the_default_remote(clone: Clone, tmp_path: Path) -> None:
+    clone.ok("dvc", "push")
+    assert (clone.path / ".atlas/dvc-remote/files").is_dir()
+    version = clone.served
+    shutil.rmtree(clone.path / ".dvc/cache")
+    shutil.rmtree(clone.path / "models")
+    shutil.rmtree(clone.path / "data")
+    clone.ok("git", "checkout", "-q", ".")
+    clone.ok("dvc", "pull")
+    assert clone.served == version
+
+
+@pytest.fixture
+def s3() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+def test_push_and_pull_by_an_s3_remote(clone: Clone, s3: str) -> None:
+    import boto3
+
+    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+    boto3.client(
+        "s3", endpoint_url=s3, aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1"
+    ).create_bucket(Bucket="dvc")
+    clone.ok("dvc", "remote", "add", "--local", "bucket", "s3://dvc/store")
+    clone.ok("dvc", "remote", "modify", "--local", "bucket", "endpointurl", s3)
+    clone.ok("dvc", "push", "-r", "bucket", **keys)
+    version = clone.served
+    shutil.rmtree(clone.path / ".dvc/cache")
+    shutil.rmtree(clone.path / "models/bundle")
+    clone.ok("dvc", "pull", "-r", "bucket", **keys)
+    assert clone.served == version
+
+
+def test_metrics_and_plots_can_be_shown(clone: Clone) -> None:
+    assert "test.roc_auc.value" in clone.ok("dvc", "metrics", "show")
+    clone.ok("dvc", "plots", "show")
+    page = (clone.path / "dvc_plots/index.html").read_text()
+    assert "true_positive_rate" in page
