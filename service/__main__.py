@@ -4,6 +4,8 @@ import logging
 import logging.config
 import os
 import shutil
+import socket
+import struct
 import sys
 import tempfile
 from pathlib import Path
@@ -64,14 +66,21 @@ def _empty(folder: Path) -> None:
 
 def _serve(settings: Settings, bundle: Path) -> None:
     from gunicorn.app.base import BaseApplication
-    from prometheus_flask_exporter.multiprocess import GunicornInternalPrometheusMetrics
+    from prometheus_flask_exporter.multiprocess import GunicornPrometheusMetrics
 
     from service import logs
     from service.app import create_app
     from service.predictor import Predictor
 
     def child_exit(_: Any, worker: Any) -> None:
-        GunicornInternalPrometheusMetrics.mark_process_dead_on_child_exit(worker.pid)
+        GunicornPrometheusMetrics.mark_process_dead_on_child_exit(worker.pid)
+
+    def when_ready(arbiter: Any) -> None:
+        # Accepted connections inherit these: a caller who stalls frees its thread.
+        patience = struct.pack("ll", settings.request_timeout, 0)
+        for listener in arbiter.LISTENERS:
+            listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
+            listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
 
     class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         def load_config(self) -> None:
@@ -87,6 +96,7 @@ def _serve(settings: Settings, bundle: Path) -> None:
                 "loglevel": settings.log_level,
                 "logconfig_dict": logs.configuration(settings.log_level),
                 "child_exit": child_exit,
+                "when_ready": when_ready,
                 "control_socket_disable": True,
             }
             for key, value in given.items():

@@ -27,6 +27,7 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 QUIET = frozenset({"/health/live", "/health/ready", "/metrics"})
 """Routes that machines ask all the time: logged at debug level only."""
 
@@ -44,6 +45,7 @@ def create_app(settings: Settings, predictor: Predictor | None) -> flask.Flask:
         metrics.loaded(predictor, _seconds(predictor.bundle.parts.reference.fitted_through))
     app.after_request(_finish)
     app.register_error_handler(ApiError, _answer_api_error)
+    app.register_error_handler(413, _answer_too_large)
     app.register_error_handler(HTTPException, _answer_http_error)
     app.register_error_handler(Exception, _answer_unexpected)
     for module in (health, predict, invocations, open_inference, pages):
@@ -63,6 +65,9 @@ class State:
 def _begin() -> None:
     flask.g.begun = time.perf_counter()
     flask.g.request_id = logs.request_id(flask.request.headers.get("X-Request-ID"))
+    if flask.request.method not in METHODS or flask.request.path == "/metrics":
+        # The method is a label: a caller who invents methods would make time series without end.
+        flask.request.prom_do_not_track = True  # type: ignore[attr-defined]
 
 
 def _finish(response: flask.Response) -> flask.Response:
@@ -89,6 +94,11 @@ def _answer(error: ApiError) -> tuple[dict[str, Any], int]:
 
 def _answer_api_error(error: ApiError) -> tuple[dict[str, Any], int]:
     return _answer(error)
+
+
+def _answer_too_large(_: HTTPException) -> tuple[dict[str, Any], int]:
+    limit = flask.current_app.config["MAX_CONTENT_LENGTH"]
+    return _answer(ApiError(413, "body_too_large", f"the body has more than {limit} bytes: send fewer rows at a time"))
 
 
 def _answer_http_error(error: HTTPException) -> flask.typing.ResponseReturnValue:

@@ -28,6 +28,5 @@ class ApiError(Exception):
 def invalid_rows(error: InvalidRowsError) -> ApiError:
     """Rows that the schema refuses, as a 422."""
     first = error.problems[0]
-    return ApiError(
-        422, "invalid_rows", f"{error}; first: row {first.row}, {first.field}: {first.message}", error.problems
-    )
+    place = f"row {first.row}" + (f", {first.field}" if first.field is not None else "")
+    return ApiError(422, "invalid_rows", f"{error}; first: {place}: {first.message}", error.problems)

@@ -2,11 +2,12 @@
 
 import os
 from collections import Counter as Tally
+from typing import cast
 
 import flask
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_flask_exporter import PrometheusMetrics
-from prometheus_flask_exporter.multiprocess import GunicornInternalPrometheusMetrics
+from prometheus_flask_exporter.multiprocess import GunicornPrometheusMetrics
 
 from service.predictor import Answers, InvalidRowsError, Predictor
 
@@ -16,14 +17,14 @@ class ModelMetrics:
 
     def __init__(self, app: flask.Flask) -> None:
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-            exporter = GunicornInternalPrometheusMetrics(app, group_by="url_rule")
+            self._exporter = GunicornPrometheusMetrics(app, group_by="url_rule")
         else:
-            exporter = PrometheusMetrics(app, group_by="url_rule", registry=CollectorRegistry())
-        registry = exporter.registry
+            self._exporter = PrometheusMetrics(app, path=None, group_by="url_rule", registry=CollectorRegistry())
+        registry = self._exporter.registry
         self._predictions = Counter(
             "atlas_predictions", "Rows answered", ["model_version", "outcome"], registry=registry
         )
-        self._rejected = Counter("atlas_rows_rejected", "Values refused", ["reason"], registry=registry)
+        self._rejected = Counter("atlas_rows_rejected", "Rows refused", ["reason"], registry=registry)
         self._odd = {
             "out_of_range": Counter(
                 "atlas_input_out_of_range", "Values outside training's range", ["feature"], registry=registry
@@ -47,6 +48,13 @@ class ModelMetrics:
             multiprocess_mode="livemax",
         )
 
+    def exposition(self, accept: str | None) -> tuple[str, str]:
+        """What Prometheus scrapes, of all workers, and its content type.
+
+        Without the exporter's own route: its `name[]` filter fails with several workers.
+        """
+        return cast(tuple[str, str], self._exporter.generate_metrics(accept))
+
     def loaded(self, predictor: Predictor, trained_through: float | None) -> None:
         """A model is ready to answer; `trained_through` in seconds since 1970, where its data has a time."""
         self._info.labels(predictor.bundle.version, predictor.bundle.name).set(1)
@@ -66,6 +74,6 @@ class ModelMetrics:
                     self._odd[warning.code].labels(warning.field).inc()
 
     def refused(self, error: InvalidRowsError) -> None:
-        """Count refused values by reason."""
-        for problem in error.problems:
-            self._rejected.labels(problem.code).inc()
+        """Count refused rows by reason; a row with two reasons counts for both."""
+        for reason, rows in error.reasons.items():
+            self._rejected.labels(reason).inc(rows)

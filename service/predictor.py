@@ -1,6 +1,7 @@
 """Rows in, answers out: the bundle's model behind its schema. Knows nothing of HTTP."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +18,8 @@ MAX_PROBLEMS = 100
 """Problems listed in one answer; more are only counted."""
 MAX_TEXT = 10_000
 """Characters of one categorical or text value."""
+MAX_NUMBER = float(np.finfo(np.float32).max)
+"""The model computes in float32, where a larger number would be infinity."""
 
 NonFinite = Literal["error", "missing"]
 """What NaN and infinity in a request mean: an error, or (in the protocols whose own clients send them bare) missing."""
@@ -36,10 +39,12 @@ class Problem:
 class InvalidRowsError(ValueError):
     """Rows that the schema refuses."""
 
-    def __init__(self, problems: Sequence[Problem], total: int) -> None:
-        super().__init__(f"{total} value{'s' if total != 1 else ''} can't be used")
-        self.problems = tuple(problems)
-        self.total = total
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__(f"{len(problems)} value{'s' if len(problems) != 1 else ''} can't be used")
+        self.problems = tuple(problems[:MAX_PROBLEMS])
+        self.total = len(problems)
+        self.reasons = Counter(code for _, code in {(problem.row, problem.code) for problem in problems})
+        """Rows by reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +114,14 @@ class Predictor:
         Raises InvalidRowsError naming rows and fields when any row can't be used.
         """
         columns, warnings = self._parse(rows, non_finite)
-        scores = self.bundle.scores(columns)
+        # Values near float32's limits can overflow inside the model: no answer, and JSON has no NaN either.
+        with np.errstate(all="ignore"):
+            scores = self.bundle.scores(columns)
+        lost = np.flatnonzero(~np.isfinite(scores.reshape(len(rows), -1)).all(axis=1))
+        if len(lost):
+            raise InvalidRowsError(
+                [Problem(int(row), None, "no_answer", "the model has no finite answer for it") for row in lost]
+            )
         labels = self.bundle.decide(scores)
         classes = self.schema.classes
         answers = []
@@ -124,7 +136,6 @@ class Predictor:
 
     def _parse(self, rows: Sequence[Mapping[str, Any]], non_finite: NonFinite) -> tuple[Columns, list[list[Warned]]]:
         problems: list[Problem] = []
-        total = 0
         warnings: list[list[Warned]] = [[] for _ in rows]
         values: dict[str, list[Any]] = {name: [None] * len(rows) for name in self._features}
         for number, row in enumerate(rows):
@@ -135,11 +146,9 @@ class Predictor:
                 try:
                     values[name][number] = self._value(row.get(name), feature, non_finite, warnings[number])
                 except _RefusedError as refused:
-                    total += 1
-                    if len(problems) < MAX_PROBLEMS:
-                        problems.append(Problem(number, name, refused.code, refused.message))
-        if total:
-            raise InvalidRowsError(problems, total)
+                    problems.append(Problem(number, name, refused.code, refused.message))
+        if problems:
+            raise InvalidRowsError(problems)
         columns: Columns = {
             name: np.array(values[name], dtype=object)
             if feature.type in ("categorical", "text")
@@ -193,8 +202,7 @@ def _number(value: Any, feature: Feature, warnings: list[Warned]) -> float:
         number = float(value)
     except OverflowError:
         raise _RefusedError("not_finite", "is too large a number") from None
-    # The model computes in float32, where a larger number would be infinity.
-    if not math.isfinite(number) or abs(number) > float(np.finfo(np.float32).max):
+    if not math.isfinite(number) or abs(number) > MAX_NUMBER:
         raise _RefusedError("not_finite", "must be a finite number; leave the field out when the value is unknown")
     if feature.minimum is not None and number < feature.minimum:
         raise _RefusedError("out_of_bounds", f"{number:g} is below the minimum {feature.minimum:g}")

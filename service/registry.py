@@ -1,7 +1,6 @@
 """models:/NAME@ALIAS as plain files over MLflow's REST interface: no MLflow in the service."""
 
 import json
-import os
 import shutil
 import tempfile
 import urllib.error
@@ -11,7 +10,7 @@ from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
-from ml.bundle import BundleError, read_manifest, replace_directory
+from ml.bundle import BundleError, read_parts, replace_directory
 from service.settings import Settings
 
 TIMEOUT = 30
@@ -29,32 +28,41 @@ def fetch(settings: Settings, cache: Path) -> Path:
     server = settings.mlflow_tracking_uri
     if server is None or not server.startswith(("http://", "https://")):
         raise BundleError(f"{settings.model_uri} needs MLFLOW_TRACKING_URI, the http(s) address of its MLflow server")
-    client = _Client(
-        server.rstrip("/"), None if settings.capstone_test is None else settings.capstone_test.get_secret_value()
-    )
+    client = _Client(server.rstrip("/"), settings)
     name, version = client.resolve(settings.model_uri)
     wanted = client.bundle_version(name, version)
     target = cache / wanted
-    if not (target / "bundle.json").is_file():
-        cache.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(dir=cache))
+    try:
+        if read_parts(target)[0] == wanted:
+            return target
+    except BundleError:
+        pass  # never fetched, or damaged since: fetched again
+    cache.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(dir=cache))
+    try:
+        client.download(name, version, fresh)
         try:
-            client.download(name, version, fresh)
-            replace_directory(fresh, target)
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
-    found = read_manifest(target).version
-    if found != wanted:
-        shutil.rmtree(target)
-        raise BundleError(f"{settings.model_uri} holds bundle {found[:12]}, its tag bundle_version says {wanted[:12]}")
+            found = read_parts(fresh)[0]
+        except BundleError as error:
+            raise BundleError(f"{settings.model_uri}, as {server} hands it out, is damaged: {error}") from None
+        if found != wanted:
+            raise BundleError(
+                f"{settings.model_uri} holds bundle {found[:12]}, but its tag bundle_version says {wanted[:12]}: "
+                "register it again with `dvc repro`"
+            )
+        replace_directory(fresh, target)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
     return target
 
 
 class _Client:
-    def __init__(self, server: str, token: str | None) -> None:
+    def __init__(self, server: str, settings: Settings) -> None:
         self._server = server
-        user = os.environ.get("MLFLOW_TRACKING_USERNAME", token or "")
-        password = os.environ.get("MLFLOW_TRACKING_PASSWORD", token or "")
+        token = settings.capstone_test
+        user = settings.mlflow_tracking_username or (token.get_secret_value() if token else "")
+        secret = settings.mlflow_tracking_password or token
+        password = secret.get_secret_value() if secret else ""
         self._credentials = b64encode(f"{user}:{password}".encode()).decode() if user else None
 
     def resolve(self, uri: str) -> tuple[str, str]:
@@ -91,7 +99,7 @@ class _Client:
         for place in ("artifacts/bundle", "bundle"):
             listing = self._json("api/2.0/mlflow-artifacts/artifacts", path=f"{root}/{place}")
             names = [Path(str(file["path"])).name for file in listing.get("files", []) if not file.get("is_dir")]
-            if names:
+            if "bundle.json" in names:
                 for file in names:
                     quoted = urllib.parse.quote(f"{root}/{place}/{file}")
                     (folder / file).write_bytes(self._get(f"api/2.0/mlflow-artifacts/artifacts/{quoted}"))
@@ -118,7 +126,8 @@ class _Client:
     def _get(self, path: str) -> bytes:
         request = urllib.request.Request(f"{self._server}/{path}")  # noqa: S310 - http(s), checked in fetch
         if self._credentials is not None:
-            request.add_header("Authorization", f"Basic {self._credentials}")
+            # Not sent on to where a redirect leads, such as a presigned address of another host.
+            request.add_unredirected_header("Authorization", f"Basic {self._credentials}")
         try:
             with urllib.request.urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310
                 body: bytes = response.read(MAX_FILE + 1)

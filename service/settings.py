@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 from pydantic import AliasGenerator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
@@ -24,12 +24,18 @@ class Settings(BaseModel):
     """http(s) address of the MLflow server; needed for models:/ only."""
     capstone_test: SecretStr | None = None
     """The MLflow server's token, sent as user name and password, as DagsHub wants it."""
+    mlflow_tracking_username: str | None = None
+    """Instead of the token, as MLflow's own clients read it."""
+    mlflow_tracking_password: SecretStr | None = None
+    """The password to that user name."""
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 5000
     workers: Annotated[int, Field(ge=1, le=64)] = 2
     """Processes; each holds the model."""
     threads: Annotated[int, Field(ge=1, le=64)] = 4
     """Threads per process: slow callers don't hold up the others."""
+    request_timeout: Annotated[int, Field(ge=1, le=3600)] = 10
+    """Seconds that a caller may stay silent in the middle of a request before it is dropped."""
     max_rows: Annotated[int, Field(ge=1)] = 1000
     """Rows per request."""
     max_body_bytes: Annotated[int, Field(ge=1)] = 1024 * 1024
@@ -62,4 +68,5 @@ def load_settings(environment: Mapping[str, str]) -> Settings:
 
 
 def _shown(detail: Mapping[str, object]) -> str:
-    return "a secret" if "CAPSTONE_TEST" in str(detail["loc"]) else repr(detail["input"])
+    secret = {"CAPSTONE_TEST", "MLFLOW_TRACKING_PASSWORD"} & set(map(str, cast(tuple[str, ...], detail["loc"])))
+    return "a secret" if secret else repr(detail["input"])

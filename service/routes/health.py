@@ -1,10 +1,10 @@
-"""Alive and ready, apart: a process that is alive but not ready must not be restarted, only left alone."""
+"""Alive and ready, apart: a process that is alive but not ready must not be restarted, only left alone. And metrics."""
 
 from typing import Any
 
 import flask
 
-from service.routes.shared import predictor
+from service.routes.shared import predictor, state
 
 blueprint = flask.Blueprint("health", __name__)
 
@@ -20,3 +20,10 @@ def ready() -> dict[str, Any]:
     """The model is loaded and has predicted once; 503 otherwise."""
     bundle = predictor().bundle
     return {"status": "ready", "model": {"name": bundle.name, "version": bundle.version}}
+
+
+@blueprint.get("/metrics")
+def metrics() -> flask.Response:
+    """What Prometheus scrapes."""
+    body, content_type = state().metrics.exposition(flask.request.headers.get("Accept"))
+    return flask.Response(body, content_type=content_type)

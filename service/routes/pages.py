@@ -32,7 +32,7 @@ def index() -> str:
         threshold=loaded.bundle.parts.decision.threshold,
         fields=[field for field in fields if not field["live"]],
         live_fields=[field for field in fields if field["live"]],
-        plots=[_plot(name, points) for name, points in loaded.bundle.parts.card.curves.items()],
+        plots=[_plot(name, points) for name, points in loaded.bundle.parts.card.curves.items() if points],
         importance=_bars(loaded.bundle.parts.card.importance),
     )
 

@@ -1,0 +1,225 @@
+"""Rows become answers or declared problems, whatever the rows hold."""
+
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from ml.bundle import BundleError
+from service.predictor import MAX_PROBLEMS, InvalidRowsError, Predictor
+from tests.bundles import EXAMPLE
+from tests.service.conftest import KINDS
+
+quick = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+
+def refusal(predictor: Predictor, **values: object) -> tuple[str | None, str]:
+    """Field and code of the one problem that the example row has with these values."""
+    with pytest.raises(InvalidRowsError) as refused:
+        predictor.predict([EXAMPLE | values])
+    (problem,) = refused.value.problems
+    assert problem.row == 0
+    return problem.field, problem.code
+
+
+def warned(predictor: Predictor, **values: object) -> list[tuple[str, str]]:
+    (answer,) = predictor.predict([EXAMPLE | values]).answers
+    return [(warning.field, warning.code) for warning in answer.warnings]
+
+
+def test_the_example_row_is_answered_without_warnings(predictor):
+    (answer,) = predictor.predict([EXAMPLE]).answers
+    assert answer.warnings == ()
+    assert answer.probabilities is not None
+    assert sum(answer.probabilities.values()) == pytest.approx(1)
+
+
+def test_the_label_follows_the_bundles_threshold(predictor):
+    rows = [EXAMPLE | {"amount": float(amount)} for amount in range(10, 500, 20)]
+    answers = predictor.predict(rows).answers
+    expected = ["yes" if answer.probabilities["yes"] >= 0.4 else "no" for answer in answers]
+    assert [answer.prediction for answer in answers] == expected
+    assert set(expected) == {"yes", "no"}
+    assert any(0.4 <= answer.probabilities["yes"] < 0.5 for answer in answers)
+
+
+def test_a_regression_answers_with_a_number_alone(predictors):
+    (answer,) = predictors["regression"].predict([EXAMPLE]).answers
+    assert isinstance(answer.prediction, float)
+    assert answer.probabilities is None
+
+
+@pytest.mark.parametrize(
+    ("values", "code"),
+    [
+        ({"amount": None}, "missing"),
+        ({"amount": "12"}, "wrong_type"),
+        ({"amount": True}, "wrong_type"),
+        ({"amount": [1]}, "wrong_type"),
+        ({"amount": math.nan}, "not_finite"),
+        ({"amount": math.inf}, "not_finite"),
+        ({"amount": 10**400}, "not_finite"),
+        ({"visits": 1e39}, "not_finite"),
+        ({"amount": -0.1}, "out_of_bounds"),
+        ({"amount": 1000.5}, "out_of_bounds"),
+        ({"member": 1}, "wrong_type"),
+        ({"member": "true"}, "wrong_type"),
+        ({"colour": 3}, "wrong_type"),
+        ({"colour": "x" * 10_001}, "too_long"),
+        ({"shop": "east"}, "unknown_category"),
+        ({"note": {"text": "late"}}, "wrong_type"),
+        ({"bought": 1704067200}, "wrong_type"),
+        ({"bought": "yesterday"}, "wrong_type"),
+        ({"bought": "2024-03-01T10:00:00Z"}, "wrong_type"),
+        ({"seen": "0001-01-01T00:00:00+14:00"}, "out_of_bounds"),
+    ],
+)
+def test_what_the_schema_refuses_is_named_by_field_and_reason(predictor, values, code):
+    assert refusal(predictor, **values) == (next(iter(values)), code)
+
+
+@pytest.mark.parametrize(
+    ("values", "code"),
+    [
+        ({"amount": 999}, "out_of_range"),
+        ({"visits": -3}, "out_of_range"),
+        ({"bought": "2030-01-01"}, "out_of_range"),
+        ({"colour": "mauve"}, "unknown_category"),
+        ({"colou": "red"}, "unknown_field"),
+    ],
+)
+def test_what_training_never_saw_is_answered_with_a_warning(predictor, values, code):
+    assert warned(predictor, **values) == [(next(iter(values)), code)]
+
+
+def test_null_and_absent_mean_missing_where_no_value_is_required(predictor):
+    bare = {"amount": 10, "shop": "south"}
+    nulls = bare | {name: None for name in EXAMPLE if name not in bare}
+    answers = predictor.predict([bare, nulls])
+    assert answers.answers[0] == answers.answers[1]
+    assert answers.missing == {name: 2 for name in nulls if name not in bare}
+
+
+def test_nan_means_missing_where_the_protocol_says_so(predictor):
+    assert predictor.predict([EXAMPLE | {"visits": math.nan, "colour": math.nan}], "missing").missing == {
+        "visits": 1,
+        "colour": 1,
+    }
+    with pytest.raises(InvalidRowsError):
+        predictor.predict([EXAMPLE | {"amount": math.nan}], "missing")
+
+
+def test_times_with_an_offset_count_as_utc(predictor):
+    same = [EXAMPLE | {"seen": text} for text in ("2024-03-02T08:00:00Z", "2024-03-02T10:30:00+02:30")]
+    first, second = predictor.predict(same).answers
+    assert first == second
+
+
+def test_problems_are_listed_up_to_a_limit_and_counted_by_row(predictor):
+    with pytest.raises(InvalidRowsError) as refused:
+        predictor.predict([{"shop": 1}] * 150)
+    assert len(refused.value.problems) == MAX_PROBLEMS
+    assert refused.value.total == 300
+    assert refused.value.reasons == {"missing": 150, "wrong_type": 150}
+
+
+def test_a_number_that_overflows_inside_the_model_has_no_answer(predictors):
+    bundle = predictors["regression"].bundle
+    overflowing = Predictor(replace(bundle, run=lambda matrix: np.where(matrix[:, 1] > 1e38, np.inf, 1.0)))
+    with pytest.raises(InvalidRowsError) as refused:
+        overflowing.predict([EXAMPLE, EXAMPLE | {"visits": 3e38}])
+    assert [(problem.row, problem.code) for problem in refused.value.problems] == [(1, "no_answer")]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_gets_the_same_answer_alone_and_in_a_batch(predictors, kind):
+    rows = [
+        EXAMPLE | {"amount": 7.3 * place, "colour": ("red", "mauve", None)[place % 3], "visits": place % 10}
+        for place in range(60)
+    ]
+    batch = predictors[kind].predict(rows).answers
+    for row, together in zip(rows, batch, strict=True):
+        (alone,) = predictors[kind].predict([row]).answers
+        assert together.warnings == alone.warnings
+        if kind == "regression":
+            assert together.prediction == pytest.approx(alone.prediction, rel=1e-5)
+        else:
+            assert together.prediction == alone.prediction
+            assert together.probabilities == pytest.approx(alone.probabilities, abs=1e-6)
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=[])),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=4,
+)
+likely = st.fixed_dictionaries(
+    {},
+    optional={
+        "amount": st.floats(0, 1000) | anything,
+        "visits": st.integers() | st.floats() | anything,
+        "colour": st.sampled_from(["red", "green", "mauve"]) | anything,
+        "shop": st.sampled_from(["north", "south"]) | anything,
+        "bought": st.datetimes().map(datetime.isoformat) | anything,
+        "seen": st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat) | anything,
+        "member": st.booleans() | anything,
+        "note": st.text() | anything,
+        "else": anything,
+    },
+)
+
+
+@pytest.mark.parametrize("non_finite", ["error", "missing"])
+@pytest.mark.parametrize("kind", KINDS)
+@quick
+@given(rows=st.lists(likely, min_size=1, max_size=4))
+def test_any_rows_give_finite_answers_or_declared_problems(predictors, kind, non_finite, rows):
+    try:
+        answers = predictors[kind].predict(rows, non_finite).answers
+    except InvalidRowsError as error:
+        places = [problem.row for problem in error.problems]
+        assert places
+        assert set(places) <= set(range(len(rows)))
+        return
+    assert len(answers) == len(rows)
+    for answer in answers:
+        if answer.probabilities is None:
+            assert math.isfinite(answer.prediction)
+        else:
+            assert answer.prediction in answer.probabilities
+            assert all(0 <= p <= 1 for p in answer.probabilities.values())
+
+
+def test_a_damaged_bundle_is_named(bundles, tmp_path):
+    copy = tmp_path / "bundle"
+    copy.mkdir()
+    for file in bundles["binary"].iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    (copy / "encoding.json").write_text("{}")
+    with pytest.raises(BundleError, match=r"encoding\.json is not what bundle\.json says"):
+        Predictor.load(copy)
+
+
+def test_serving_needs_neither_pandas_nor_scikit_learn_nor_mlflow(bundles):
+    program = f"""
+import sys
+from pathlib import Path
+from service.app import create_app
+from service.predictor import Predictor
+from service.settings import Settings
+predictor = Predictor.load(Path({str(bundles["binary"])!r}))
+client = create_app(Settings(), predictor).test_client()
+assert client.post("/predict", json={{"rows": [predictor.example()]}}).status_code == 200
+print(sorted({{"pandas", "sklearn", "mlflow", "scipy", "pyarrow"}} & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=Path.cwd(), check=False, timeout=60
+    )
+    assert done.stdout.strip() == "[]", done.stderr
