@@ -2,8 +2,8 @@
 
     .venv/bin/python tests/benchmarks/quality.py      # after `make repro`; writes reports/quality.md
 
-The peers run with their defaults and, for LightGBM, also with settings tuned on the folds that ours were tuned on. All are
-fitted on the training rows alone and judged on the test rows; differences are paired by day.
+The peers run with their defaults and, for LightGBM, also with settings tuned on the folds that ours were tuned on.
+All are fitted on the training rows alone and judged on the test rows; differences are paired by day.
 """
 
 import sys
@@ -77,8 +77,8 @@ def main() -> None:
         judge(f"{name}, live inputs missing", np.asarray(peer.predict_proba(blind_matrix)))
 
     lines = [
-        f"Test rows: {len(test):,}, {test.target.mean():.1%} positive, {blocks.max() + 1} days; horizon {schema.horizon}; "
-        "95 % intervals.",
+        f"Test rows: {len(test):,}, {test.target.mean():.1%} positive, {blocks.max() + 1} days; "
+        f"horizon {schema.horizon}; 95 % intervals.",
         "",
         "| model | ROC-AUC | PR-AUC | log-loss | Brier |",
         "| --- | --- | --- | --- | --- |",
