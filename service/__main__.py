@@ -2,6 +2,7 @@
 
 import logging
 import logging.config
+import multiprocessing
 import os
 import shutil
 import socket
@@ -35,14 +36,19 @@ def main() -> int:
 
     from ml.bundle import BundleError
     from service import logs, registry
-    from service.predictor import Predictor
 
     logging.config.dictConfig(logs.configuration(settings.log_level))
     try:
         bundle = registry.fetch(settings, _cache())
-        Predictor.load(bundle)  # a bundle that can't answer ends the start here, not each worker
     except BundleError as error:
         print(f"service: {error}", file=sys.stderr)
+        return 1
+    # A bundle that can't answer ends the start here, not each worker. In a process of its own: what the model's runtime
+    # sets up before a fork makes the forked workers hang or abort when they exit.
+    trial = multiprocessing.get_context("fork").Process(target=_try, args=(bundle,))
+    trial.start()
+    trial.join()
+    if trial.exitcode != 0:
         return 1
     try:
         _serve(settings, bundle)
@@ -50,6 +56,17 @@ def main() -> int:
         if settings.prometheus_multiproc_dir is None:
             shutil.rmtree(shared, ignore_errors=True)
     return 0
+
+
+def _try(bundle: Path) -> None:
+    from ml.bundle import BundleError
+    from service.predictor import Predictor
+
+    try:
+        Predictor.load(bundle)
+    except BundleError as error:
+        print(f"service: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 def _cache() -> Path:
