@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import flask
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from service.errors import ApiError, invalid_rows
 from service.predictor import Answers, InvalidRowsError, NonFinite, Predictor
@@ -43,6 +44,8 @@ def read_json(*, bare_nan: bool) -> Any:
         return document
 
     body = flask.request.get_data(cache=False)
+    if flask.request.content_length is None and len(body) >= state().settings.max_body_bytes:
+        raise RequestEntityTooLarge  # a chunked body was cut off at the limit
     try:
         return json.loads(body.decode("utf-8"), parse_constant=constant, object_pairs_hook=unique)
     except RecursionError:

@@ -1,0 +1,226 @@
+"""`python -m service` as a process: two workers under gunicorn, spoken to over real sockets."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.bundles import EXAMPLE
+
+BODY = json.dumps({"rows": [EXAMPLE]}).encode()
+PATIENCE = 30
+"""Seconds until a test that waits for something gives up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    process: subprocess.Popen[str]
+    port: int
+    log: Path
+
+    def request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        try:
+            connection.request(method, path, body, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        finally:
+            connection.close()
+
+    def raw(self, text: bytes) -> socket.socket:
+        """A connection on which this has been sent."""
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
+        connection.sendall(text)
+        return connection
+
+    def predicted(self) -> float:
+        """Rows answered, as /metrics says."""
+        lines = self.request("GET", "/metrics")[1].splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("atlas_predictions_total{"))
+
+    def workers(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children()
+
+    def ready(self) -> bool:
+        try:
+            return self.request("GET", "/health/ready")[0] == 200
+        except OSError:
+            return False
+
+
+def environment(**variables: object) -> dict[str, str]:
+    """This process's environment without the service's own variables, and with these."""
+    ours = {"MODEL_URI", "PORT", "WORKERS", "THREADS", "MLFLOW_TRACKING_URI", "PROMETHEUS_MULTIPROC_DIR", "HOST"}
+    kept = {name: value for name, value in os.environ.items() if name not in ours}
+    return kept | {name: str(value) for name, value in variables.items()}
+
+
+def wait_until(condition: Callable[[], bool], service: Service) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert service.process.poll() is None, service.log.read_text()
+        assert time.monotonic() < end, service.log.read_text()
+        time.sleep(0.05)
+
+
+def receive(connection: socket.socket) -> bytes:
+    """All that the server sends until it closes the connection."""
+    received = b""
+    with connection:
+        while more := connection.recv(65536):
+            received += more
+    return received
+
+
+@pytest.fixture
+def start(bundles: dict[str, Path], tmp_path: Path) -> Iterator[Callable[..., Service]]:
+    """Starts the service with two workers and these variables; stops it at the end."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(**variables: object) -> Service:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        log = tmp_path / f"service-{port}.log"
+        defaults = {"MODEL_URI": bundles["binary"], "PORT": port, "WORKERS": 2}
+        with log.open("w") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "service"], env=environment(**defaults | variables), stderr=file, text=True
+            )
+        started.append(process)
+        service = Service(process, port, log)
+        wait_until(service.ready, service)
+        wait_until(lambda: len(service.workers()) == 2, service)
+        return service
+
+    yield run
+    for process in started:
+        process.terminate()
+        process.wait(PATIENCE)
+
+
+def test_metrics_are_the_sum_of_all_workers_and_survive_a_killed_one(start):
+    service = start()
+    with ThreadPoolExecutor(8) as pool:
+        statuses = list(pool.map(lambda _: service.request("POST", "/predict", BODY)[0], range(60)))
+    assert set(statuses) == {200}
+    assert {service.predicted() for _ in range(12)} == {60.0}
+
+    victim = service.workers()[0]
+    victim.kill()
+    wait_until(lambda: victim.pid not in {worker.pid for worker in service.workers()}, service)
+    wait_until(lambda: len(service.workers()) == 2, service)
+    wait_until(service.ready, service)
+    service.request("POST", "/predict", BODY)
+    assert {service.predicted() for _ in range(12)} == {61.0}
+
+
+def test_a_dead_workers_gauges_go_and_a_new_start_counts_from_zero(start, tmp_path):
+    shared = tmp_path / "metrics"
+    shared.mkdir()
+    (shared / "counter_1.db").write_bytes(b"left by an earlier run")
+    service = start(PROMETHEUS_MULTIPROC_DIR=shared)
+    assert service.predicted() == 0
+    victim = service.workers()[0].pid
+    wait_until((shared / f"gauge_livemax_{victim}.db").exists, service)
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: not (shared / f"gauge_livemax_{victim}.db").exists(), service)
+
+
+def test_sigterm_lets_a_request_in_flight_finish(start):
+    service = start()
+    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(BODY)}\r\n\r\n"
+    connection = service.raw(head.encode() + BODY[:10])
+    time.sleep(0.5)  # long enough for a worker to have taken it
+    service.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: "Handling signal: term" in service.log.read_text(), service)
+    connection.sendall(BODY[10:])
+    assert receive(connection).startswith(b"HTTP/1.1 200 ")
+    assert service.process.wait(PATIENCE) == 0
+    with pytest.raises(ConnectionRefusedError):
+        service.request("GET", "/health/live")
+
+
+def test_broken_and_oversized_chunked_bodies_are_4xx(start):
+    service = start(MAX_BODY_BYTES=2000)
+    head = (
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    chunk = b"%x\r\n%s\r\n0\r\n\r\n"
+    for body, status in (
+        (chunk % (len(BODY), BODY), b"200"),
+        (b"ZZ\r\nabc\r\n0\r\n\r\n", b"400"),
+        (chunk % (3000, b" " * 3000), b"413"),
+    ):
+        answer = receive(service.raw(head + body))
+        assert answer.split(b" ")[1] == status, answer
+
+
+def test_callers_who_stall_lose_their_connection_not_the_others_their_service(start):
+    service = start(REQUEST_TIMEOUT=1, THREADS=1)
+    stalled = [service.raw(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-") for _ in range(6)]
+    assert service.request("POST", "/predict", BODY)[0] == 200
+    for connection in stalled:
+        receive(connection)
+
+
+def test_the_log_is_json_with_the_callers_request_id(start):
+    service = start()
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=PATIENCE)
+    connection.request("POST", "/predict", BODY, {"Content-Type": "application/json", "X-Request-ID": "mine-1"})
+    assert connection.getresponse().headers["X-Request-ID"] == "mine-1"
+    connection.close()
+    service.process.terminate()
+    service.process.wait(PATIENCE)
+    lines = [json.loads(line) for line in service.log.read_text().splitlines()]
+    (mine,) = [line for line in lines if line.get("request_id") == "mine-1"]
+    assert (mine["route"], mine["status"]) == ("/predict", 200)
+
+
+def failed_start(**variables: object) -> str:
+    """What a start that must fail says on standard error."""
+    done = subprocess.run(
+        [sys.executable, "-m", "service"],
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 1
+    return done.stderr
+
+
+def test_a_missing_bundle_is_one_clear_line_at_start(tmp_path):
+    message = failed_start(MODEL_URI=tmp_path / "nothing")
+    assert message.startswith("service: no model bundle at ")
+    assert message.count("\n") == 1
+
+
+def test_a_damaged_bundle_is_one_clear_line_at_start(bundles, tmp_path):
+    damaged = tmp_path / "bundle"
+    damaged.mkdir()
+    for file in bundles["binary"].iterdir():
+        (damaged / file.name).write_bytes(file.read_bytes())
+    (damaged / "model.onnx").write_bytes(b"not a model")
+    message = failed_start(MODEL_URI=damaged)
+    assert "model.onnx is not what bundle.json says" in message
+    assert message.count("\n") == 1
+
+
+def test_a_wrong_setting_is_one_clear_line_at_start():
+    message = failed_start(WORKERS="many")
+    assert message.startswith("service: WORKERS: ")
+    assert message.count("\n") == 1
