@@ -144,7 +144,7 @@ def test_the_registered_model_gives_the_bundles_answers(clone: Clone, monkeypatc
 
 def test_the_run_keeps_what_one_needs_to_repeat_it(clone: Clone) -> None:
     client = mlflow.MlflowClient(f"sqlite:///{clone.path}/.atlas/mlflow/mlflow.db")
-    run = client.get_run(clone.champion().run_id)
+    run = client.get_run(str(clone.champion().run_id))
     assert run.data.params["model.estimators"].startswith("[{'kind': 'hist_gradient_boosting'")
     assert 0.5 < run.data.metrics["test.roc_auc"] <= 1
     assert run.data.metrics["test.roc_auc.low"] <= run.data.metrics["test.roc_auc"]

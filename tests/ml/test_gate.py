@@ -7,7 +7,7 @@ import pytest
 from ml.bundle import version_of
 from ml.gate import Verdict, judge
 from ml.params import Params, ParamsError
-from tests.bundles import logistic_parts
+from tests.ml.logistic import logistic_parts
 
 
 @pytest.fixture(scope="module")
