@@ -207,8 +207,10 @@ files={_escaped(self.programs)}/*.conf
 
     def _write(self, program: Program, log: Path) -> None:
         environment = dict(program.environment) | {MARK: str(self.home), "ATLAS_PROGRAM": program.name}
-        pairs = ",".join(f'{name}="{_quoted(value)}"' for name, value in environment.items())
-        (self.programs / f"{program.name}.conf").write_text(
+        pairs = ",".join(f'{name}="{_quoted(name, value)}"' for name, value in environment.items())
+        config = self.programs / f"{program.name}.conf"
+        config.touch(mode=0o600)  # the environment may hold a token
+        config.write_text(
             f"""[program:{program.name}]
 command={_escaped(shlex.join(program.command))}
 directory={_escaped(program.working_directory)}
@@ -334,5 +336,8 @@ def _escaped(text: object) -> str:
     return str(text).replace("%", "%%")
 
 
-def _quoted(text: str) -> str:
-    return _escaped(text).replace("\\", "\\\\").replace('"', '\\"')
+def _quoted(name: str, value: str) -> str:
+    """The value of a variable; supervisord knows no escape for a quote, and takes " ;" for a comment."""
+    if any(text in value for text in ('"', "\n", " ;", " #")) or value.strip("'") != value:
+        raise LocalError(f'{name}={value!r}: supervisord can\'t pass on a quote, a line break, " ;" or " #"')
+    return _escaped(value)
