@@ -103,7 +103,9 @@ def release_dead_locks(stack: str, repository: Path) -> list[str]:
 
 def _is_engine(pid: int) -> bool:
     try:
-        return "pulumi" in psutil.Process(pid).name()
+        process = psutil.Process(pid)
+        # One that was killed stays a zombie until its parent looks.
+        return "pulumi" in process.name() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
 

@@ -1,0 +1,182 @@
+"""Free ports, stand-in processes, and a temporary copy of the repository with a small bundle."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from infra.local.supervisor import MARK, Program, Stack
+from tests.bundles import EXAMPLE, make_bundle
+
+REPOSITORY = Path(__file__).parents[2]
+
+HEALTHY = """
+import http.server, signal, sys
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()
+"""
+"""A server that is healthy at once."""
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def marked(home: Path) -> list[psutil.Process]:
+    """Living processes of the stack whose files are below `home`."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.environ().get(MARK) == str(home) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+@pytest.fixture
+def port() -> int:
+    return free_ports(1)[0]
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[Stack]:
+    """A running supervisor of its own."""
+    stack = Stack(tmp_path / "local")
+    stack.home.mkdir()
+    stack.start()
+    yield stack
+    stack.stop()
+
+
+@pytest.fixture
+def program(tmp_path: Path, port: int) -> Callable[..., Program]:
+    """A stand-in process: healthy at once, unless given other code."""
+
+    def build(
+        code: str = HEALTHY, *, name: str = "service", timeout: float = 20, environment: Mapping[str, str] | None = None
+    ) -> Program:
+        script = tmp_path / f"{name}.py"
+        script.write_text(code)
+        return Program(
+            name=name,
+            command=[sys.executable, str(script), str(port)],
+            working_directory=str(tmp_path),
+            environment=environment or {},
+            health_url=f"http://127.0.0.1:{port}/health",
+            timeout=timeout,
+        )
+
+    return build
+
+
+@dataclass(frozen=True, slots=True)
+class Checkout:
+    """A temporary copy of the repository: ports, state and processes of its own."""
+
+    path: Path
+    ports: dict[str, int]
+
+    @property
+    def home(self) -> Path:
+        return self.path / ".atlas" / "local"
+
+    def configure(self, **settings: Any) -> None:
+        """Change settings in Pulumi.local.yaml."""
+        file = self.path / "Pulumi.local.yaml"
+        document = yaml.safe_load(file.read_text())
+        document["config"] |= {f"atlas:{key}": str(value) for key, value in settings.items()}
+        file.write_text(yaml.safe_dump(document, sort_keys=False))
+
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        """The `atlas` command, begun; its output is in .out and .err beside the copy's other files."""
+        out, err = (self.path / "atlas.out").open("w"), (self.path / "atlas.err").open("w")
+        with out, err:
+            return subprocess.Popen(
+                [sys.executable, "-m", "infra.cli", *arguments],
+                cwd=self.path,
+                env=os.environ | {"ATLAS_PYTHON": sys.executable},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                text=True,
+                start_new_session=True,
+            )
+
+    def finish(self, process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[str]":
+        code = process.wait(timeout=240)
+        return subprocess.CompletedProcess(
+            process.args, code, (self.path / "atlas.out").read_text(), (self.path / "atlas.err").read_text()
+        )
+
+    def atlas(self, *arguments: str, code: int = 0) -> "subprocess.CompletedProcess[str]":
+        """`atlas …` to its end; fails the test when it ends otherwise than with `code`."""
+        done = self.finish(self.start(*arguments))
+        assert done.returncode == code, f"atlas {' '.join(arguments)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def get(self, part: str, path: str) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[part]}{path}", timeout=10) as response:
+            return str(response.read().decode())
+
+    def predict(self) -> dict[str, Any]:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.ports['service']}/predict",
+            json.dumps({"rows": [EXAMPLE]}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=10) as response:
+            answer: dict[str, Any] = json.load(response)
+        return answer
+
+    def pids(self) -> dict[str, int]:
+        """Process id by program, as the supervisor has it."""
+        return {name: int(state["pid"]) for name, state in Stack(self.home).states().items()}
+
+    def assert_nothing_left(self) -> None:
+        assert [process.cmdline() for process in marked(self.home)] == []
+        assert [part for part, port in self.ports.items() if listens(port)] == []
+        assert not self.home.exists()
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Iterator[Checkout]:
+    """A copy whose stack is taken down after the test, however it went."""
+    copy = tmp_path / "atlas"
+    for folder in ("infra", "ml", "service"):
+        shutil.copytree(REPOSITORY / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("Pulumi.yaml", "Pulumi.local.yaml", ".pulumi.version"):
+        shutil.copy(REPOSITORY / file, copy / file)
+    make_bundle(copy / "models" / "bundle")
+    names = ("service", "mlflow", "prometheus", "grafana")
+    checkout = Checkout(copy, dict(zip(names, free_ports(4), strict=True)))
+    checkout.configure(scrapeInterval="1s", workers=1, **{f"{name}Port": port for name, port in checkout.ports.items()})
+    yield checkout
+    Stack(checkout.home).stop()
