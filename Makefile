@@ -3,8 +3,8 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
-# The newest Python that the locks cover; PYTHON=… overrides.
-PYTHON ?= $(firstword $(foreach v,3.14 3.13 3.12 3.11,$(if $(shell command -v python$(v)),python$(v))) python3)
+# Python 3.11 or newer; `make PYTHON=/path/to/python3.12 …` names another.
+PYTHON ?= python3
 BIN := .venv/bin
 # DVC runs each stage as `python -m …`: with this Python.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
