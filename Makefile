@@ -9,7 +9,9 @@ BIN := .venv/bin
 # DVC runs each stage as `python -m …`: with this Python.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export UV_PYTHON := $(BIN)/python
-export UV_NO_PROGRESS := $(if $(CI),1,)
+ifdef CI
+export UV_NO_PROGRESS := 1
+endif
 
 .PHONY: help
 help: ## List the targets
