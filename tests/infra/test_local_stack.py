@@ -45,7 +45,7 @@ def service_is_ready(checkout: Checkout) -> bool:
 
 
 @pytest.mark.timeout(600)
-def test_stack_lives_changes_heals_and_ends(checkout: Checkout) -> None:
+def test_stack_lives_changes_heals_and_ends(checkout: Checkout) -> None:  # noqa: PLR0915 - one life, told in order
     # Up, from nothing: the output has the addresses and a real prediction.
     done = checkout.atlas("up", "--stack", "local")
     for part in ("service", "mlflow", "prometheus"):
