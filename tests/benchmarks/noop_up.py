@@ -2,7 +2,7 @@
 
     .venv/bin/python tests/benchmarks/noop_up.py [--runs 5]
 
-On the stack that is up (`make up` first); changes nothing. Prints a Markdown table.
+On the stack that is up (`make up` first). Prints a Markdown table.
 """
 
 import argparse
@@ -14,13 +14,15 @@ import time
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-m", "infra.cli", "up", "--stack", "local", "--json"]
+ATLAS = [sys.executable, "-m", "infra.cli"]
 
 
 def measure() -> float:
     """Seconds of one run; raises RuntimeError when it fails, or when it had something to do."""
     begun = time.monotonic()
-    done = subprocess.run(COMMAND, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*ATLAS, "up", "--stack", "local", "--json"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
     seconds = time.monotonic() - begun
     if done.returncode:
         raise RuntimeError(done.stderr.strip())
@@ -34,6 +36,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5)
     runs = parser.parse_args().runs
+    if subprocess.run([*ATLAS, "status"], cwd=REPOSITORY, capture_output=True, check=False).returncode:
+        print("noop_up: the stack is not up and healthy: `make up` first", file=sys.stderr)
+        return 1
     try:
         seconds = [measure() for _ in range(runs)]
     except RuntimeError as error:
