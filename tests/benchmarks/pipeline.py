@@ -84,7 +84,7 @@ def _children(root: psutil.Process) -> list[psutil.Process]:
         return []
 
 
-def clone(to: Path) -> Path:
+def clone(to: Path, trees: int | None) -> Path:
     """A copy of the tracked files as they are in the working tree, in a git repository of its own."""
     files = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout
     for name in files.splitlines():
@@ -92,6 +92,11 @@ def clone(to: Path) -> Path:
             continue
         (to / name).parent.mkdir(parents=True, exist_ok=True)
         (to / name).write_bytes((REPOSITORY / name).read_bytes())
+    if trees is not None:
+        params = yaml.safe_load((to / "params.yaml").read_text())
+        for estimator in params["model"]["estimators"]:
+            estimator["params"]["max_iter"] = trees
+        (to / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     git = ["git", "-c", "user.name=benchmark", "-c", "user.email=benchmark@example.invalid"]
     for arguments in (["init", "--quiet", "--initial-branch=main"], ["add", "-A"], ["commit", "--quiet", "-m", "copy"]):
         subprocess.run([*git, *arguments], cwd=to, check=True)
@@ -114,15 +119,17 @@ def repeat_table(cold: Path, wide: Path, times: int) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=10, help="how often the data is repeated; 0 leaves that out")
-    times = parser.parse_args().times
+    parser.add_argument("--trees", type=int, help="fewer trees than params.yaml says: memory and scaling in less time")
+    arguments = parser.parse_args()
+    times = arguments.times
     repro = [sys.executable, "-m", "dvc", "repro"]
     with tempfile.TemporaryDirectory(prefix="atlas-benchmark-") as folder:
-        cold_clone = clone(Path(folder, "cold"))
+        cold_clone = clone(Path(folder, "cold"), arguments.trees)
         runs = {"cold": measure(repro, cold_clone), "nothing to do": measure(repro, cold_clone)}
         rows = len(pd.read_parquet(cold_clone / "data/raw/table.parquet", columns=[]))
         counts = {"cold": rows, "nothing to do": rows}
         if times:
-            wide_clone = clone(Path(folder, "wide"))
+            wide_clone = clone(Path(folder, "wide"), arguments.trees)
             name = f"repeated {times} times"
             counts[name] = repeat_table(cold_clone, wide_clone, times)
             runs[name] = measure(repro, wide_clone)
