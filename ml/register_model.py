@@ -4,6 +4,7 @@ Runs on every `dvc repro`, because a fresh tracking store must get its champion 
 finds out that there is nothing to do from a few small files, before it imports anything heavy.
 """
 
+import hashlib
 import json
 import logging
 import shutil
@@ -18,7 +19,17 @@ import yaml
 from ml.bundle import BundleError, Parts, read_manifest, read_parts, replace_directory
 from ml.logs import stage_logger
 from ml.params import Params, ParamsError, load_params
-from ml.tracking import STORE, TrackingError, champion_version, probe, register, tracking_uri
+from ml.tracking import (
+    STORE,
+    Alias,
+    TrackingError,
+    has_champion,
+    probe,
+    register,
+    still_there,
+    tracking_uri,
+    version_under,
+)
 
 CANDIDATE = Path("models/candidate")
 BUNDLE = Path("models/bundle")
@@ -70,30 +81,31 @@ def read_incumbent(base: str, folder: Path, log: logging.Logger) -> Incumbent:
         return "unreadable"
 
 
-def unchanged(params: Params) -> bool:
+def unchanged(params: Params, log: logging.Logger) -> bool:
     """Whether the last run of this stage decided on this very candidate, and the store still has it."""
     try:
         marker = json.loads(MARKER.read_text())
-        return bool(marker == _marker(params) and _store_is_there())
-    except (OSError, ValueError, BundleError):
+        run_id = marker.pop("run")
+        if marker != _marker(params):
+            return False
+        candidate = marker["candidate"]
+        alias: Alias = "champion" if candidate == marker["bundle"] else "challenger"
+        return still_there(params.registry.model, alias, candidate, run_id, log)
+    except (OSError, ValueError, KeyError, BundleError):
         return False
 
 
 def _marker(params: Params) -> dict[str, Any]:
-    served = read_manifest(BUNDLE).version
+    served, candidate = read_manifest(BUNDLE).version, read_manifest(CANDIDATE).version
     return {
-        "uri": tracking_uri()[0],
-        "candidate": read_manifest(CANDIDATE).version,
+        # Its hash, because the address of a database may hold a password.
+        "store": hashlib.sha256(tracking_uri()[0].encode()).hexdigest(),
+        "candidate": candidate,
         "bundle": served,
-        "base": base_revision(params.gate.base) if read_manifest(CANDIDATE).version != served else "",
+        "base": base_revision(params.gate.base) if candidate != served else "",
         "gate": params.gate.model_dump(mode="json"),
         "registry": params.registry.model_dump(mode="json"),
     }
-
-
-def _store_is_there() -> bool:
-    uri, _ = tracking_uri()
-    return Path(uri.removeprefix("sqlite:///")).is_file() if uri.startswith("sqlite:///") else False
 
 
 def promote(candidate: Path, served: Path) -> None:
@@ -132,46 +144,53 @@ def run(params: Params, log: logging.Logger) -> int:
     if verdict.incumbent == "unreadable":
         log.warning("gate: promoted without a comparison; a deploy will want the incumbent, or its --first")
     if verdict.decision == "challenger" and not BUNDLE.exists():
+        instead = "the incumbent can't be read" if verdict.incumbent == "unreadable" else "there is no incumbent"
         print(
-            "register_model: the first candidate did not pass the gate, so there is no bundle to serve: "
+            f"register_model: the candidate did not pass the gate and {instead}, so there is no bundle to serve: "
             "improve the model, or move gate.minimum and gate.maximum in params.yaml",
             file=sys.stderr,
         )
         return 1
-    return _register(version, parts, verdict.decision, verdict.incumbent, params, log)
+    return _register((version, parts), verdict.decision, incumbent, params, log)
 
 
-def _register(version: str, parts: Parts, decision: str, incumbent: str, params: Params, log: logging.Logger) -> int:
-    alias: Literal["champion", "challenger"] = "challenger" if decision == "challenger" else "champion"
+def _register(
+    candidate: tuple[str, Parts], decision: str, incumbent: Incumbent, params: Params, log: logging.Logger
+) -> int:
+    version, parts = candidate
+    of_base = incumbent[0] if isinstance(incumbent, tuple) else incumbent
+    alias: Alias = "challenger" if decision == "challenger" else "champion"
     try:
         server = probe(log)
         if server.registry and server.uri.startswith("http"):
-            registered = champion_version(server, params.registry.model)
-            if registered not in (None, version, incumbent):
+            registered = version_under(server, params.registry.model, "champion")
+            if registered not in (None, version, of_base):
                 log.warning(
                     "the registry's champion is %s, the base branch's bundle %s: DVC's counts",
                     registered[:12],
-                    incumbent[:12],
+                    of_base[:12],
                 )
             if alias == "champion" and registered == version:
                 log.info("%s is champion in the registry already", version[:12])
-                _remember(params)
+                _remember(params, "")
                 return 0
         run_id = register(server, CANDIDATE, version, parts, alias, params)
+        if decision == "challenger" and isinstance(incumbent, tuple) and server.registry and not has_champion(params):
+            register(server, BUNDLE, *incumbent, "champion", params, made_here=False)
     except TrackingError as error:
         done = "models/bundle is in place" if decision != "challenger" else "models/bundle is as it was"
         print(
             f"register_model: {error}; {done}, only the registration is missing: run `dvc repro` again", file=sys.stderr
         )
         return 1
-    log.info("run %s in %s, %s of %s", run_id, server.uri, alias, params.registry.model)
-    _remember(params)
+    log.info("run %s in %s, %s of %s", run_id, server.shown, alias, params.registry.model)
+    _remember(params, run_id)
     return 0
 
 
-def _remember(params: Params) -> None:
+def _remember(params: Params, run_id: str) -> None:
     MARKER.parent.mkdir(parents=True, exist_ok=True)
-    MARKER.write_text(json.dumps(_marker(params)))
+    MARKER.write_text(json.dumps(_marker(params) | {"run": run_id}))
 
 
 def _same_as_base(base: str) -> bool:
@@ -198,11 +217,11 @@ def main() -> int:
     log = stage_logger("register_model")
     try:
         params = load_params()
-        if unchanged(params):
+        if unchanged(params, log):
             log.info("nothing changed: %s is served", read_manifest(BUNDLE).version[:12])
             return 0
         return run(params, log)
-    except (ParamsError, BundleError, FileNotFoundError) as error:
+    except (ParamsError, BundleError, TrackingError, FileNotFoundError) as error:
         print(f"register_model: {error}", file=sys.stderr)
         return 1
 

@@ -19,6 +19,7 @@ import yaml
 from ml.bundle import Card, Parts
 from ml.params import Params
 
+Alias = Literal["champion", "challenger"]
 STORE = Path(".atlas/mlflow")
 TIMEOUT = 10
 """Seconds that a server may take to answer the probe."""
@@ -40,10 +41,24 @@ class Server:
     registry: bool
     """Has model registry endpoints."""
 
+    @property
+    def shown(self) -> str:
+        """The address as it may be printed: without the password of a database."""
+        parts = urllib.parse.urlsplit(self.uri)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else self.uri
+
 
 def tracking_uri() -> tuple[str, bool]:
-    """The server's address, and whether the environment named it; otherwise SQLite in .atlas/mlflow."""
+    """The server's address, and whether the environment named it; otherwise SQLite in .atlas/mlflow.
+
+    Raises TrackingError when an http(s) address carries a password, which would be printed sooner or later.
+    """
     named = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+    if named.startswith(("http://", "https://")) and "@" in urllib.parse.urlsplit(named).netloc:
+        raise TrackingError(
+            "MLFLOW_TRACKING_URI holds credentials: leave them out, and set "
+            f"{TOKEN}, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
     return (named, True) if named else (f"sqlite:///{STORE.resolve()}/mlflow.db", False)
 
 
@@ -71,7 +86,7 @@ def probe(log: logging.Logger) -> Server:
                 f"the MLflow server {uri} refuses the credentials ({error.code}): set {TOKEN}"
             ) from None
         if error.code in (404, 405, 501):
-            log.warning("%s has no model registry: the run keeps the bundle as artifacts, without champion", uri)
+            log.warning("%s has no model registry: the run keeps the model as artifacts, without champion", uri)
             return Server(uri, explicit, registry=False)
         raise TrackingError(f"the MLflow server {uri} answers {error.code} {error.reason}") from None
     except (OSError, ValueError) as error:
@@ -80,16 +95,41 @@ def probe(log: logging.Logger) -> Server:
     return Server(uri, explicit, registry=True)
 
 
-def champion_version(server: Server, name: str) -> str | None:
-    """The bundle version of the registry's champion over REST; None without one. Only for http(s) servers."""
+def version_under(server: Server, name: str, alias: Alias) -> str | None:
+    """The bundle version that the registry has under an alias, over REST; None without one. Only for http(s) servers.
+
+    Raises TrackingError when the server fails.
+    """
+    answer = _get_or_none(server.uri, "registered-models/alias", name=name, alias=alias)
+    tags = {tag["key"]: tag["value"] for tag in (answer or {}).get("model_version", {}).get("tags", [])}
+    return tags.get("bundle_version")
+
+
+def still_there(name: str, alias: Alias, version: str, run_id: str, log: logging.Logger) -> bool:
+    """Whether the store still has what an earlier run of this stage left there; cheap, and without importing MLflow.
+
+    Raises TrackingError as `probe` does.
+    """
+    uri, _ = tracking_uri()
+    if uri.startswith("sqlite:///"):
+        return Path(uri.removeprefix("sqlite:///")).is_file()
+    if not uri.startswith(("http://", "https://")):
+        return False
+    server = probe(log)
+    if server.registry:
+        return version_under(server, name, alias) == version
+    return _get_or_none(uri, "runs/get", run_id=run_id) is not None
+
+
+def _get_or_none(uri: str, path: str, **query: str) -> dict[str, Any] | None:
     try:
-        answer = _get(server.uri, "registered-models/alias", name=name, alias="champion")
+        return _get(uri, path, **query)
     except urllib.error.HTTPError as error:
         if error.code in (400, 404):
             return None
-        raise TrackingError(f"the MLflow server {server.uri} answers {error.code} {error.reason}") from None
-    tags = {tag["key"]: tag["value"] for tag in answer.get("model_version", {}).get("tags", [])}
-    return tags.get("bundle_version")
+        raise TrackingError(f"the MLflow server {uri} answers {error.code} {error.reason}") from None
+    except (OSError, ValueError) as error:
+        raise TrackingError(f"the MLflow server {uri} can't be reached ({getattr(error, 'reason', error)})") from None
 
 
 def _get(uri: str, path: str, **query: str) -> dict[str, Any]:
@@ -105,11 +145,12 @@ def _get(uri: str, path: str, **query: str) -> dict[str, Any]:
 
 
 def register(
-    server: Server, bundle: Path, version: str, parts: Parts, alias: Literal["champion", "challenger"], params: Params
+    server: Server, bundle: Path, version: str, parts: Parts, alias: Alias, params: Params, *, made_here: bool = True
 ) -> str:
     """Log the run and, where there is a registry, the model version under its alias; returns the run's id.
 
-    A model version of the same bundle is not made twice: it only gets the alias.
+    A bundle that was not made here (the incumbent) is logged without this run's params, plots and data version.
+    What the server has of the same bundle already is not made twice: it only gets the alias.
     Raises TrackingError when the server fails half-way; running again is safe.
     """
     use_token()
@@ -126,64 +167,95 @@ def register(
     mlflow.set_tracking_uri(server.uri)
     mlflow.set_registry_uri(server.uri)
     client = mlflow.MlflowClient()
+    name = params.registry.model
     try:
-        if server.registry:
-            existing = _existing(client, params.registry.model, version)
-            if existing is not None:
-                client.set_registered_model_alias(params.registry.model, alias, existing.version)
-                return str(existing.run_id)
-        _use_experiment(client, params.registry.experiment, server)
-        with mlflow.start_run(run_name=version[:12]) as run:
-            _log_run(mlflow, bundle, version, parts, params)
+        experiment = _use_experiment(client, params.registry.experiment, server)
+        made = _existing_version(client, name, version) if server.registry else None
+        if made is not None:
+            run_id = str(made.run_id)
+        else:
+            run_id = _existing_run(client, experiment, version) or ""
+            if not run_id:
+                with mlflow.start_run(run_name=version[:12]) as run:
+                    _log_bundle(mlflow, bundle, version, parts)
+                    if made_here:
+                        _log_origin(mlflow, params)
+                    _log_model(mlflow, bundle, parts)
+                run_id = str(run.info.run_id)
             if server.registry:
-                _log_model(mlflow, bundle, parts)
-                _add_version(client, run.info.run_id, params.registry.model, version, alias)
-            else:
-                mlflow.log_artifacts(str(bundle), "bundle")
-            return str(run.info.run_id)
+                made = _add_version(client, run_id, name, version)
+        if made is not None:
+            _set_alias(client, name, alias, str(made.version))
+        return run_id
     except (MlflowException, OSError) as error:
-        raise TrackingError(f"MLflow at {server.uri}: {' '.join(str(error).split())[:400]}") from error
+        said = " ".join(str(error).split()).replace(server.uri, server.shown)
+        raise TrackingError(f"MLflow at {server.shown}: {said[:400]}") from error
 
 
-def _use_experiment(client: Any, name: str, server: Server) -> None:
+def _use_experiment(client: Any, name: str, server: Server) -> str:
     import mlflow
 
     if client.get_experiment_by_name(name) is None:
         # A server keeps artifacts where it is told to; the local store keeps them beside its database.
         location = None if server.explicit else (STORE / "artifacts").resolve().as_uri()
         client.create_experiment(name, artifact_location=location)
-    mlflow.set_experiment(name)
+    return str(mlflow.set_experiment(name).experiment_id)
 
 
-def _log_run(mlflow: Any, bundle: Path, version: str, parts: Parts, params: Params) -> None:
+def has_champion(params: Params) -> bool:
+    """Whether the registry that `register` just used has a champion."""
+    import mlflow
+
+    return "champion" in mlflow.MlflowClient().get_registered_model(params.registry.model).aliases
+
+
+def _log_origin(mlflow: Any, params: Params) -> None:
     flat = _flatten(params.model_dump(mode="json"))
     mlflow.log_params({key: str(value)[:500] for key, value in flat.items()})
+    mlflow.set_tags({"git_commit": git_commit(), **data_versions()})
+    if Path("reports/plots").is_dir():
+        mlflow.log_artifacts("reports/plots", "plots")
+
+
+def _log_bundle(mlflow: Any, bundle: Path, version: str, parts: Parts) -> None:
     for prefix, metrics in (("test", parts.card.metrics), ("test_without_live", parts.card.without_live)):
         for name, figure in metrics.items():
             mlflow.log_metric(f"{prefix}.{name}", figure.value)
             if figure.low is not None and figure.high is not None:
                 mlflow.log_metrics({f"{prefix}.{name}.low": figure.low, f"{prefix}.{name}.high": figure.high})
-    mlflow.set_tags({"bundle_version": version, "git_commit": git_commit(), **data_versions()})
-    if Path("reports/plots").is_dir():
-        mlflow.log_artifacts("reports/plots", "plots")
+    mlflow.set_tag("bundle_version", version)
     for name, figure in _draw(parts.card).items():
         mlflow.log_figure(figure, f"plots/{name}.png")
     mlflow.log_artifact(str(bundle / "card.json"))
 
 
 def _log_model(mlflow: Any, bundle: Path, parts: Parts) -> None:
+    """The model as the run's artifacts under `model/`, the bundle in `model/artifacts/bundle/`.
+
+    Saved and uploaded as plain files, since `log_model` of MLflow 3 wants an endpoint (`logged-models`) that servers
+    of MLflow 2, DagsHub's and Azure's don't have.
+    """
     import pandas as pd
+    from mlflow.models import ModelSignature, infer_signature
+    from mlflow.types.schema import AnyType, ColSpec, Schema, TensorSpec
 
     from ml.bundle import load_bundle
     from ml.tables import to_columns
 
-    # Missing values would make MLflow infer a type per row: numbers are floats, all else is text.
-    kinds = {feature.name: feature.type for feature in parts.schema.features}
-    example = pd.DataFrame(list(parts.reference.sample[:5])).astype(
-        {name: "float64" if kind in ("numeric", "boolean") else object for name, kind in kinds.items()}
-    )
+    # MLflow refuses whole numbers where it was told of floats, and timestamps where it was told of text; the service
+    # takes both, so those columns are open here, and the bundle's own schema casts them.
+    anything = AnyType()  # type: ignore[no-untyped-call]
+    inputs: list[ColSpec | TensorSpec] = [
+        ColSpec("string" if feature.type in ("categorical", "text") else anything, feature.name, feature.required)
+        for feature in parts.schema.features
+    ]
+    example = pd.DataFrame(list(parts.reference.sample[:5]))
     loaded = load_bundle(bundle)
-    answer = pd.DataFrame({"prediction": loaded.decide(loaded.scores(to_columns(example, parts.schema)))})
+    scores = loaded.scores(to_columns(example, parts.schema))
+    answer = pd.DataFrame({"prediction": loaded.decide(scores)})
+    for place, label in enumerate(parts.schema.classes):
+        answer[f"probability:{label}"] = scores[:, place]
+    signature = ModelSignature(Schema(inputs), infer_signature(model_output=answer).outputs)
     needs = ["numpy", "pandas", "pydantic", "onnxruntime" if parts.runtime == "onnx" else "scikit-learn"]
     # The serving copy alone: `evaluated/` is the gate's business.
     with tempfile.TemporaryDirectory() as folder:
@@ -192,23 +264,32 @@ def _log_model(mlflow: Any, bundle: Path, parts: Parts) -> None:
         for file in bundle.iterdir():
             if file.is_file():
                 (serving / file.name).write_bytes(file.read_bytes())
-        mlflow.pyfunc.log_model(
-            name="model",
+        mlflow.pyfunc.save_model(
+            path=str(Path(folder, "model")),
             python_model=str(Path(__file__).with_name("pyfunc_model.py")),
             artifacts={"bundle": str(serving)},
             code_paths=[str(Path(__file__).parent)],
-            signature=mlflow.models.infer_signature(example, answer),
+            signature=signature,
             input_example=example,
             pip_requirements=[f"{name}=={installed(name)}" for name in needs],
         )
+        mlflow.log_artifacts(str(Path(folder, "model")), "model")
 
 
-def _existing(client: Any, name: str, version: str) -> Any | None:
+def _existing_version(client: Any, name: str, version: str) -> Any | None:
     found = client.search_model_versions(f"name = '{name}'")
     return next((one for one in found if one.tags.get("bundle_version") == version), None)
 
 
-def _add_version(client: Any, run_id: str, name: str, version: str, alias: str) -> None:
+def _existing_run(client: Any, experiment: str, version: str) -> str | None:
+    """A run that logged this bundle to its end."""
+    found = client.search_runs(
+        [experiment], f"tags.bundle_version = '{version}' and attributes.status = 'FINISHED'", max_results=1
+    )
+    return str(found[0].info.run_id) if found else None
+
+
+def _add_version(client: Any, run_id: str, name: str, version: str) -> Any:
     from mlflow.exceptions import MlflowException
 
     try:
@@ -216,11 +297,15 @@ def _add_version(client: Any, run_id: str, name: str, version: str, alias: str) 
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    logged = client.get_run(run_id).outputs.model_outputs[0]
-    made = client.create_model_version(
-        name, f"models:/{logged.model_id}", run_id, model_id=logged.model_id, tags={"bundle_version": version}
-    )
-    client.set_registered_model_alias(name, alias, made.version)
+    source = f"{client.get_run(run_id).info.artifact_uri}/model"
+    return client.create_model_version(name, source, run_id, tags={"bundle_version": version})
+
+
+def _set_alias(client: Any, name: str, alias: Alias, number: str) -> None:
+    client.set_registered_model_alias(name, alias, number)
+    aliases = client.get_registered_model(name).aliases
+    if alias == "champion" and str(aliases.get("challenger")) == number:
+        client.delete_registered_model_alias(name, "challenger")  # it challenges no one any more
 
 
 def git_commit() -> str:

@@ -1,7 +1,13 @@
-"""A workspace of its own for the stages: a table, its params.yaml, and the stages run in it."""
+"""A workspace of its own for the stages (a table, its params.yaml, the stages run in it), and a real MLflow server."""
 
 import importlib
-from collections.abc import Callable
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,3 +82,35 @@ def people() -> Callable[[int], pd.DataFrame]:
         return table.assign(y=np.where(y, "yes", "no"))
 
     return make
+
+
+def free_port() -> int:
+    with socket.socket() as probe_socket:
+        probe_socket.bind(("127.0.0.1", 0))
+        return int(probe_socket.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real `mlflow server` on SQLite that hands artifacts out itself."""
+    home, port = tmp_path_factory.mktemp("mlflow"), free_port()
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        "--backend-store-uri", f"sqlite:///{home}/mlflow.db", "--artifacts-destination", str(home / "artifacts"),
+    ]  # fmt: skip
+    with (home / "log").open("w") as log:
+        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        process = subprocess.Popen(command, cwd=home, env=environment, stdout=log, stderr=log, start_new_session=True)
+        address = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                urllib.request.urlopen(f"{address}/health", timeout=2).close()
+                break
+            except OSError:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise AssertionError((home / "log").read_text()[-2000:]) from None
+                time.sleep(0.3)
+        yield address
+        os.killpg(process.pid, 15)
+        process.wait(timeout=30)

@@ -17,6 +17,7 @@ from moto.server import ThreadedMotoServer
 
 from ml.bundle import load_bundle, read_manifest
 from ml.tables import to_columns
+from tests.ml.conftest import free_port
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -134,12 +135,18 @@ def test_the_registered_model_gives_the_bundles_answers(clone: Clone, monkeypatc
     uri = f"sqlite:///{clone.path}/.atlas/mlflow/mlflow.db"
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
-    rows = pd.DataFrame({"x": [0.5, -0.5], "z": [0.1, None]})
-    answers = mlflow.pyfunc.load_model("models:/small@champion").predict(rows)
+    model = mlflow.pyfunc.load_model("models:/small@champion")
     bundle = load_bundle(clone.path / "models/bundle")
-    scores = bundle.scores(to_columns(rows, bundle.schema))
-    assert list(answers["prediction"]) == list(bundle.decide(scores))
-    assert answers["probability:true"].to_numpy() == pytest.approx(scores[:, 1])
+    for rows in (
+        pd.DataFrame({"x": [0.5, -0.5], "z": [0.1, None]}),
+        pd.DataFrame({"x": [1, 0], "z": [0, 1]}),  # whole numbers, as JSON has them
+        pd.DataFrame({"x": [0.5, -0.5]}),  # what the schema doesn't require may be left out
+    ):
+        answers = model.predict(rows)
+        scores = bundle.scores(to_columns(rows, bundle.schema))
+        assert list(answers["prediction"]) == list(bundle.decide(scores))
+        assert answers["probability:true"].to_numpy() == pytest.approx(scores[:, 1])
+    assert list(answers) == model.metadata.get_output_schema().input_names()
 
 
 def test_the_run_keeps_what_one_needs_to_repeat_it(clone: Clone) -> None:
@@ -189,6 +196,11 @@ def test_a_refused_candidate_leaves_the_served_bundle(clone: Clone) -> None:
     clone.ok("dvc", "repro")
     assert clone.served == before
     assert clone.champion().tags["bundle_version"] == before
+    # And when the tracking store is gone: it gets the incumbent as champion beside the challenger.
+    shutil.rmtree(clone.path / ".atlas/mlflow")
+    clone.ok("dvc", "repro")
+    assert clone.gate["decision"] == "challenger"
+    assert clone.champion().tags["bundle_version"] == before
     clone.ok("git", "checkout", "-q", "params.yaml", "dvc.lock", "reports/metrics.json")
     clone.ok("dvc", "checkout", "-q")
 
@@ -234,6 +246,38 @@ def test_a_cold_run_elsewhere_gives_the_same_bundle_and_changes_no_tracked_file(
     assert fresh.served == clone.served
     assert fresh.gate["decision"] == "same"
     assert fresh.ok("git", "status", "--porcelain") == ""
+
+
+def test_an_unreachable_server_costs_the_registration_alone(clone: Clone) -> None:
+    shutil.rmtree(clone.path / "models/bundle")
+    failed = clone.run("dvc", "repro", MLFLOW_TRACKING_URI=f"http://127.0.0.1:{free_port()}")
+    assert failed.returncode != 0
+    assert "can't be reached" in failed.stderr
+    assert "models/bundle is in place, only the registration is missing" in failed.stderr
+    assert clone.served == clone.gate["candidate"]
+    clone.ok("dvc", "repro")
+    assert clone.champion().tags["bundle_version"] == clone.served
+
+
+def test_a_named_server_is_asked_what_it_has_before_anything_heavy_is_imported(clone: Clone, server: str) -> None:
+    assert "champion of small" in clone.ok("dvc", "repro", MLFLOW_TRACKING_URI=server)
+    check = (
+        "import sys; from ml.register_model import main; main(); "
+        "print('heavy:', sorted({'mlflow', 'pandas', 'sklearn'} & set(sys.modules)))"
+    )
+    said = clone.ok(sys.executable, "-c", check, MLFLOW_TRACKING_URI=server)
+    assert "nothing changed" in said
+    assert "heavy: []" in said
+
+
+def test_a_registry_that_disagrees_with_dvc_is_said_so(clone: Clone, server: str) -> None:
+    client = mlflow.MlflowClient(server, server)
+    champion = client.get_model_version_by_alias("small", "champion")
+    client.set_model_version_tag("small", champion.version, "bundle_version", "f" * 64)
+    said = clone.ok("dvc", "repro", MLFLOW_TRACKING_URI=server)
+    assert f"the registry's champion is {'f' * 12}, the base branch's bundle {clone.served[:12]}: DVC's counts" in said
+    now = client.get_model_version_by_alias("small", "champion")
+    assert now.tags["bundle_version"] == clone.served
 
 
 def test_push_and_pull_by_the_default_remote(clone: Clone, tmp_path: Path) -> None:

@@ -5,11 +5,7 @@ import http.server
 import json
 import logging
 import os
-import socket
-import subprocess
-import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -20,9 +16,10 @@ import pytest
 from ml import tracking
 from ml.bundle import load_bundle, read_parts, write_bundle
 from ml.params import Params
-from ml.tracking import Server, TrackingError, champion_version, probe, register
+from ml.tracking import Server, TrackingError, probe, register, still_there, version_under
 from service.registry import fetch
 from service.settings import load_settings
+from tests.ml.conftest import free_port
 from tests.ml.logistic import logistic_parts
 
 # MLflow's own imports warn of what its dependencies deprecate.
@@ -32,44 +29,12 @@ LOG = logging.getLogger("test")
 TOKEN = "s3cret-token"
 
 
-def free_port() -> int:
-    with socket.socket() as probe_socket:
-        probe_socket.bind(("127.0.0.1", 0))
-        return int(probe_socket.getsockname()[1])
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real `mlflow server` on SQLite that hands artifacts out itself."""
-    home, port = tmp_path_factory.mktemp("mlflow"), free_port()
-    command = [
-        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-        "--backend-store-uri", f"sqlite:///{home}/mlflow.db", "--artifacts-destination", str(home / "artifacts"),
-    ]  # fmt: skip
-    with (home / "log").open("w") as log:
-        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        process = subprocess.Popen(command, cwd=home, env=environment, stdout=log, stderr=log, start_new_session=True)
-        address = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                urllib.request.urlopen(f"{address}/health", timeout=2).close()
-                break
-            except OSError:
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise AssertionError((home / "log").read_text()[-2000:]) from None
-                time.sleep(0.3)
-        yield address
-        os.killpg(process.pid, 15)
-        process.wait(timeout=30)
-
-
 class Front(http.server.BaseHTTPRequestHandler):
-    """A proxy before the server: asks for a token, or hides the registry, as its class attributes say."""
+    """A proxy before the server: asks for a token, or hides endpoints, as its class attributes say."""
 
     upstream = ""
     token: str | None = None
-    registry = True
+    hidden: tuple[str, ...] = ()
 
     def handle_any(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -77,9 +42,7 @@ class Front(http.server.BaseHTTPRequestHandler):
             expected = "Basic " + base64.b64encode(f"{self.token}:{self.token}".encode()).decode()
             if self.headers.get("Authorization") != expected:
                 return self.answer(401, b"{}")
-        if not self.registry and any(
-            part in self.path for part in ("registered-models", "model-versions", "logged-models")
-        ):
+        if any(part in self.path for part in self.hidden):
             return self.answer(404, b"{}")
         request = urllib.request.Request(self.upstream + self.path, body or None, method=self.command)
         for name in ("Content-Type", "Accept"):
@@ -160,14 +123,19 @@ def test_the_champion_is_registered_once_and_the_service_serves_it(
     _, parts = read_parts(folder)
     found = probe(LOG)
     assert found == Server(server, explicit=True, registry=True)
-    assert champion_version(found, params.registry.model) is None
+    name = params.registry.model
+    assert version_under(found, name, "champion") is None
     first = register(found, folder, version, parts, "challenger", params)
-    assert champion_version(found, params.registry.model) is None
+    assert version_under(found, name, "champion") is None
+    assert version_under(found, name, "challenger") == version
     again = register(found, folder, version, parts, "champion", params)
     assert again == first
-    assert champion_version(found, params.registry.model) == version
+    assert version_under(found, name, "champion") == version
+    assert version_under(found, name, "challenger") is None
+    assert still_there(name, "champion", version, again, LOG)
+    assert not still_there(name, "challenger", version, again, LOG)
 
-    uri = f"models:/{params.registry.model}@champion"
+    uri = f"models:/{name}@champion"
     settings = load_settings({"MODEL_URI": uri, "MLFLOW_TRACKING_URI": server})
     fetched = fetch(settings, tmp_path / "cache")
     assert load_bundle(fetched).version == version
@@ -189,17 +157,29 @@ def test_a_token_is_sent_as_user_and_password_and_shown_nowhere(
     version, folder = put(2.0)
     with caplog.at_level(logging.DEBUG):
         register(probe(LOG), folder, version, read_parts(folder)[1], "champion", params)
-        assert champion_version(probe(LOG), params.registry.model) == version
+        assert version_under(probe(LOG), params.registry.model, "champion") == version
     said = capfd.readouterr()
     encoded = base64.b64encode(f"{TOKEN}:{TOKEN}".encode()).decode()
     for secret in (TOKEN, encoded):
         assert secret not in caplog.text + said.out + said.err
 
 
-def test_a_server_without_registry_keeps_the_bundle_as_artifacts(
+def test_a_server_of_mlflow_2_gets_its_champion_too(
+    front: type[Front], params: Params, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    front.hidden = ("logged-models",)
+    address = front.address  # type: ignore[attr-defined]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    version, folder = put(4.0)
+    register(probe(LOG), folder, version, read_parts(folder)[1], "champion", params)
+    settings = load_settings({"MODEL_URI": f"models:/{params.registry.model}@champion", "MLFLOW_TRACKING_URI": address})
+    assert load_bundle(fetch(settings, tmp_path / "cache")).version == version
+
+
+def test_a_server_without_registry_keeps_the_model_as_artifacts_and_only_once(
     front: type[Front], params: Params, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    front.registry = False
+    front.hidden = ("registered-models", "model-versions", "logged-models")
     address = front.address  # type: ignore[attr-defined]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     version, folder = put(3.0)
@@ -207,18 +187,31 @@ def test_a_server_without_registry_keeps_the_bundle_as_artifacts(
     assert not found.registry
     assert caplog.text.count("has no model registry") == 1
     run = register(found, folder, version, read_parts(folder)[1], "champion", params)
+    assert register(found, folder, version, read_parts(folder)[1], "champion", params) == run
+    assert still_there(params.registry.model, "champion", version, run, LOG)
+    assert not still_there(params.registry.model, "champion", version, "0" * 32, LOG)
     # Asked over REST: today's client would look for the missing endpoints first.
     with urllib.request.urlopen(
-        f"{address}/api/2.0/mlflow/artifacts/list?run_id={run}&path=bundle", timeout=10
+        f"{address}/api/2.0/mlflow/artifacts/list?run_id={run}&path=model/artifacts/bundle", timeout=10
     ) as answer:
         files = {file["path"] for file in json.load(answer)["files"]}
-    assert {"bundle/bundle.json", "bundle/model.onnx"} <= files
+    inside = "model/artifacts/bundle"
+    assert {f"{inside}/bundle.json", f"{inside}/model.onnx"} <= files
 
 
 def test_a_server_that_is_not_there_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
     with pytest.raises(TrackingError, match=r"can't be reached \(.*refused"):
         probe(LOG)
+
+
+def test_a_password_in_the_address_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"https://me:{TOKEN}@mlflow.example")
+    with pytest.raises(TrackingError, match="holds credentials: leave them out, and set CAPSTONE_TEST") as refused:
+        probe(LOG)
+    assert TOKEN not in str(refused.value)
+    database = Server(f"postgresql://me:{TOKEN}@db.example/mlflow", explicit=True, registry=True)
+    assert database.shown == "postgresql://db.example/mlflow"
 
 
 def test_without_a_named_server_the_store_is_sqlite_in_the_repository(tmp_path: Path) -> None:
