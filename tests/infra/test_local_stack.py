@@ -92,8 +92,11 @@ def test_stack_lives_changes_heals_and_ends(checkout: Checkout) -> None:  # noqa
     # The service is killed: the supervisor heals it.
     first = checkout.pids()["service"]
     until(lambda: Stack(checkout.home).states()["service"]["statename"] == "RUNNING")
+    workers = psutil.Process(first).children()
     psutil.Process(first).kill()
-    until(lambda: service_is_ready(checkout) and checkout.pids()["service"] not in (0, first))
+    # The killed master's workers answer on its socket until they notice; only then can its successor have it.
+    until(lambda: not any(worker.is_running() for worker in workers) and service_is_ready(checkout))
+    assert checkout.pids()["service"] not in (0, first)
     assert checkout.predict()["model"]["version"] == version
     assert json.loads(checkout.atlas("status", "--json").stdout)["healthy"] is True
 
