@@ -69,5 +69,5 @@ lint: .venv/dev ## Format, lint and type-check
 
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header $(UPGRADE)
 lock: .venv/setup ## Resolve requirements/*.in again (UPGRADE=--upgrade for newer versions)
-	cd requirements && export UV_PYTHON= && for audience in dev setup service pipeline infra; do \
+	cd requirements && export UV_PYTHON= && for audience in dev setup service full pipeline infra; do \
 	  ../$(LOCK) $$audience.in $$([ $$audience = dev ] || echo --constraints dev.txt) --output-file $$audience.txt; done
