@@ -5,8 +5,7 @@ from pathlib import Path
 import pulumi
 import pulumi.runtime
 
-from infra.environments import local
-from infra.settings import load_settings
+from infra.settings import LocalSettings, load_settings
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -14,7 +13,16 @@ REPOSITORY = Path(__file__).parents[1]
 def program() -> None:
     """Declare the selected stack's resources."""
     config = pulumi.runtime.config.get_config_env() | pulumi.runtime.config.CONFIG.get()
-    for name, value in local.deploy(load_settings(config), REPOSITORY).items():
+    settings = load_settings(config)
+    if isinstance(settings, LocalSettings):
+        from infra.environments import local
+
+        outputs = local.deploy(settings, REPOSITORY)
+    else:
+        from infra.environments import aws  # half a second of imports that a local stack needn't wait for
+
+        outputs = aws.deploy(settings, REPOSITORY)
+    for name, value in outputs.items():
         pulumi.export(name, value)
 
 

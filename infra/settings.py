@@ -1,24 +1,59 @@
 """Stack configuration -> one frozen, validated settings object; unknown keys are an error."""
 
+import ipaddress
+import json
+import re
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 PROJECT = "atlas"
-
-Port = Annotated[int, Field(ge=1024, le=65535)]
+SECRETS = frozenset({"mlflowToken"})
+"""Settings that must be encrypted in the stack file: `pulumi config set --secret`."""
 
 
 class SettingsError(ValueError):
     """A stack file that can't be used; the message names the key, the value and what is allowed."""
 
 
-class LocalSettings(BaseModel):
-    """The `local` environment: everything on this machine."""
+def _network(value: str) -> str:
+    try:
+        return str(ipaddress.IPv4Network(value))
+    except ValueError as error:
+        raise ValueError(f"not an IPv4 network such as 203.0.113.0/24 ({error})") from None
 
+
+Port = Annotated[int, Field(ge=1024, le=65535)]
+Duration = Annotated[str, Field(pattern=r"^[1-9][0-9]*[smhd]$")]
+Cidr = Annotated[str, AfterValidator(_network)]
+Principal = Annotated[str, Field(pattern=r"^arn:aws[\w-]*:iam::[0-9]{12}:(role|user)/[\w+=,.@/-]+$")]
+KubernetesName = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,48}[a-z0-9])?$")]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+POD_LIMITS = {
+    "t3.small": 11,
+    "t3.medium": 17,
+    "t3.large": 35,
+    "t3.xlarge": 58,
+    "m5.large": 29,
+    "m6i.large": 29,
+    "m7i.large": 29,
+}
+"""Pods that a node of the type can hold with the VPC CNI (its misc/eni-max-pods.txt); others are not checked."""
+NODE_PODS = 3
+"""Pods that the system runs on every node: aws-node, kube-proxy, eks-pod-identity-agent."""
+CLUSTER_PODS = 4
+"""Pods that the system runs once: two of coredns, two of metrics-server."""
+
+
+class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+
+class LocalSettings(_Settings):
+    """The `local` environment: everything on this machine."""
 
     environment: Literal["local"]
     bundle: str = "models/bundle"
@@ -34,34 +69,194 @@ class LocalSettings(BaseModel):
     prometheus_port: Port = 9090
     grafana_port: Port = 3000
     workers: Annotated[int, Field(ge=1, le=64)] = 2
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    scrape_interval: Annotated[str, Field(pattern=r"^[1-9][0-9]*[smh]$")] = "15s"
+    log_level: LogLevel = "info"
+    scrape_interval: Duration = "15s"
     """How often Prometheus asks, such as 15s."""
     start_timeout: Annotated[int, Field(ge=1, le=600)] = 90
     """Seconds that a process may take to become healthy."""
 
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Self:
+        ports = [self.service_port, self.mlflow_port, self.prometheus_port, self.grafana_port]
+        if len(set(ports)) < len(ports):
+            raise ValueError(f"servicePort, mlflowPort, prometheusPort and grafanaPort must differ, got {ports}")
+        return self
 
-def load_settings(config: Mapping[str, str]) -> LocalSettings:
-    """The settings from a stack's configuration, whose keys are `atlas:name`.
+
+class AwsSettings(_Settings):
+    """An AWS environment: `dev`, `prod`, or any other stack file that says `atlas:environment: aws`."""
+
+    environment: Literal["aws"]
+    account_id: Annotated[str, Field(pattern=r"^[0-9]{12}$")] | None = None
+    """The only account this stack may touch; None: whichever the credentials belong to."""
+    region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$")] = "us-east-1"
+    zones: tuple[Annotated[str, Field(pattern=r"^[a-z]$")], Annotated[str, Field(pattern=r"^[a-z]$")]] = ("a", "b")
+    """Two availability zones of the region; EKS wants two."""
+    disposable: bool
+    """`destroy` may delete data too (objects, images, the password's secret); false protects what holds data."""
+    vpc_cidr: Cidr = "10.20.0.0/16"
+    nat: Literal["single", "per-az"] = "single"
+    """One NAT gateway, or one a zone: dearer, and a zone's failure stays in that zone."""
+
+    cluster_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]{0,59}$")] = "flask-app-cluster"
+    kubernetes_version: Literal["1.35", "1.36"] = "1.36"
+    api_access_cidrs: tuple[Cidr, ...]
+    """Who reaches the Kubernetes API over the internet; empty: only the VPC."""
+    admin_principals: Annotated[tuple[Principal, ...], Field(min_length=1)]
+    """IAM roles or users who administer the cluster; whoever runs `up` must be among them."""
+    node_group_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]{0,62}$")] = "flask-app-nodes"
+    node_type: Annotated[str, Field(pattern=r"^[a-z0-9-]+\.[a-z0-9]+$")] = "t3.small"
+    node_min: Annotated[int, Field(ge=1, le=100)] = 1
+    node_desired: Annotated[int, Field(ge=1, le=100)] = 1
+    """Nodes at first; later what scaling made of it stays."""
+    node_max: Annotated[int, Field(ge=1, le=100)] = 1
+    log_retention_days: Literal[1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827] = 30
+    """Days that control-plane logs are kept."""
+
+    app_name: KubernetesName = "flask-app"
+    namespace: KubernetesName = "flask-app"
+    service_name: KubernetesName = "flask-app-service"
+    secret_name: KubernetesName = "capstone-secret"  # noqa: S105 - a name
+    service_cidrs: Annotated[tuple[Cidr, ...], Field(min_length=1)]
+    """Who may call the service through the load balancer."""
+    hostname: Annotated[str, Field(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)+$")] | None = None
+    """The name that callers use and the certificate is for; outputs show it."""
+    certificate_arn: (
+        Annotated[str, Field(pattern=r"^arn:aws[\w-]*:acm:[a-z0-9-]+:[0-9]{12}:certificate/[\w-]+$")] | None
+    ) = None
+    """An ACM certificate: the load balancer then speaks TLS on port 5000."""
+    replicas: Annotated[int, Field(ge=1, le=50)] = 1
+    max_replicas: Annotated[int, Field(ge=1, le=50)] | None = None
+    """More than `replicas`: pods are added by CPU use, up to this many."""
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    """Processes in a pod; each holds the model."""
+    log_level: LogLevel = "info"
+
+    bundle: str = "models/bundle"
+    """The bundle that goes into the image, relative to the repository."""
+    image: Annotated[str, Field(pattern=r"^[^\s@]+@sha256:[0-9a-f]{64}$")] | None = None
+    """An image by digest, REPOSITORY@sha256:…, to deploy instead of building one."""
+    base_image: Annotated[str, Field(pattern=r"^\S+$")] | None = None
+    """The image's base instead of the Dockerfile's own, such as a company mirror's, by digest."""
+    images_kept: Annotated[int, Field(ge=2, le=1000)] = 10
+    """Images that the repository keeps; older ones expire."""
+    model_uri: Annotated[str, Field(pattern=r"^models:/[^/@]+(@[\w.-]+|/\d+)$")] | None = None
+    """Serve models:/NAME@ALIAS of the registry instead of the bundle in the image."""
+    mlflow_tracking_uri: Annotated[str, Field(pattern=r"^https?://[^\s@]+$")] | None = None
+    mlflow_token: SecretStr | None = None
+    """The MLflow server's token; arrives in the pod as CAPSTONE_TEST."""
+
+    host_type: Annotated[str, Field(pattern=r"^[a-z0-9-]+\.[a-z0-9]+$")] = "t3.medium"
+    """Of the Prometheus and the Grafana host; x86-64."""
+    host_disk_gb: Annotated[int, Field(ge=8, le=1000)] = 20
+    data_disk_gb: Annotated[int, Field(ge=1, le=16000)] = 20
+    """Prometheus's own volume; it outlives the host."""
+    scrape_interval: Duration = "15s"
+    retention: Duration = "15d"
+    """How long Prometheus keeps samples."""
+    operator_cidrs: tuple[Cidr, ...] = ()
+    """Who reaches Prometheus and Grafana over the internet; empty: nobody, they are private and reached through SSM."""
+    download_mirror: Annotated[str, Field(pattern=r"^https?://\S+[^/]$")] | None = None
+    """Where the hosts fetch their software instead of the official addresses."""
+    alert_email: Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+$")] | None = None
+    """Who is told of alerts and of the budget; must confirm AWS's first mail."""
+    budget_usd: Annotated[int, Field(ge=1)] | None = 250
+    """A month; warns at 80 % and when the forecast passes it. Counts by the tag `stack`, once activated for costs."""
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if not self.node_min <= self.node_desired <= self.node_max:
+            raise ValueError(
+                f"nodeMin <= nodeDesired <= nodeMax must hold: {self.node_min}, {self.node_desired}, {self.node_max}"
+            )
+        if self.zones[0] == self.zones[1]:
+            raise ValueError(f"zones must differ, got {list(self.zones)}")
+        if ipaddress.IPv4Network(self.vpc_cidr).prefixlen > 20:
+            raise ValueError(f"vpcCidr must hold at least a /20, got {self.vpc_cidr}")
+        if self.hostname and not self.certificate_arn:
+            raise ValueError(
+                "hostname needs certificateArn: a name without a certificate would promise what isn't there"
+            )
+        if self.model_uri and not self.mlflow_tracking_uri:
+            raise ValueError("modelUri needs mlflowTrackingUri: the registry to ask")
+        if self.max_replicas is not None and self.max_replicas < self.replicas:
+            raise ValueError(f"maxReplicas must be at least replicas ({self.replicas}), got {self.max_replicas}")
+        room = self.pod_room
+        wanted = self.pods + 1  # a rolling update runs one more
+        if room is not None and wanted > room:
+            raise ValueError(
+                f"{self.pods} pods, and one more while they roll, don't fit: "
+                f"{self.node_max} {self.node_type} hold {room} "
+                "beside the system's: fewer replicas, more nodes (nodeMax) or a larger nodeType"
+            )
+        return self
+
+    @property
+    def pods(self) -> int:
+        """The most pods of the service at rest."""
+        return max(self.replicas, self.max_replicas or 1)
+
+    @property
+    def autoscaled(self) -> bool:
+        """Whether a HorizontalPodAutoscaler sets the number of pods."""
+        return self.max_replicas is not None and self.max_replicas > self.replicas
+
+    @property
+    def pod_room(self) -> int | None:
+        """Pods that fit beside the system's when all nodes are there; None for a type that isn't known."""
+        limit = POD_LIMITS.get(self.node_type)
+        return None if limit is None else self.node_max * (limit - NODE_PODS) - CLUSTER_PODS
+
+
+Settings = LocalSettings | AwsSettings
+KINDS: Mapping[str, type[LocalSettings] | type[AwsSettings]] = {"local": LocalSettings, "aws": AwsSettings}
+
+
+def load_settings(config: Mapping[str, str]) -> Settings:
+    """The settings from a stack's configuration, with keys `atlas:name`; lists are JSON, as the engine gives them.
 
     Raises SettingsError, one line per wrong key.
     """
     given = {key.removeprefix(f"{PROJECT}:"): value for key, value in config.items() if key.startswith(f"{PROJECT}:")}
+    kind = KINDS.get(given.get("environment", ""))
+    if kind is None:
+        raise SettingsError(
+            f"{PROJECT}:environment must be one of {', '.join(KINDS)}, got {given.get('environment')!r}"
+        )
     try:
-        settings = LocalSettings.model_validate(given)
+        return kind.model_validate({key: _decoded(key, value) for key, value in given.items()})
     except ValidationError as error:
-        known = ", ".join(sorted(to_camel(name) for name in LocalSettings.model_fields))
+        known = ", ".join(sorted(to_camel(name) for name in kind.model_fields))
         lines = []
         for detail in error.errors():
             key = ".".join(map(str, detail["loc"]))
+            message = detail["msg"].removeprefix("Value error, ")
             if detail["type"] == "extra_forbidden":
                 lines.append(f"{PROJECT}:{key} is no setting; there are {known}")
+            elif detail["type"] == "missing":
+                lines.append(f"{PROJECT}:{key} is missing: {_meaning(kind, key)}")
+            elif not key:
+                lines.append(f"{PROJECT}: {message}")
             else:
-                lines.append(f"{PROJECT}:{key}: {detail['msg']} (got {detail['input']!r})")
+                shown = "a secret" if key in SECRETS else repr(detail["input"])
+                lines.append(f"{PROJECT}:{key}: {message} (got {shown})")
         raise SettingsError("\n".join(lines)) from None
-    ports = [settings.service_port, settings.mlflow_port, settings.prometheus_port, settings.grafana_port]
-    if len(set(ports)) < len(ports):
-        raise SettingsError(
-            f"{PROJECT}: servicePort, mlflowPort, prometheusPort and grafanaPort must differ, got {ports}"
-        )
-    return settings
+
+
+def _decoded(key: str, value: str) -> Any:
+    if not re.match(r"\s*[\[{]", value):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise SettingsError(f"{PROJECT}:{key}: not readable as JSON ({error})") from None
+
+
+def _meaning(kind: type[BaseModel], key: str) -> str:
+    """What a setting without a default asks for."""
+    return {
+        "disposable": "say whether `destroy` may delete data too (true or false)",
+        "apiAccessCidrs": "who reaches the Kubernetes API from outside: [203.0.113.0/24], say, or [] for the VPC only",
+        "adminPrincipals": "IAM roles or users who administer the cluster, you among them",
+        "serviceCidrs": "who may call the service, such as [203.0.113.0/24]; [0.0.0.0/0] for everyone",
+    }.get(key, f"see {kind.__name__} in infra/settings.py")

@@ -1,0 +1,1 @@
+"""AWS and Kubernetes components, one a file: Args and a ComponentResource."""

@@ -1,0 +1,65 @@
+"""Where alerts and the budget's warnings go: an SNS topic, and one mail address if there is one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_aws as aws
+
+
+@dataclass(frozen=True, slots=True)
+class AlertingArgs:
+    """What alerting needs to know."""
+
+    stack: str
+    email: str | None
+    budget_usd: int | None
+    """US dollars a month; a budget needs somebody to tell, so it is made with `email` only."""
+    tags: Mapping[str, str]
+
+
+class Alerting(pulumi.ComponentResource):
+    """Topic, subscription, budget.
+
+    Outputs:
+        topic_arn: for Alertmanager.
+    """
+
+    topic_arn: pulumi.Output[str]
+
+    def __init__(self, name: str, args: AlertingArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("atlas:aws:Alerting", name, None, opts)
+        here = pulumi.ResourceOptions(parent=self)
+        tags = {**args.tags, "component": "alerting"}
+
+        topic = aws.sns.Topic(f"{name}-topic", kms_master_key_id="alias/aws/sns", tags=tags, opts=here)
+        if args.email is not None:
+            aws.sns.TopicSubscription(
+                f"{name}-mail", topic=topic.arn, protocol="email", endpoint=args.email, opts=here
+            )
+            if args.budget_usd is not None:
+                aws.budgets.Budget(
+                    f"{name}-budget",
+                    budget_type="COST",
+                    time_unit="MONTHLY",
+                    limit_amount=str(args.budget_usd),
+                    limit_unit="USD",
+                    # A tag filters costs only after it was activated for cost allocation in the billing console.
+                    cost_filters=[{"name": "TagKeyValue", "values": [f"user:stack${args.stack}"]}],
+                    # By mail, not by the topic: budgets can't publish to one with AWS's own key.
+                    notifications=[
+                        {
+                            "comparison_operator": "GREATER_THAN",
+                            "threshold": threshold,
+                            "threshold_type": "PERCENTAGE",
+                            "notification_type": kind,
+                            "subscriber_email_addresses": [args.email],
+                        }
+                        for kind, threshold in (("ACTUAL", 80), ("FORECASTED", 100))
+                    ],
+                    tags=tags,
+                    opts=here,
+                )
+
+        self.topic_arn = topic.arn
+        self.register_outputs({"topic_arn": self.topic_arn})

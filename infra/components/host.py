@@ -1,0 +1,232 @@
+"""A monitoring host: an EC2 instance that fetches its configuration from S3 and keeps its data on a volume of its own."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pulumi
+import pulumi_aws as aws
+
+from infra.components.network import EVERYWHERE
+from infra.components.private_bucket import PrivateBucket
+from infra.hosts.boot import HostBoot, user_data
+
+UBUNTU = "/aws/service/canonical/ubuntu/server/24.04/stable/current/amd64/hvm/ebs-gp3/ami-id"
+"""Canonical's public SSM parameter: the newest image of Ubuntu 24.04."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostArgs:
+    """What a host needs to know."""
+
+    role: Literal["prometheus", "grafana"]
+    region: str
+    zone: str
+    """Its availability zone, in full."""
+    vpc_id: pulumi.Input[str]
+    subnet_id: pulumi.Input[str]
+    address: str
+    """Its fixed private IPv4 address."""
+    public: bool
+    """Give it a public address too."""
+    instance_type: str
+    disk_gb: int
+    ways_out: Sequence[pulumi.Resource]
+    """Routes that it needs to fetch anything."""
+    bucket: PrivateBucket
+    """Where its configuration is kept, below the prefix `role`."""
+    files: Mapping[str, pulumi.Input[str]]
+    """Its configuration: relative path -> text."""
+    disposable: bool
+    tags: Mapping[str, str]
+    statements: Sequence[Mapping[str, Any]] = ()
+    """What its role may do beside reading its configuration and being reached through SSM; values may be outputs."""
+    data_disk_gb: int | None = None
+    """Size of its data volume, which outlives it."""
+    cluster: str | None = None
+    """The cluster whose kubelets it asks."""
+    secret_arn: pulumi.Input[str] | None = None
+    """The secret it reads at its start."""
+    mirror: str | None = None
+    """Where it fetches software instead of the official addresses."""
+    retention: str | None = None
+    """How long Prometheus keeps samples."""
+
+
+class Host(pulumi.ComponentResource):
+    """Instance, role, security group, configuration objects.
+
+    Outputs:
+        instance_id: for `aws ssm start-session`.
+        public_ip: empty on a private host.
+        role_arn: its identity.
+        security_group_id: its own group; what reaches it is decided elsewhere.
+    """
+
+    instance_id: pulumi.Output[str]
+    public_ip: pulumi.Output[str]
+    role_arn: pulumi.Output[str]
+    security_group_id: pulumi.Output[str]
+
+    def __init__(
+        self, name: str, args: HostArgs, role: aws.iam.Role, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("atlas:aws:Host", name, None, opts)
+        here = pulumi.ResourceOptions(parent=self)
+        tags = {**args.tags, "component": args.role, "Name": name}
+
+        group = aws.ec2.SecurityGroup(
+            f"{name}-sg",
+            vpc_id=args.vpc_id,
+            description=f"The {args.role} host",
+            tags=tags,
+            # Rules are resources of their own: an inline list would fight with them.
+            opts=here,
+        )
+        for label, port in (("http", 80), ("https", 443)):
+            aws.vpc.SecurityGroupEgressRule(
+                f"{name}-out-{label}",
+                security_group_id=group.id,
+                description="Packages, releases and AWS itself",
+                cidr_ipv4=EVERYWHERE,
+                ip_protocol="tcp",
+                from_port=port,
+                to_port=port,
+                tags=tags,
+                opts=here,
+            )
+        aws.iam.RolePolicyAttachment(
+            f"{name}-ssm",
+            role=role.name,
+            policy_arn="arn:aws:iam::aws:policy/AmazonSSMManagedInstanceCore",
+            opts=here,
+        )
+        policy = aws.iam.RolePolicy(
+            f"{name}-policy",
+            role=role.name,
+            policy=pulumi.Output.json_dumps(
+                {
+                    "Version": "2012-10-17",
+                    "Statement": [
+                        {
+                            "Sid": "ListOwnConfiguration",
+                            "Effect": "Allow",
+                            "Action": "s3:ListBucket",
+                            "Resource": args.bucket.arn,
+                            "Condition": {"StringLike": {"s3:prefix": f"{args.role}/*"}},
+                        },
+                        {
+                            "Sid": "ReadOwnConfiguration",
+                            "Effect": "Allow",
+                            "Action": "s3:GetObject",
+                            "Resource": pulumi.Output.concat(args.bucket.arn, f"/{args.role}/*"),
+                        },
+                        *args.statements,
+                    ],
+                }
+            ),
+            opts=here,
+        )
+        profile = aws.iam.InstanceProfile(f"{name}-profile", role=role.name, tags=tags, opts=here)
+        for path, content in args.files.items():
+            aws.s3.BucketObjectv2(
+                f"{name}-{path}",
+                bucket=args.bucket.bucket,
+                key=f"{args.role}/{path}",
+                content=content,
+                tags=args.tags,
+                opts=here,
+            )
+        volume = None
+        if args.data_disk_gb is not None:
+            volume = aws.ebs.Volume(
+                f"{name}-data",
+                availability_zone=args.zone,
+                size=args.data_disk_gb,
+                type="gp3",
+                encrypted=True,
+                tags={**tags, "Name": f"{name}-data"},
+                opts=pulumi.ResourceOptions(parent=self, protect=not args.disposable),
+            )
+
+        def rendered(values: Mapping[str, Any]) -> str:
+            return user_data(
+                HostBoot(
+                    role=args.role,
+                    region=args.region,
+                    cluster=args.cluster,
+                    config_uri=f"s3://{values['bucket']}/{args.role}",
+                    volume_id=values["volume"],
+                    secret_arn=values["secret"],
+                    mirror=args.mirror,
+                    **({} if args.retention is None else {"retention": args.retention}),
+                )
+            )
+
+        image = aws.ssm.get_parameter_output(name=UBUNTU, opts=pulumi.InvokeOutputOptions(parent=self))
+        instance = aws.ec2.Instance(
+            f"{name}-instance",
+            ami=image.insecure_value,
+            instance_type=args.instance_type,
+            subnet_id=args.subnet_id,
+            private_ip=args.address,
+            associate_public_ip_address=args.public,
+            vpc_security_group_ids=[group.id],
+            iam_instance_profile=profile.name,
+            metadata_options={"http_endpoint": "enabled", "http_tokens": "required", "http_put_response_hop_limit": 1},
+            root_block_device={
+                "encrypted": True,
+                "volume_type": "gp3",
+                "volume_size": args.disk_gb,
+                "tags": {**tags, "Name": f"{name}-root"},
+            },
+            ebs_optimized=True,
+            user_data=pulumi.Output.all(
+                bucket=args.bucket.bucket, volume=volume.id if volume else None, secret=args.secret_arn
+            ).apply(rendered),
+            # cloud-init reads it once: without this a change would restart the host and do nothing.
+            user_data_replace_on_change=True,
+            tags=tags,
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                # It fetches software at its first start, which takes a way out, and configuration, which takes the policy.
+                depends_on=[*args.ways_out, policy],
+                # A newer image is no reason to replace a host; `pulumi up --replace` is.
+                ignore_changes=["ami"],
+                # Its address is fixed: two can't have it at once.
+                delete_before_replace=True,
+            ),
+        )
+        if volume is not None:
+            aws.ec2.VolumeAttachment(
+                f"{name}-data",
+                device_name="/dev/sdf",
+                volume_id=volume.id,
+                instance_id=instance.id,
+                stop_instance_before_detaching=True,  # so that Prometheus closes its files
+                opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),
+            )
+
+        self.instance_id = instance.id
+        self.public_ip = instance.public_ip
+        self.role_arn = role.arn
+        self.security_group_id = group.id
+        self.register_outputs({"instance_id": self.instance_id})
+
+
+def host_role(name: str, tags: Mapping[str, str], opts: pulumi.ResourceOptions | None = None) -> aws.iam.Role:
+    """The role of a host: apart from it, because the cluster must know it before the host is there."""
+    return aws.iam.Role(
+        f"{name}-role",
+        assume_role_policy=json.dumps(
+            {
+                "Version": "2012-10-17",
+                "Statement": [
+                    {"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}
+                ],
+            }
+        ),
+        tags={**tags, "component": name},
+        opts=opts,
+    )

@@ -1,0 +1,93 @@
+"""The service's image: built from the Dockerfile with the bundle baked in, pushed, known by digest from then on."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pulumi
+import pulumi_aws as aws
+import pulumi_docker_build as docker_build
+
+from infra.components.registry import Registry
+
+CONTEXT = ("Dockerfile", ".dockerignore", "requirements", "ml", "service")
+"""What the image is made from, beside the bundle; .dockerignore lets less through."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageArgs:
+    """What the image needs to know."""
+
+    repository: Path
+    """The repository's root: the build's context."""
+    bundle: str
+    """The bundle to bake in, relative to the root."""
+    base_image: str | None
+    registry: Registry
+    tags: Mapping[str, str]
+
+
+class Image(pulumi.ComponentResource):
+    """A pushed image.
+
+    Outputs:
+        reference: REPOSITORY@sha256:…, which the Deployment uses.
+        tag: the hash of what it was made from.
+    """
+
+    reference: pulumi.Output[str]
+    tag: str
+
+    def __init__(self, name: str, args: ImageArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("atlas:aws:Image", name, None, opts)
+
+        manifest = json.loads((args.repository / args.bundle / "bundle.json").read_text())
+        build_args = {"BUNDLE": args.bundle, "BUNDLE_VERSION": str(manifest["version"])}
+        if args.base_image is not None:
+            build_args["BASE_IMAGE"] = args.base_image
+        # The slim image can't run a model that didn't compile (ml/bundle.py).
+        target = "full" if manifest.get("runtime") == "sklearn" else "slim"
+        # Of the content, since the repository refuses to move a tag.
+        self.tag = context_hash(args.repository, args.bundle, json.dumps([build_args, target], sort_keys=True))
+        token = aws.ecr.get_authorization_token_output(
+            registry_id=args.registry.registry_id, opts=pulumi.InvokeOutputOptions(parent=self)
+        )
+        image = docker_build.Image(
+            f"{name}-build",
+            # Relative, or the state would name this machine's folders. The engine runs plugins in infra/ (`main` in Pulumi.yaml).
+            context={"location": ".."},
+            dockerfile={"location": "../Dockerfile"},
+            target=target,
+            build_args=build_args,
+            platforms=[docker_build.Platform.LINUX_AMD64],
+            tags=[args.registry.url.apply(lambda url: f"{url}:{self.tag}")],
+            push=True,
+            build_on_preview=False,
+            registries=[
+                {
+                    "address": args.registry.url,
+                    "username": token.user_name,
+                    "password": pulumi.Output.secret(token.password),
+                }
+            ],
+            # Its manifest may be what runs: the repository's lifecycle removes it, not this program.
+            opts=pulumi.ResourceOptions(parent=self, retain_on_delete=True),
+        )
+
+        self.reference = pulumi.Output.concat(args.registry.url, "@", image.digest)
+        self.register_outputs({"reference": self.reference})
+
+
+def context_hash(repository: Path, bundle: str, settings: str) -> str:
+    """The first 32 hex digits of the hash over names and contents of all that goes into the image, and how it is built."""
+    digest = hashlib.sha256(settings.encode())
+    for part in (*CONTEXT, bundle):
+        path = repository / part
+        files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+        for file in files:
+            if "__pycache__" not in file.parts:
+                content = hashlib.sha256(file.read_bytes()).hexdigest()
+                digest.update(f"{file.relative_to(repository)} {content}\n".encode())
+    return digest.hexdigest()[:32]

@@ -1,0 +1,97 @@
+"""The service's identity in AWS: a role that its pods, and nothing else, receive through EKS Pod Identity."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_aws as aws
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceIdentityArgs:
+    """What the identity needs to know."""
+
+    cluster_name: str
+    namespace: str
+    service_account: str
+    bucket_arn: pulumi.Input[str]
+    """The stack's data bucket."""
+    cluster: pulumi.Resource
+    """The association needs it to exist."""
+    tags: Mapping[str, str]
+
+
+class ServiceIdentity(pulumi.ComponentResource):
+    """Role, policy and association.
+
+    Outputs:
+        role_arn: the role.
+    """
+
+    role_arn: pulumi.Output[str]
+    association: pulumi.Resource
+    """A pod that is older than this has no credentials: workloads depend on it."""
+
+    def __init__(self, name: str, args: ServiceIdentityArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("atlas:aws:ServiceIdentity", name, None, opts)
+        here = pulumi.ResourceOptions(parent=self)
+        tags = {**args.tags, "component": "service"}
+
+        role = aws.iam.Role(
+            f"{name}-role",
+            assume_role_policy=json.dumps(
+                {
+                    "Version": "2012-10-17",
+                    "Statement": [
+                        {
+                            "Effect": "Allow",
+                            "Principal": {"Service": "pods.eks.amazonaws.com"},
+                            "Action": ["sts:AssumeRole", "sts:TagSession"],
+                        }
+                    ],
+                }
+            ),
+            tags=tags,
+            opts=here,
+        )
+        aws.iam.RolePolicy(
+            f"{name}-policy",
+            role=role.name,
+            policy=pulumi.Output.from_input(args.bucket_arn).apply(_policy),
+            opts=here,
+        )
+        self.association = aws.eks.PodIdentityAssociation(
+            f"{name}-association",
+            cluster_name=args.cluster_name,
+            namespace=args.namespace,
+            service_account=args.service_account,
+            role_arn=role.arn,
+            tags=tags,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[args.cluster]),
+        )
+
+        self.role_arn = role.arn
+        self.register_outputs({"role_arn": self.role_arn})
+
+
+def _policy(bucket_arn: str) -> str:
+    return json.dumps(
+        {
+            "Version": "2012-10-17",
+            "Statement": [
+                {
+                    "Sid": "ReadOwnPrefix",
+                    "Effect": "Allow",
+                    "Action": "s3:GetObject",
+                    "Resource": f"{bucket_arn}/service/*",
+                },
+                {
+                    "Sid": "WritePredictionLogs",
+                    "Effect": "Allow",
+                    "Action": "s3:PutObject",
+                    "Resource": f"{bucket_arn}/predictions/*",
+                },
+            ],
+        }
+    )

@@ -1,0 +1,1 @@
+"""The two monitoring hosts: what cloud-init makes of a bare Ubuntu."""

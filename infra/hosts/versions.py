@@ -1,0 +1,58 @@
+"""What the hosts install: pinned releases for linux-amd64, by SHA-256."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """One file to fetch."""
+
+    name: str
+    version: str
+    base: str
+    """The official address, without the path."""
+    path: str
+    """Below `base`; a mirror serves it under NAME/FILE."""
+    sha256: str
+
+    def url(self, mirror: str | None) -> str:
+        """Where to fetch it: officially, or from MIRROR/NAME/FILE."""
+        file = self.path.rsplit("/", 1)[-1]
+        return f"{self.base}/{self.path}" if mirror is None else f"{mirror}/{self.name}/{file}"
+
+
+def _prometheus_project(name: str, version: str, sha256: str) -> Release:
+    file = f"{name}-{version}.linux-amd64.tar.gz"
+    return Release(name, version, "https://github.com", f"prometheus/{name}/releases/download/v{version}/{file}", sha256)
+
+
+# The sums are those of the projects' own sha256sums.txt (Grafana: its download page; AWS CLI: computed from the archive), as
+# several public repositories pin them independently.
+PROMETHEUS = _prometheus_project(
+    "prometheus", "3.14.0", "f665c6da19eb7ba399c915d30c7d9793c9b417bf8a749b504bc470678631478d"
+)
+ALERTMANAGER = _prometheus_project(
+    "alertmanager", "0.33.1", "93d802cba6a8d27239d747ce117df7648d326ab67394e32247540b030e9842ba"
+)
+NODE_EXPORTER = _prometheus_project(
+    "node_exporter", "1.12.1", "b51d8a76aa2a9156a55d501aca6276fae09e262259a5e4e831d2c2222f084e63"
+)
+GRAFANA = Release(
+    "grafana",
+    "13.2.0",
+    "https://dl.grafana.com",
+    "oss/release/grafana-13.2.0.linux-amd64.tar.gz",
+    "4669384cdb0bb5b4a3f804927e57490d17f4cc47258cd1698fc124e99ee58265",
+)
+AWS_CLI = Release(
+    "aws-cli",
+    "2.36.11",
+    "https://awscli.amazonaws.com",
+    "awscli-exe-linux-x86_64-2.36.11.zip",
+    "50fbb7a2f44a78eab4a210088040e8f0bc4b9937cac8043c2354269d58614df6",
+)
+RELEASES: Mapping[str, tuple[Release, ...]] = {
+    "prometheus": (AWS_CLI, NODE_EXPORTER, PROMETHEUS, ALERTMANAGER),
+    "grafana": (AWS_CLI, NODE_EXPORTER, GRAFANA),
+}

@@ -1,0 +1,155 @@
+"""What the installed Python SDKs say a resource's inputs are: names, types, what is required."""
+
+import ast
+import collections.abc
+import enum
+import importlib
+import importlib.util
+import inspect
+import json
+import types
+import typing
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pulumi
+from pulumi._types import input_type_py_to_pulumi_names, input_type_types, is_input_type
+
+UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
+"""How the engine writes a value that a preview can't know yet."""
+
+
+@cache
+def resource_classes(package: str) -> dict[str, tuple[str, str]]:
+    """Type token -> module and class, as the SDK registers them."""
+    module = f"pulumi_{package.replace('-', '_')}"
+    spec = importlib.util.find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    found: dict[str, tuple[str, str]] = {}
+    for node in ast.walk(ast.parse(Path(spec.origin).read_text())):
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "register":
+            for keyword in node.keywords:
+                if keyword.arg == "resource_modules":
+                    assert isinstance(keyword.value, ast.Constant)
+                    for entry in json.loads(str(keyword.value.value)):
+                        found |= {token: (entry["fqn"], name) for token, name in entry["classes"].items()}
+    return found
+
+
+@cache
+def arguments(token: str) -> type[Any] | None:
+    """The class of a resource's inputs; None for a type that the SDK doesn't know."""
+    classes = resource_classes(token.split(":")[0])
+    if token not in classes:
+        return None
+    module, name = classes[token]
+    home = importlib.import_module(module)
+    # Where the resource itself is called …Args or shares its name with a nested type, the SDK says InitArgs.
+    for candidate in (f"{name}InitArgs", f"{name}Args"):
+        if is_input_type(getattr(home, candidate, None)):
+            return typing.cast(type[Any], getattr(home, candidate))
+    raise LookupError(f"{token}: no class of its inputs in {module}")
+
+
+def output_names(token: str) -> set[str]:
+    """Wire names of a resource's outputs."""
+    module, name = resource_classes(token.split(":")[0])[token]
+    resource = getattr(importlib.import_module(module), name)
+    return {
+        getattr(member.fget, "_pulumi_name", label)
+        for label, member in inspect.getmembers(resource)
+        if isinstance(member, property) and label not in dir(pulumi.CustomResource)
+    }
+
+
+def problems(token: str, inputs: dict[str, Any]) -> list[tuple[str, str]]:
+    """What the SDK's types forbid in these inputs (wire names): property path and reason."""
+    kind = arguments(token)
+    if kind is None:
+        return [("", f"{token} is no resource of the installed SDK")]
+    return list(_object("", inputs, kind))
+
+
+def _object(path: str, value: dict[str, Any], kind: type[Any]) -> typing.Iterator[tuple[str, str]]:
+    names, kinds = input_type_py_to_pulumi_names(kind), input_type_types(kind)
+    hints = {wire: kinds.get(wire, kinds.get(python)) for python, wire in names.items()}
+    for key, item in value.items():
+        where = f"{path}.{key}".lstrip(".")
+        if key.startswith("__"):
+            continue
+        if key not in hints:
+            yield where, f"unknown property; there are {', '.join(sorted(hints))}"
+        elif item is not None:
+            yield from _value(where, item, hints[key])
+    for name, parameter in inspect.signature(kind.__init__).parameters.items():
+        wire = names.get(name)
+        if wire and parameter.default is inspect.Parameter.empty and value.get(wire) is None:
+            yield f"{path}.{wire}".lstrip("."), "is required"
+
+
+def _value(path: str, value: Any, hint: Any) -> typing.Iterator[tuple[str, str]]:
+    if value == UNKNOWN or hint is None:
+        return
+    choices = [choice for choice in _choices(hint) if choice is not Any]
+    if not choices or any(getattr(choice, "__name__", "") == "Any" for choice in choices):
+        return
+    complaints: list[list[tuple[str, str]]] = []
+    for choice in choices:
+        found = list(_one(path, value, choice))
+        if not found:
+            return
+        complaints.append(found)
+    # The most telling: a complaint about what is inside beats one about the kind.
+    yield from max(complaints, key=lambda found: max(len(where) for where, _ in found))
+
+
+def _choices(hint: Any) -> list[Any]:
+    """The types that a hint admits, without None, Output and Awaitable."""
+    origin = typing.get_origin(hint)
+    if origin is typing.Union or origin is types.UnionType:
+        return [choice for part in typing.get_args(hint) for choice in _choices(part)]
+    if hint is type(None) or origin in (pulumi.Output, collections.abc.Awaitable):
+        return []
+    if isinstance(hint, typing.ForwardRef):
+        return []
+    return [hint]
+
+
+def _one(path: str, value: Any, kind: Any) -> typing.Iterator[tuple[str, str]]:
+    origin = typing.get_origin(kind)
+    if origin in (collections.abc.Sequence, list):
+        if not isinstance(value, list):
+            yield path, f"must be a list, got {value!r}"
+            return
+        for index, item in enumerate(value):
+            yield from _value(f"{path}[{index}]", item, typing.get_args(kind)[0])
+    elif origin in (collections.abc.Mapping, dict):
+        if not isinstance(value, dict):
+            yield path, f"must be a map, got {value!r}"
+            return
+        for key, item in value.items():
+            yield from _value(f"{path}.{key}", item, typing.get_args(kind)[1])
+    elif isinstance(kind, type) and is_input_type(kind):
+        if not isinstance(value, dict):
+            yield path, f"must be an object, got {value!r}"
+            return
+        yield from _object(path, value, kind)
+    elif isinstance(kind, type) and issubclass(kind, enum.Enum):
+        if value not in [member.value for member in kind]:
+            yield path, f"must be one of {', '.join(str(member.value) for member in kind)}, got {value!r}"
+    elif kind is bool:
+        # The bridge coerces strings, as Terraform does.
+        if not isinstance(value, bool) and value not in ("true", "false"):
+            yield path, f"must be true or false, got {value!r}"
+    elif kind in (int, float):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            yield path, f"must be a number, got {value!r}"
+        elif kind is int and value != int(value):
+            yield path, f"must be a whole number, got {value!r}"
+    elif kind is str:
+        if not isinstance(value, str):
+            yield path, f"must be a string, got {value!r}"
+    elif isinstance(kind, type) and issubclass(kind, pulumi.Resource) and not isinstance(value, str | dict):
+        yield path, f"must be a resource, got {value!r}"
