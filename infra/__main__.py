@@ -5,13 +5,14 @@ from pathlib import Path
 import pulumi
 import pulumi.runtime
 
+from infra.preflight import check
 from infra.settings import LocalSettings, load_settings
 
 REPOSITORY = Path(__file__).parents[1]
 
 
-def program() -> None:
-    """Declare the selected stack's resources."""
+def program(*, checked: bool = True) -> None:
+    """Declare the selected stack's resources; the `atlas` command has checked already what an AWS stack needs."""
     config = pulumi.runtime.config.get_config_env() | pulumi.runtime.config.CONFIG.get()
     settings = load_settings(config)
     if isinstance(settings, LocalSettings):
@@ -19,6 +20,8 @@ def program() -> None:
 
         outputs = local.deploy(settings, REPOSITORY)
     else:
+        if not checked:
+            check(settings)
         from infra.environments import aws  # half a second of imports that a local stack needn't wait for
 
         outputs = aws.deploy(settings, REPOSITORY)
@@ -27,4 +30,4 @@ def program() -> None:
 
 
 if __name__ == "__main__":
-    program()
+    program(checked=False)

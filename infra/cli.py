@@ -2,12 +2,14 @@
 
 import json
 import signal
+import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import click
@@ -19,7 +21,8 @@ from infra.engine.install import EngineError
 from infra.engine.workspace import COLOURS, REPOSITORY, LockedError, Progress, open_stack, stack_settings
 from infra.environments.local import bundle_version
 from infra.local.supervisor import Stack as Processes
-from infra.settings import LocalSettings, SettingsError
+from infra.preflight import PreflightError, check
+from infra.settings import AwsSettings, LocalSettings, Settings, SettingsError
 
 PARTS = ("service", "mlflow", "prometheus", "grafana")
 KEPT = "data/, models/, .atlas/mlflow and .atlas/dvc-remote stay"
@@ -41,8 +44,8 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
         interruption = Interruption()
         try:
             command(**options)
-        except (SettingsError, EngineError, LockedError) as error:
-            say(f"atlas: {error}")
+        except (SettingsError, EngineError, LockedError, PreflightError) as error:
+            say("\n".join(f"atlas: {line}" for line in str(error).splitlines()))
             sys.exit(1)
         except (auto.CommandError, Failed) as error:
             if interruption.happened:
@@ -107,7 +110,7 @@ def up(stack: str, as_json: bool) -> None:
     Example: atlas up --stack local
     """
     settings = _settings(stack)
-    opened = open_stack(stack, program, REPOSITORY, say)
+    opened = open_stack(stack, settings, program, REPOSITORY, say)
     progress = Progress(say)
     begun = time.monotonic()
     try:
@@ -119,7 +122,7 @@ def up(stack: str, as_json: bool) -> None:
     outputs = {name: output.value for name, output in result.outputs.items()}
     changes = progress.changes
     say(f"{len(changes)} changed" if changes else "nothing changed" + f" ({time.monotonic() - begun:.1f} s)")
-    answer = _example(settings)
+    answer = _example(str(outputs["service"]), patience=300 if isinstance(settings, AwsSettings) else 10)
     if as_json:
         click.echo(json.dumps({"outputs": outputs, "changes": changes, "example": answer}, indent=1))
         return
@@ -138,8 +141,8 @@ def preview(stack: str, as_json: bool) -> None:
 
     Example: atlas preview --stack local
     """
-    _settings(stack)
-    opened = open_stack(stack, program, REPOSITORY, say)
+    settings = _settings(stack)
+    opened = open_stack(stack, settings, program, REPOSITORY, say)
     progress = Progress(lambda _: None)
     try:
         result = opened.preview(
@@ -165,8 +168,8 @@ def refresh(stack: str) -> None:
 
     Example: atlas refresh --stack local
     """
-    _settings(stack)
-    opened = open_stack(stack, program, REPOSITORY, say)
+    settings = _settings(stack)
+    opened = open_stack(stack, settings, program, REPOSITORY, say)
     progress = Progress(lambda _: None)
     result = opened.refresh(on_event=progress, clear_pending_creates=True, suppress_outputs=True, color="never")
     changes = {str(getattr(op, "value", op)): count for op, count in (result.summary.resource_changes or {}).items()}
@@ -182,21 +185,46 @@ def destroy(stack: str) -> None:
 
     Example: atlas destroy --stack local
     """
-    settings = _settings(stack, needs_bundle=False)
-    opened = open_stack(stack, lambda: None, REPOSITORY, say)
+    settings = _settings(stack, makes=False)
+    opened = open_stack(stack, settings, lambda: None, REPOSITORY, say)
     progress = Progress(say)
     try:
         opened.destroy(on_event=progress, suppress_outputs=True, color="never")
     except auto.CommandError:
         raise_reported(progress)
         raise
+    removed = ", ".join(sorted(progress.changes)) or "nothing (there was nothing)"
+    if isinstance(settings, AwsSettings):
+        click.echo(f"Removed: {removed}.")
+        return
     # What a killed `up` started before the engine could note it.
     ended = Processes(REPOSITORY / settings.directory)
     left = ended.end_orphans()
     if left:
         say(f"  ended {len(left)} processes that no run had noted: {', '.join(map(str, left))}")
-    removed = ", ".join(sorted(progress.changes)) or "nothing (there was nothing)"
     click.echo(f"Removed: {removed}. {KEPT}.")
+
+
+@main.command("dvc-remote")
+@stack_option
+@guarded
+def dvc_remote(stack: str) -> None:
+    """Make the stack's bucket DVC's default remote on this machine, or the local folder again (--stack local).
+
+    The choice is kept in .dvc/config.local, which git ignores. Example: atlas dvc-remote --stack dev
+    """
+    settings = _settings(stack, makes=False)
+    if isinstance(settings, LocalSettings):
+        _dvc("config", "--local", "--unset", "core.remote", accepted="does not exist")
+        click.echo(f"DVC's default remote is {settings.dvc_remote} again.")
+        return
+    outputs = open_stack(stack, settings, program, REPOSITORY, say).outputs()
+    if "dvcRemote" not in outputs:
+        raise SettingsError(f"the stack {stack} has no bucket yet: `atlas up --stack {stack}` makes it")
+    url = str(outputs["dvcRemote"].value)
+    _dvc("remote", "add", "--local", "--force", "--default", stack, url)
+    _dvc("remote", "modify", "--local", stack, "region", settings.region)
+    click.echo(f"DVC's default remote is {url}; `dvc push` fills it.")
 
 
 @main.command()
@@ -208,9 +236,12 @@ def status(stack: str, as_json: bool) -> None:
 
     Example: atlas status --stack local
     """
-    settings = _settings(stack, needs_bundle=False)
-    opened = open_stack(stack, program, REPOSITORY, say)
+    settings = _settings(stack, makes=False)
+    opened = open_stack(stack, settings, program, REPOSITORY, say)
     outputs = {name: output.value for name, output in opened.outputs().items()}
+    if isinstance(settings, AwsSettings):
+        _aws_status(stack, outputs, as_json=as_json)
+        return
     states = Processes(REPOSITORY / settings.directory).states()
     parts: dict[str, dict[str, Any]] = {}
     for name in PARTS:
@@ -236,11 +267,36 @@ def status(stack: str, as_json: bool) -> None:
     sys.exit(0 if healthy else 1)
 
 
-def _settings(stack: str, *, needs_bundle: bool = True) -> LocalSettings:
+def _settings(stack: str, *, makes: bool = True) -> Settings:
+    """The stack's settings, once it is sure that the command can work; `makes`: it makes things, or shows them."""
     settings = stack_settings(stack, REPOSITORY)
-    if needs_bundle:
+    if makes and (isinstance(settings, LocalSettings) or settings.image is None):
         bundle_version(REPOSITORY / settings.bundle)
+    if isinstance(settings, AwsSettings):
+        check(settings, changes=makes)
     return settings
+
+
+def _aws_status(stack: str, outputs: dict[str, Any], *, as_json: bool) -> None:
+    """The outputs, and whether the service answers; exit status 1 when it doesn't."""
+    healthy = bool(outputs) and _answers(f"{outputs['service']}/health/ready")
+    if as_json:
+        click.echo(json.dumps({"healthy": healthy, "outputs": outputs}, indent=1))
+    elif not outputs:
+        click.echo(f"The stack {stack} is not up: `atlas up --stack {stack}`")
+    else:
+        _table(outputs)
+        click.echo(f"\n  The service {'is healthy' if healthy else 'DOES NOT ANSWER from here'}.")
+    sys.exit(0 if healthy else 1)
+
+
+def _dvc(*arguments: str, accepted: str = "") -> None:
+    """Run DVC; a failure that says `accepted` means there was nothing to do."""
+    done = subprocess.run(
+        [Path(sys.prefix) / "bin" / "dvc", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0 and not (accepted and accepted in done.stderr):
+        raise SettingsError(f"dvc {' '.join(arguments)}: {' '.join(done.stderr.split()) or 'failed'}")
 
 
 def _health(part: str) -> str:
@@ -256,17 +312,22 @@ def _answers(url: str) -> bool:
 
 
 def _table(outputs: dict[str, Any]) -> None:
-    names = {"service": "service", "mlflow": "MLflow", "prometheus": "Prometheus", "grafana": "Grafana"}
     click.echo()
-    for part, name in names.items():
-        click.echo(f"  {name:<12}{outputs.get(part, '')}")
+    width = max(map(len, outputs), default=0) + 2
+    for name, value in outputs.items():
+        click.echo(f"  {name:<{width}}{value}")
 
 
-def _example(settings: LocalSettings) -> dict[str, Any] | None:
-    """One prediction through the running service: the request as a curl command, and its real answer."""
-    address = f"http://127.0.0.1:{settings.service_port}"
+def _example(address: str, *, patience: float) -> dict[str, Any] | None:
+    """One prediction through the running service: the request as a curl command, and its real answer.
+
+    `patience` in seconds: a new load balancer's name takes a while to be known.
+    """
+    deadline = time.monotonic() + patience
+    while not _answers(f"{address}/health/ready") and time.monotonic() < deadline:
+        time.sleep(2)
     try:
-        with urllib.request.urlopen(f"{address}/openapi.json", timeout=10) as response:  # noqa: S310 - loopback
+        with urllib.request.urlopen(f"{address}/openapi.json", timeout=10) as response:  # noqa: S310 - our own service
             document = json.load(response)
         row = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["example"]
         # What must be given, and nothing else: short enough to type.

@@ -25,6 +25,13 @@ def _network(value: str) -> str:
         raise ValueError(f"not an IPv4 network such as 203.0.113.0/24 ({error})") from None
 
 
+def _retention(days: int) -> int:
+    allowed = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827)
+    if days not in allowed:
+        raise ValueError(f"CloudWatch keeps logs for one of these numbers of days: {', '.join(map(str, allowed))}")
+    return days
+
+
 Port = Annotated[int, Field(ge=1024, le=65535)]
 Duration = Annotated[str, Field(pattern=r"^[1-9][0-9]*[smhd]$")]
 Cidr = Annotated[str, AfterValidator(_network)]
@@ -110,7 +117,7 @@ class AwsSettings(_Settings):
     node_desired: Annotated[int, Field(ge=1, le=100)] = 1
     """Nodes at first; later what scaling made of it stays."""
     node_max: Annotated[int, Field(ge=1, le=100)] = 1
-    log_retention_days: Literal[1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827] = 30
+    log_retention_days: Annotated[int, AfterValidator(_retention)] = 30
     """Days that control-plane logs are kept."""
 
     app_name: KubernetesName = "flask-app"

@@ -34,9 +34,7 @@ class Alerting(pulumi.ComponentResource):
 
         topic = aws.sns.Topic(f"{name}-topic", kms_master_key_id="alias/aws/sns", tags=tags, opts=here)
         if args.email is not None:
-            aws.sns.TopicSubscription(
-                f"{name}-mail", topic=topic.arn, protocol="email", endpoint=args.email, opts=here
-            )
+            aws.sns.TopicSubscription(f"{name}-mail", topic=topic.arn, protocol="email", endpoint=args.email, opts=here)
             if args.budget_usd is not None:
                 aws.budgets.Budget(
                     f"{name}-budget",

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pulumi
 import pulumi_aws as aws
@@ -173,7 +174,7 @@ class Cluster(pulumi.ComponentResource):
         named = {**tags, "Name": args.node_group_name}
         template = aws.ec2.LaunchTemplate(
             f"{name}-node",
-            # Pods can't reach the instance's credentials: one hop ends at the node (eks.enable_imd_sv2 would allow two).
+            # Pods can't reach the instance's credentials: one hop ends at the node (enable_imd_sv2 would allow two).
             metadata_options={
                 "http_endpoint": "enabled",
                 "http_tokens": "required",
@@ -227,9 +228,10 @@ def _admin(arn: str, tags: Mapping[str, str]) -> eks.AccessEntryArgs:
 def _creator_is_no_admin(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:
     """Whoever creates the cluster gets in as a listed admin only.
 
-    pulumi-eks 4.4 always asks EKS to add the creator; declaring the creator's own access entry would then fail with 409.
+    pulumi-eks 4.4 always asks EKS to add the creator; declaring the creator's own entry would then fail with 409.
     """
     if args.type_ != "aws:eks/cluster:Cluster":
         return None
-    access = {**args.props["accessConfig"], "bootstrapClusterCreatorAdminPermissions": False}
-    return pulumi.ResourceTransformResult(props={**args.props, "accessConfig": access}, opts=args.opts)
+    props: dict[str, Any] = dict(args.props)
+    access = {**props["accessConfig"], "bootstrapClusterCreatorAdminPermissions": False}
+    return pulumi.ResourceTransformResult(props={**props, "accessConfig": access}, opts=args.opts)

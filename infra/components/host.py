@@ -1,4 +1,4 @@
-"""A monitoring host: an EC2 instance that fetches its configuration from S3 and keeps its data on a volume of its own."""
+"""A monitoring host: an EC2 instance that fetches its configuration from S3; its data has a volume of its own."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -50,7 +50,7 @@ class HostArgs:
     """The secret it reads at its start."""
     mirror: str | None = None
     """Where it fetches software instead of the official addresses."""
-    retention: str | None = None
+    retention: str = "15d"
     """How long Prometheus keeps samples."""
 
 
@@ -160,7 +160,7 @@ class Host(pulumi.ComponentResource):
                     volume_id=values["volume"],
                     secret_arn=values["secret"],
                     mirror=args.mirror,
-                    **({} if args.retention is None else {"retention": args.retention}),
+                    retention=args.retention,
                 )
             )
 
@@ -190,7 +190,7 @@ class Host(pulumi.ComponentResource):
             tags=tags,
             opts=pulumi.ResourceOptions(
                 parent=self,
-                # It fetches software at its first start, which takes a way out, and configuration, which takes the policy.
+                # Its first start fetches software, which takes a way out, and configuration, which takes the policy.
                 depends_on=[*args.ways_out, policy],
                 # A newer image is no reason to replace a host; `pulumi up --replace` is.
                 ignore_changes=["ami"],

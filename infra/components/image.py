@@ -56,7 +56,8 @@ class Image(pulumi.ComponentResource):
         )
         image = docker_build.Image(
             f"{name}-build",
-            # Relative, or the state would name this machine's folders. The engine runs plugins in infra/ (`main` in Pulumi.yaml).
+            # Relative, or the state would name this machine's folders; the engine runs plugins in infra/, as `main` in
+            # Pulumi.yaml says.
             context={"location": ".."},
             dockerfile={"location": "../Dockerfile"},
             target=target,
@@ -81,7 +82,7 @@ class Image(pulumi.ComponentResource):
 
 
 def context_hash(repository: Path, bundle: str, settings: str) -> str:
-    """The first 32 hex digits of the hash over names and contents of all that goes into the image, and how it is built."""
+    """32 hex digits of the hash over names and contents of all that goes into the image, and how it is built."""
     digest = hashlib.sha256(settings.encode())
     for part in (*CONTEXT, bundle):
         path = repository / part

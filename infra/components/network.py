@@ -1,4 +1,4 @@
-"""The network: a VPC over two zones, public subnets for load balancers and NAT, private ones for nodes, one for hosts."""
+"""The network: a VPC over two zones; public subnets for load balancers and NAT, private for nodes, one for hosts."""
 
 import ipaddress
 from collections.abc import Mapping, Sequence
@@ -119,7 +119,7 @@ class Network(pulumi.ComponentResource):
                 f"{name}-{label}-route",
                 route_table_id=routes.id,
                 destination_cidr_block=EVERYWHERE,
-                **target,  # type: ignore[arg-type]  # gateway_id or nat_gateway_id
+                **target,
                 opts=here,
             )
             tables.append(routes)
@@ -133,9 +133,7 @@ class Network(pulumi.ComponentResource):
 
         zones = list(args.zones)
         by_zone = list(zip(zones, private, strict=True))
-        table(
-            "public", [(f"public-{zone}", s) for zone, s in zip(zones, public, strict=True)], gateway_id=gateway.id
-        )
+        table("public", [(f"public-{zone}", s) for zone, s in zip(zones, public, strict=True)], gateway_id=gateway.id)
         nats: list[aws.ec2.NatGateway] = []
         for index, zone in enumerate(zones if args.nat == "per-az" else zones[:1]):
             address = aws.ec2.Eip(f"{name}-nat-{zone}-eip", domain="vpc", tags=tags(f"{name}-nat-{zone}"), opts=here)
@@ -145,7 +143,7 @@ class Network(pulumi.ComponentResource):
                     allocation_id=address.allocation_id,
                     subnet_id=public[index].id,
                     tags=tags(f"{name}-nat-{zone}"),
-                    # A NAT gateway without the internet gateway comes up useless, and can't be deleted before its way out.
+                    # Without the internet gateway a NAT gateway fails to come up.
                     opts=pulumi.ResourceOptions(parent=self, depends_on=[gateway]),
                 )
             )

@@ -56,7 +56,11 @@ class Registry(pulumi.ComponentResource):
                         {
                             "rulePriority": 1,
                             "description": f"Keep the last {args.kept} images: a rollback has somewhere to go",
-                            "selection": {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": args.kept},
+                            "selection": {
+                                "tagStatus": "any",
+                                "countType": "imageCountMoreThan",
+                                "countNumber": args.kept,
+                            },
                             "action": {"type": "expire"},
                         }
                     ]

@@ -1,6 +1,6 @@
-"""The service in the cluster: Deployment behind a load balancer, under restricted Pod Security, closed but for what it needs."""
+"""The service in the cluster: pods behind a load balancer, under restricted Pod Security, closed but for need."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -82,22 +82,27 @@ class Workload(pulumi.ComponentResource):
         # Children name the namespace by its output: they go before it, one by one, instead of with it.
         inside: dict[str, Any] = {"namespace": namespace.metadata.name, "labels": labels}
 
+        unnamed: Any = inside
+
+        def named(label: str) -> Any:
+            return {**inside, "name": label}
+
         account = kubernetes.core.v1.ServiceAccount(
             f"{name}-account",
-            metadata={**inside, "name": args.service_account},
+            metadata=named(args.service_account),
             automount_service_account_token=False,  # it never asks the Kubernetes API
             opts=here,
         )
         # Named by Pulumi and immutable: a changed setting is a new map, and so a rollout that can be rolled back.
         settings = kubernetes.core.v1.ConfigMap(
-            f"{name}-settings", metadata=inside, data=dict(args.settings), immutable=True, opts=here
+            f"{name}-settings", metadata=unnamed, data=dict(args.settings), immutable=True, opts=here
         )
         environment: list[dict[str, Any]] = []
         versions: dict[str, pulumi.Input[str]] = {}
         if args.mlflow_token is not None:
             secret = kubernetes.core.v1.Secret(
                 f"{name}-secret",
-                metadata={**inside, "name": args.secret_name},
+                metadata=named(args.secret_name),
                 string_data={"CAPSTONE_TEST": args.mlflow_token},
                 immutable=True,
                 opts=here,
@@ -109,69 +114,73 @@ class Workload(pulumi.ComponentResource):
                 }
             )
             # Its name stays when its value changes: this is what makes pods start again with the new one.
-            versions["atlas/secret-uid"] = secret.metadata.uid
-        self._policies(name, args, inside, match)
-        self._prometheus(name, args, inside)
+            versions["atlas/secret-uid"] = secret.metadata.uid.apply(lambda uid: uid or "")
+        self._policies(name, args, named, match)
+        self._prometheus(name, args, named, labels)
 
         autoscaled = args.max_replicas is not None and args.max_replicas > args.replicas
+        rollout: Any = {
+            # The autoscaler's figure must not be reset by each `up`.
+            **({} if autoscaled else {"replicas": args.replicas}),
+            "revision_history_limit": 3,
+            "progress_deadline_seconds": 300,
+            "min_ready_seconds": 5,
+            "strategy": {"type": "RollingUpdate", "rolling_update": {"max_unavailable": 0, "max_surge": 1}},
+            "selector": {"match_labels": match},
+            "template": {
+                "metadata": {"labels": labels, "annotations": versions},
+                "spec": _pod(args, account.metadata.name, settings.metadata.name, environment, match),
+            },
+        }
         deployment = kubernetes.apps.v1.Deployment(
             f"{name}-deployment",
-            metadata={**inside, "name": args.app},
-            spec={
-                # The autoscaler's figure must not be reset by each `up`.
-                **({} if autoscaled else {"replicas": args.replicas}),
-                "revision_history_limit": 3,
-                "progress_deadline_seconds": 300,
-                "min_ready_seconds": 5,
-                "strategy": {"type": "RollingUpdate", "rolling_update": {"max_unavailable": 0, "max_surge": 1}},
-                "selector": {"match_labels": match},
-                "template": {
-                    "metadata": {"labels": labels, "annotations": versions},
-                    "spec": _pod(args, account.metadata.name, settings.metadata.name, environment, match),
-                },
-            },
+            metadata=named(args.app),
+            spec=rollout,
             opts=here,
         )
         if args.replicas >= 2:  # with one pod it would only block node updates
             kubernetes.policy.v1.PodDisruptionBudget(
                 f"{name}-disruptions",
-                metadata={**inside, "name": args.app},
+                metadata=named(args.app),
                 spec={"max_unavailable": 1, "selector": {"match_labels": match}},
                 opts=here,
             )
         if autoscaled:
+            scaling: Any = {
+                "scale_target_ref": {"api_version": "apps/v1", "kind": "Deployment", "name": args.app},
+                "min_replicas": args.replicas,
+                "max_replicas": args.max_replicas,
+                "metrics": [
+                    {
+                        "type": "Resource",
+                        "resource": {
+                            "name": "cpu",
+                            "target": {"type": "Utilization", "average_utilization": 70},
+                        },
+                    }
+                ],
+            }
             kubernetes.autoscaling.v2.HorizontalPodAutoscaler(
                 f"{name}-autoscaler",
-                metadata={**inside, "name": args.app},
-                spec={
-                    "scale_target_ref": {"api_version": "apps/v1", "kind": "Deployment", "name": args.app},
-                    "min_replicas": args.replicas,
-                    "max_replicas": args.max_replicas,
-                    "metrics": [
-                        {
-                            "type": "Resource",
-                            "resource": {
-                                "name": "cpu",
-                                "target": {"type": "Utilization", "average_utilization": 70},
-                            },
-                        }
-                    ],
-                },
+                metadata=named(args.app),
+                spec=scaling,
                 opts=pulumi.ResourceOptions(parent=self, depends_on=[deployment]),
             )
+        balanced: Any = {**named(args.service_name), "annotations": _load_balancer(args)}
+        exposed: Any = {
+            "type": "LoadBalancer",
+            # Any node takes a packet and passes it on to a ready pod, wherever that is: while pods move, nothing is
+            # lost. Packets then come from nodes' addresses, which is what the NetworkPolicy admits. The price is one
+            # hop and the caller's address, which the service doesn't use.
+            "external_traffic_policy": "Cluster",
+            "load_balancer_source_ranges": list(args.callers),
+            "selector": match,
+            "ports": [{"name": "http", "port": PORT, "target_port": "http", "protocol": "TCP"}],
+        }
         service = kubernetes.core.v1.Service(
             f"{name}-service",
-            metadata={**inside, "name": args.service_name, "annotations": _load_balancer(args)},
-            spec={
-                "type": "LoadBalancer",
-                # Any node takes a packet and passes it on to a ready pod, wherever that is: while pods move, nothing is
-                # lost. Packets then come from nodes' addresses, which is what the NetworkPolicy admits. The price is one
-                # hop and the caller's address, which the service doesn't use.
-                "external_traffic_policy": "Cluster",
-                "load_balancer_source_ranges": list(args.callers),
-                "selector": match,
-                "ports": [{"name": "http", "port": PORT, "target_port": "http", "protocol": "TCP"}],
-            },
+            metadata=balanced,
+            spec=exposed,
             opts=pulumi.ResourceOptions(
                 parent=self,
                 # After the pods, so that "up" ends with an address that answers.
@@ -183,12 +192,12 @@ class Workload(pulumi.ComponentResource):
         self.hostname = service.status.load_balancer.ingress[0].apply(lambda at: at.hostname or at.ip)
         self.register_outputs({"hostname": self.hostname})
 
-    def _policies(self, name: str, args: WorkloadArgs, inside: Mapping[str, Any], match: Mapping[str, str]) -> None:
+    def _policies(self, name: str, args: WorkloadArgs, named: Callable[[str], Any], match: Mapping[str, str]) -> None:
         """Nothing in and nothing out, but for this."""
         here = pulumi.ResourceOptions(parent=self)
         kubernetes.networking.v1.NetworkPolicy(
             f"{name}-deny",
-            metadata={**inside, "name": "default-deny"},
+            metadata=named("default-deny"),
             spec={"pod_selector": {}, "policy_types": ["Ingress", "Egress"]},
             opts=here,
         )
@@ -198,7 +207,7 @@ class Workload(pulumi.ComponentResource):
             https.add(server.port or (443 if server.scheme == "https" else 80))
         kubernetes.networking.v1.NetworkPolicy(
             f"{name}-traffic",
-            metadata={**inside, "name": args.app},
+            metadata=named(args.app),
             spec={
                 "pod_selector": {"match_labels": dict(match)},
                 "policy_types": ["Ingress", "Egress"],
@@ -230,27 +239,33 @@ class Workload(pulumi.ComponentResource):
             opts=here,
         )
 
-    def _prometheus(self, name: str, args: WorkloadArgs, inside: Mapping[str, Any]) -> None:
+    def _prometheus(
+        self, name: str, args: WorkloadArgs, named: Callable[[str], Any], labels: Mapping[str, str]
+    ) -> None:
         """Prometheus finds the app's pods, and reads kubelet's figures; `nodes/proxy` would let it run commands."""
         here = pulumi.ResourceOptions(parent=self)
-        group = {"kind": "Group", "name": args.prometheus_group, "api_group": "rbac.authorization.k8s.io"}
+        group: Any = {"kind": "Group", "name": args.prometheus_group, "api_group": "rbac.authorization.k8s.io"}
         look = ["get", "list", "watch"]
+
+        def refer(kind: str, to: pulumi.Input[str]) -> Any:
+            return {"api_group": "rbac.authorization.k8s.io", "kind": kind, "name": to}
+
         role = kubernetes.rbac.v1.Role(
             f"{name}-prometheus",
-            metadata={**inside, "name": "prometheus"},
+            metadata=named("prometheus"),
             rules=[{"api_groups": [""], "resources": ["pods"], "verbs": look}],
             opts=here,
         )
         kubernetes.rbac.v1.RoleBinding(
             f"{name}-prometheus",
-            metadata={**inside, "name": "prometheus"},
-            role_ref={"api_group": "rbac.authorization.k8s.io", "kind": "Role", "name": role.metadata.name},
+            metadata=named("prometheus"),
+            role_ref=refer("Role", role.metadata.name),
             subjects=[group],
             opts=here,
         )
         nodes = kubernetes.rbac.v1.ClusterRole(
             f"{name}-prometheus-nodes",
-            metadata={"name": f"{args.app}-prometheus", "labels": inside["labels"]},
+            metadata={"name": f"{args.app}-prometheus", "labels": dict(labels)},
             rules=[
                 {"api_groups": [""], "resources": ["nodes"], "verbs": look},
                 {"api_groups": [""], "resources": ["nodes/metrics"], "verbs": ["get"]},
@@ -259,8 +274,8 @@ class Workload(pulumi.ComponentResource):
         )
         kubernetes.rbac.v1.ClusterRoleBinding(
             f"{name}-prometheus-nodes",
-            metadata={"name": f"{args.app}-prometheus", "labels": inside["labels"]},
-            role_ref={"api_group": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": nodes.metadata.name},
+            metadata={"name": f"{args.app}-prometheus", "labels": dict(labels)},
+            role_ref=refer("ClusterRole", nodes.metadata.name),
             subjects=[group],
             opts=here,
         )

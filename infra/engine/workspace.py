@@ -14,7 +14,7 @@ from pulumi import automation as auto
 from pulumi.automation import events
 
 from infra.engine.install import ensure
-from infra.settings import PROJECT, LocalSettings, SettingsError, load_settings
+from infra.settings import PROJECT, SECRETS, LocalSettings, Settings, SettingsError, load_settings
 
 REPOSITORY = Path(__file__).parents[2]
 COLOURS = re.compile(r"<\{%.*?%\}>")
@@ -24,7 +24,7 @@ class LockedError(Exception):
     """Another run holds the stack."""
 
 
-def stack_settings(stack: str, repository: Path) -> LocalSettings:
+def stack_settings(stack: str, repository: Path) -> Settings:
     """The validated settings of Pulumi.<stack>.yaml, before anything starts.
 
     Raises SettingsError when there is no such stack, or a setting can't be used.
@@ -38,13 +38,33 @@ def stack_settings(stack: str, repository: Path) -> LocalSettings:
     except (yaml.YAMLError, AttributeError) as error:
         raise SettingsError(f"{file.name} can't be read: {' '.join(str(error).split())}") from None
     try:
-        return load_settings({key: str(value) for key, value in config.items()})
+        return load_settings({key: _given(key, value) for key, value in config.items()})
     except SettingsError as error:
-        raise SettingsError(f"{file.name}: {error}") from None
+        raise SettingsError("\n".join(f"{file.name}: {line}" for line in str(error).splitlines())) from None
 
 
-def environment(repository: Path) -> dict[str, str]:
-    """What the engine needs to work here without an account, a prompt, or a look at the network."""
+def _given(key: str, value: Any) -> str:
+    """A value of the stack file as the engine would hand it over; a secret's stays hidden."""
+    name = key.removeprefix(f"{PROJECT}:")
+    secret = isinstance(value, dict) and value.keys() == {"secure"}
+    if name in SECRETS and not secret:
+        raise SettingsError(f"{key} must be encrypted: `pulumi config set --secret {name} …`")
+    if secret:
+        return "encrypted"
+    return json.dumps(value) if isinstance(value, dict | list | bool) else str(value)
+
+
+def environment(settings: Settings, repository: Path) -> dict[str, str]:
+    """What the engine needs: for a local stack no account, prompt or look at the network; else the shared state.
+
+    Raises SettingsError when an AWS stack has no place for its state.
+    """
+    if not isinstance(settings, LocalSettings):
+        if "PULUMI_BACKEND_URL" not in os.environ:
+            raise SettingsError(
+                "PULUMI_BACKEND_URL is not set: it names where AWS stacks keep their state, such as s3://BUCKET"
+            )
+        return {"PULUMI_SKIP_UPDATE_CHECK": "true"}
     state = repository / ".atlas" / "state"
     state.mkdir(parents=True, exist_ok=True)
     return {
@@ -58,16 +78,17 @@ def environment(repository: Path) -> dict[str, str]:
     }
 
 
-def open_stack(stack: str, program: Any, repository: Path, say: Any) -> auto.Stack:
+def open_stack(stack: str, settings: Settings, program: Any, repository: Path, say: Any) -> auto.Stack:
     """The stack, made if need be, with the pinned engine.
 
     Raises LockedError when another run is at work on it, EngineError when there is no engine.
     """
     binary = ensure(say)
     os.environ.setdefault("PULUMI_AUTOMATION_API_SKIP_VERSION_CHECK", "true")  # ensure() has checked it
-    variables = environment(repository)
-    for line in release_dead_locks(stack, repository):
-        say(line)
+    variables = environment(settings, repository)
+    if isinstance(settings, LocalSettings):
+        for line in release_dead_locks(stack, repository):
+            say(line)
     options = auto.LocalWorkspaceOptions(
         work_dir=str(repository),
         env_vars=variables,

@@ -236,9 +236,7 @@ def _service_settings(settings: AwsSettings) -> dict[str, str]:
     return given
 
 
-def _host(
-    settings: AwsSettings, network: Network, bucket: PrivateBucket, tags: dict[str, str], **own: Any
-) -> HostArgs:
+def _host(settings: AwsSettings, network: Network, bucket: PrivateBucket, tags: dict[str, str], **own: Any) -> HostArgs:
     """What both hosts have in common, and what is the host's own."""
     return HostArgs(
         region=settings.region,

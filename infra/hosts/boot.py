@@ -1,5 +1,12 @@
-"""User data of a monitoring host: cloud-config that writes a few scripts and units, and starts the first of them."""
+"""User data of a monitoring host: cloud-config that writes a few scripts and units, and starts the first of them.
 
+What the host then does is in files/: atlas-install fetches the pinned releases, atlas-config the configuration, and
+systemd keeps everything running. Whatever fails is tried again, says cause and remedy on the console, and the first
+try decides what `cloud-init status` reports.
+"""
+
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +34,15 @@ class HostBoot:
     volume_id: str | None = None
     """The EBS volume for Prometheus's data; None keeps it on the root disk."""
     secret_arn: str | None = None
-    """The secret with Grafana's admin password."""
+    """The secret with Grafana's admin password; Grafana doesn't start without one."""
     mirror: str | None = None
-    """Where software is fetched instead of the official addresses: MIRROR/NAME/FILE."""
+    """Where software is fetched instead of the official addresses: MIRROR/NAME/FILE (infra/hosts/versions.py)."""
     endpoint_url: str | None = None
-    """AWS's address where it isn't the public one, such as a VPC endpoint."""
+    """AWS's address where it isn't the public one: one endpoint for every service, such as a private gateway."""
     retention: str = "15d"
     """How long Prometheus keeps samples."""
+    retention_size: str | None = None
+    """How many bytes of them at most (such as 16GB): less than the disk, or Prometheus stops when that is full."""
     releases: Sequence[Release] | None = None
     """What to install; None: the pinned ones of the role."""
 
@@ -41,20 +50,24 @@ class HostBoot:
 def user_data(boot: HostBoot) -> str:
     """The cloud-config document.
 
-    Raises ValueError when it is larger than EC2 takes.
+    Raises ValueError when it is larger than EC2 takes, or when a host could not work or be safe with it.
     """
+    _check(boot)
     files = [
         _file("/etc/atlas/host.env", _environment(boot)),
         _file("/etc/atlas/releases", _releases(boot)),
+        *([_file("/etc/atlas/grafana.ini", _read("grafana.ini"))] if boot.role == "grafana" else []),
         *(_file(f"/usr/local/sbin/{name}", _read(name), mode="0755") for name in _scripts(boot)),
-        *(_file(f"/etc/systemd/system/{name}", _unit(name, boot)) for name in _units(boot)),
+        *(_file(f"/etc/systemd/system/{name}", _unit(name, boot)) for name in _unit_files(boot)),
     ]
     document = {
-        "package_update": True,
-        "packages": ["unzip"],
         "write_files": files,
         # The unit is tried again until it succeeds; cloud-init waits for the first try and reports it.
-        "runcmd": ["systemctl daemon-reload", "systemctl enable atlas-install", "systemctl start atlas-install"],
+        "runcmd": [
+            "systemctl daemon-reload",
+            "systemctl enable atlas-install.service",
+            "systemctl start atlas-install.service",
+        ],
     }
     text = "#cloud-config\n" + yaml.dump(document, Dumper=_Literal, sort_keys=False, width=1000)
     if len(text.encode()) > LIMIT:
@@ -62,18 +75,34 @@ def user_data(boot: HostBoot) -> str:
     return text
 
 
+def _check(boot: HostBoot) -> None:
+    if not re.fullmatch(r"s3://[a-z0-9.-]+/.+", boot.config_uri):
+        raise ValueError(f"config_uri is {boot.config_uri!r}, not s3://BUCKET/PREFIX")
+    if boot.role == "grafana" and boot.secret_arn is None:
+        raise ValueError("secret_arn is missing: without it Grafana would start with a password everybody knows")
+    if boot.volume_id is not None and not re.fullmatch(r"vol-[0-9a-f]+", boot.volume_id):
+        raise ValueError(f"volume_id is {boot.volume_id!r}, not the id of an EBS volume (vol-…)")
+    if not re.fullmatch(r"(\d+(y|w|d|h|m|s|ms))+", boot.retention):
+        raise ValueError(f"retention is {boot.retention!r}, not a duration such as 15d")
+    if boot.retention_size is not None and not re.fullmatch(r"\d+(B|KB|MB|GB|TB)", boot.retention_size):
+        raise ValueError(f"retention_size is {boot.retention_size!r}, not a size such as 16GB")
+
+
 def _environment(boot: HostBoot) -> str:
+    """Read by bash and by systemd, whose quotes are alike."""
     given = {
         "ROLE": boot.role,
         "AWS_REGION": boot.region,
         "AWS_DEFAULT_REGION": boot.region,
+        "AWS_ENDPOINT_URL": boot.endpoint_url,
         "CONFIG_URI": boot.config_uri,
         "CLUSTER": boot.cluster,
-        "VOLUME": (boot.volume_id or "").replace("-", "") or None,
+        "VOLUME": boot.volume_id and boot.volume_id.replace("-", ""),
         "SECRET_ARN": boot.secret_arn,
-        "AWS_ENDPOINT_URL": boot.endpoint_url,
+        "UNITS": " ".join(_units(boot)),
+        "ANSWERS": " ".join(f"http://127.0.0.1:{address}" for address in _answers(boot)),
     }
-    return "".join(f"{name}={value}\n" for name, value in given.items() if value is not None)
+    return "".join(f"{name}={shlex.quote(value)}\n" for name, value in given.items() if value is not None)
 
 
 def _releases(boot: HostBoot) -> str:
@@ -81,21 +110,40 @@ def _releases(boot: HostBoot) -> str:
     return "".join(f"{r.name} {r.version} {r.sha256} {r.url(boot.mirror)}\n" for r in chosen)
 
 
-def _scripts(boot: HostBoot) -> list[str]:
-    own = ["atlas-kubelet-token"] if boot.role == "prometheus" else ["atlas-grafana-password"]
-    return ["atlas-install", "atlas-config", *own]
-
-
 def _units(boot: HostBoot) -> list[str]:
-    shared = ["atlas-install.service", "atlas-config.service", "atlas-config.timer", "node_exporter.service"]
+    """What runs once everything is installed, in the order of starting."""
     if boot.role == "grafana":
-        return [*shared, "grafana.service"]
-    token = ["atlas-kubelet-token.service", "atlas-kubelet-token.timer"] if boot.cluster else []
-    return [*shared, *token, "prometheus.service", "alertmanager.service"]
+        own = ["atlas-grafana-password.service", "grafana.service"]
+    else:
+        volume = ["atlas-volume.service"] if boot.volume_id else []
+        token = ["atlas-kubelet-token.timer"] if boot.cluster else []
+        own = [*volume, *token, "prometheus.service", "alertmanager.service"]
+    return ["node_exporter.service", *own, "atlas-config.timer"]
+
+
+def _answers(boot: HostBoot) -> list[str]:
+    own = ["3000/api/health"] if boot.role == "grafana" else ["9090/-/ready", "9093/-/ready"]
+    return ["9100/", *own]
+
+
+def _unit_files(boot: HostBoot) -> list[str]:
+    running = _units(boot)
+    by_timer = [name.replace(".timer", ".service") for name in running if name.endswith(".timer")]
+    return ["atlas-install.service", *running, *by_timer]
+
+
+def _scripts(boot: HostBoot) -> list[str]:
+    units = [Path(name).stem for name in _unit_files(boot) if name.endswith(".service")]
+    return [name for name in units if name.startswith("atlas-")]
 
 
 def _unit(name: str, boot: HostBoot) -> str:
-    return _read(name).replace("@RETENTION@", boot.retention)
+    size = f" --storage.tsdb.retention.size={boot.retention_size}" if boot.retention_size else ""
+    return (
+        _read(name)
+        .replace("@HARDENING@\n", _read("hardening"))
+        .replace("@RETENTION@", f"--storage.tsdb.retention.time={boot.retention}{size}")
+    )
 
 
 def _read(name: str) -> str:

@@ -1,4 +1,15 @@
-"""What the hosts install: pinned releases for linux-amd64, by SHA-256."""
+"""What the hosts install: pinned releases for linux-amd64, by SHA-256, and where they are fetched.
+
+A mirror (`atlas:downloadMirror`) is a base address that serves each file below its release's name:
+
+    MIRROR/prometheus/prometheus-3.14.0.linux-amd64.tar.gz
+    MIRROR/alertmanager/alertmanager-0.33.1.linux-amd64.tar.gz
+    MIRROR/node_exporter/node_exporter-1.12.1.linux-amd64.tar.gz
+    MIRROR/grafana/grafana-13.2.0.linux-amd64.tar.gz
+    MIRROR/aws-cli/awscli-exe-linux-x86_64-2.36.31.zip
+
+The files must be the official ones: their sums are checked whatever their origin.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,16 +30,21 @@ class Release:
     def url(self, mirror: str | None) -> str:
         """Where to fetch it: officially, or from MIRROR/NAME/FILE."""
         file = self.path.rsplit("/", 1)[-1]
-        return f"{self.base}/{self.path}" if mirror is None else f"{mirror}/{self.name}/{file}"
+        return f"{self.base}/{self.path}" if mirror is None else f"{mirror.rstrip('/')}/{self.name}/{file}"
 
 
 def _prometheus_project(name: str, version: str, sha256: str) -> Release:
     file = f"{name}-{version}.linux-amd64.tar.gz"
-    return Release(name, version, "https://github.com", f"prometheus/{name}/releases/download/v{version}/{file}", sha256)
+    return Release(
+        name, version, "https://github.com", f"prometheus/{name}/releases/download/v{version}/{file}", sha256
+    )
 
 
-# The sums are those of the projects' own sha256sums.txt (Grafana: its download page; AWS CLI: computed from the archive), as
-# several public repositories pin them independently.
+# Where the sums come from: the releases' own sha256sums.txt, as unrelated public repositories pin them (package
+# recipes, Makefiles, Ansible roles, installers; looked up in November 2026): ten or more for Prometheus, Alertmanager
+# and node_exporter, three for Grafana. AWS publishes a signature for the AWS CLI and no sum: its version is the newest
+# of which two unrelated repositories took the same sum. For a newer version: the sum from the release's sha256sums.txt,
+# and the AWS CLI's signature verified by hand.
 PROMETHEUS = _prometheus_project(
     "prometheus", "3.14.0", "f665c6da19eb7ba399c915d30c7d9793c9b417bf8a749b504bc470678631478d"
 )
@@ -47,10 +63,10 @@ GRAFANA = Release(
 )
 AWS_CLI = Release(
     "aws-cli",
-    "2.36.11",
+    "2.36.31",
     "https://awscli.amazonaws.com",
-    "awscli-exe-linux-x86_64-2.36.11.zip",
-    "50fbb7a2f44a78eab4a210088040e8f0bc4b9937cac8043c2354269d58614df6",
+    "awscli-exe-linux-x86_64-2.36.31.zip",
+    "96ab904b1fec2b49972685aecc1d2e8c0fd0c981d7a81f5dc5d2dd725ace05f1",
 )
 RELEASES: Mapping[str, tuple[Release, ...]] = {
     "prometheus": (AWS_CLI, NODE_EXPORTER, PROMETHEUS, ALERTMANAGER),

@@ -34,15 +34,23 @@ def aws_jobs(
     clusters whose kubelets sign their own certificates, which EKS's don't.
     """
     kubeconfig = f"{folder}/kubeconfig"
-    nodes = {"role": "node", "kubeconfig_file": kubeconfig}
-    kubelet: dict[str, Any] = {
-        "scheme": "https",
-        "tls_config": {"insecure_skip_verify": True} if kubelet_insecure else {"ca_file": f"{folder}/cluster-ca.crt"},
-        # Prometheus can't run an exec plugin for a scrape: a timer on its host keeps a fresh token here.
-        "authorization": {"type": "Bearer", "credentials_file": token_file},
-        "kubernetes_sd_configs": [nodes],
-        "relabel_configs": [{"source_labels": ["__meta_kubernetes_node_name"], "target_label": "node"}],
-    }
+
+    def kubelet(name: str, path: str, metrics: str, *more: Mapping[str, Any]) -> dict[str, Any]:
+        """A job that asks every node's kubelet at `path` and keeps `metrics`, a pattern: it has thousands."""
+        return {
+            "job_name": name,
+            "metrics_path": path,
+            "scheme": "https",
+            "tls_config": {"insecure_skip_verify": True}
+            if kubelet_insecure
+            else {"ca_file": f"{folder}/cluster-ca.crt"},
+            # Prometheus can't run an exec plugin for a scrape: a timer on its host keeps a fresh token here.
+            "authorization": {"type": "Bearer", "credentials_file": token_file},
+            "kubernetes_sd_configs": [{"role": "node", "kubeconfig_file": kubeconfig}],
+            "relabel_configs": [_copied("__meta_kubernetes_node_name", "node")],
+            "metric_relabel_configs": [_kept(metrics, "__name__"), *more],
+        }
+
     return [
         {
             "job_name": "service",
@@ -50,43 +58,31 @@ def aws_jobs(
                 {"role": "pod", "kubeconfig_file": kubeconfig, "namespaces": {"names": [namespace]}}
             ],
             "relabel_configs": [
-                {
-                    "source_labels": ["__meta_kubernetes_pod_label_app_kubernetes_io_name"],
-                    "regex": app,
-                    "action": "keep",
-                },
-                {
-                    "source_labels": ["__meta_kubernetes_pod_container_port_name"],
-                    "regex": "http",
-                    "action": "keep",
-                },
+                _kept(app, "__meta_kubernetes_pod_label_app_kubernetes_io_name"),
+                _kept("http", "__meta_kubernetes_pod_container_port_name"),
                 # A pod that is done, or was never placed, is no target.
-                {
-                    "source_labels": ["__meta_kubernetes_pod_phase"],
-                    "regex": "Pending|Succeeded|Failed",
-                    "action": "drop",
-                },
-                {"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"},
-                {"source_labels": ["__meta_kubernetes_pod_name"], "target_label": "pod"},
-                {"source_labels": ["__meta_kubernetes_pod_node_name"], "target_label": "node"},
+                _kept("Running", "__meta_kubernetes_pod_phase"),
+                _copied("__meta_kubernetes_namespace", "namespace"),
+                _copied("__meta_kubernetes_pod_name", "pod"),
+                _copied("__meta_kubernetes_pod_node_name", "node"),
             ],
         },
-        {"job_name": "kubelet", **kubelet},
-        {
-            "job_name": "cadvisor",
-            "metrics_path": "/metrics/cadvisor",
-            **kubelet,
-            # Of cAdvisor's many series just those that rules and dashboards read.
-            "metric_relabel_configs": [
-                {
-                    "source_labels": ["__name__"],
-                    "regex": "container_(cpu_usage_seconds_total|cpu_cfs_(throttled_)?periods_total"
-                    "|memory_working_set_bytes|spec_memory_limit_bytes|start_time_seconds"
-                    "|network_(receive|transmit)_bytes_total)|machine_(cpu_cores|memory_bytes)",
-                    "action": "keep",
-                }
-            ],
-        },
+        kubelet("kubelet", "/metrics", "kubelet_(running_pods|evictions)"),
+        # What containers and nodes use, under names that Kubernetes promises to keep.
+        kubelet(
+            "resource",
+            "/metrics/resource",
+            "(container|node)_(cpu_usage_seconds_total|memory_working_set_bytes|start_time_seconds)",
+            _kept(f"{namespace}|", "namespace"),
+        ),
+        kubelet(
+            "cadvisor",
+            "/metrics/cadvisor",
+            "container_(cpu_cfs_(throttled_)?periods_total|spec_memory_limit_bytes|fs_(usage|limit)_bytes)"
+            "|machine_(cpu_cores|memory_bytes)",
+            # The app's pods as wholes, and the machine.
+            _kept(f"{namespace};;;.*|;;;/?", "namespace", "container", "image", "id"),
+        ),
         {
             "job_name": "node",
             "static_configs": [
@@ -100,14 +96,31 @@ def aws_jobs(
     ]
 
 
+def _kept(pattern: str, *labels: str) -> dict[str, Any]:
+    return {"source_labels": list(labels), "regex": pattern, "action": "keep"}
+
+
+def _copied(source: str, target: str) -> dict[str, Any]:
+    return {"source_labels": [source], "target_label": target}
+
+
 def prometheus_config(
-    scrape_interval: str, rules: str, jobs: Sequence[Mapping[str, Any]], alertmanagers: Sequence[str] = ()
+    scrape_interval: str,
+    rules: str,
+    jobs: Sequence[Mapping[str, Any]],
+    alertmanagers: Sequence[str] = (),
+    labels: Mapping[str, str] | None = None,
 ) -> str:
-    """The configuration file's text; `rules` is the path of the rules on Prometheus's machine."""
+    """The configuration file's text; `rules` is the path of the rules on Prometheus's machine.
+
+    `labels` go with every alert to Alertmanager, such as the stack's name.
+    """
     document: dict[str, Any] = {
         "global": {"scrape_interval": scrape_interval, "evaluation_interval": scrape_interval},
         "rule_files": [rules],
     }
+    if labels:
+        document["global"]["external_labels"] = dict(labels)
     if alertmanagers:
         document["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": list(alertmanagers)}]}]}
     document["scrape_configs"] = list(jobs)

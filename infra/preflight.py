@@ -1,0 +1,100 @@
+"""What must hold before an AWS stack is touched: tools, credentials, the right account, a caller who will get in."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from infra.settings import AwsSettings
+
+Run = Callable[[list[str]], subprocess.CompletedProcess[str]]
+
+
+class PreflightError(Exception):
+    """Something is missing; the message names it and the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who AWS says we are."""
+
+    account: str
+    principal: str
+    """ARN of the IAM role or user, without the session."""
+
+
+def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """The command's result, within a minute."""
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def check(settings: AwsSettings, *, changes: bool = True, run: Run = run) -> Caller:
+    """Raise PreflightError unless the stack can be made with what is here; who does it otherwise.
+
+    `changes` is False where nothing is made (destroy, status): then the caller needn't be listed, nor Docker run.
+    """
+    _aws_cli(run)
+    caller = _caller(settings, run)
+    if settings.account_id is not None and caller.account != settings.account_id:
+        raise PreflightError(
+            f"these credentials belong to account {caller.account}, the stack to {settings.account_id} "
+            "(atlas:accountId): use the right profile (AWS_PROFILE)"
+        )
+    if changes:
+        if not any(_same_principal(caller.principal, listed) for listed in settings.admin_principals):
+            raise PreflightError(
+                f"{caller.principal} is not among atlas:adminPrincipals and could not enter the cluster it makes: add it, "
+                "or use the credentials of one that is listed"
+            )
+        if settings.image is None:
+            _docker(run)
+    return caller
+
+
+def _aws_cli(run: Run) -> None:
+    if shutil.which("aws") is None:
+        raise PreflightError(
+            "the AWS CLI is not on PATH: Kubernetes credentials need it; install version 2 (docs.aws.amazon.com/cli)"
+        )
+    told = run(["aws", "--version"]).stdout
+    found = re.search(r"aws-cli/(\d+)\.(\d+)", told)
+    version = (int(found[1]), int(found[2])) if found else (0, 0)
+    # Since these, `aws eks get-token` speaks the API version that Kubernetes clients want.
+    if version < (1, 24) or (2, 0) <= version < (2, 7):
+        raise PreflightError(f"the AWS CLI is too old ({told.strip() or 'no version'}): take 2.7 or 1.24, or newer")
+
+
+def _caller(settings: AwsSettings, run: Run) -> Caller:
+    asked = run(["aws", "sts", "get-caller-identity", "--output", "json", "--region", settings.region])
+    if asked.returncode != 0:
+        reason = " ".join(asked.stderr.split()) or "no reason given"
+        raise PreflightError(
+            f"AWS gives no identity ({reason}): log in (`aws sso login`, `aws configure`), or set AWS_PROFILE"
+        )
+    answer = json.loads(asked.stdout)
+    return Caller(account=str(answer["Account"]), principal=principal_of(str(answer["Arn"])))
+
+
+def principal_of(arn: str) -> str:
+    """The role of an assumed-role session; any other ARN as it is. The role's path is not part of a session's ARN."""
+    session = re.fullmatch(r"(arn:[\w-]+):sts::(\d+):assumed-role/([^/]+)/.+", arn)
+    return f"{session[1]}:iam::{session[2]}:role/{session[3]}" if session else arn
+
+
+def _same_principal(caller: str, listed: str) -> bool:
+    """Whether both name one principal; paths are left out, as a session doesn't tell its role's."""
+
+    def bare(arn: str) -> str:
+        head, _, name = arn.partition("/")
+        return f"{head}/{name.rsplit('/', 1)[-1]}"
+
+    return bare(caller) == bare(listed)
+
+
+def _docker(run: Run) -> None:
+    if shutil.which("docker") is None or run(["docker", "info"]).returncode != 0:
+        raise PreflightError(
+            "no Docker engine answers, and the image must be built: start one, or deploy a built image (atlas:image)"
+        )
