@@ -9,6 +9,8 @@ from typing import Any
 import pulumi
 
 from infra.local.resources import Directory, File, Process, Supervisor
+from infra.monitoring.dashboards import dashboards
+from infra.monitoring.grafana import provisioning
 from infra.monitoring.prometheus import RULES, local_jobs, prometheus_config
 from infra.settings import LocalSettings, SettingsError
 
@@ -131,25 +133,19 @@ def _grafana(settings: LocalSettings, home: Path, supervisor: Supervisor, proces
     if binary is None:
         return {"grafana": HOW_TO["grafana"]}
     folder = home / "grafana"
-    source = {
-        "apiVersion": 1,
-        "datasources": [
-            {
-                "name": "Prometheus",
-                "type": "prometheus",
-                "uid": "prometheus",
-                "access": "proxy",
-                "url": f"http://{LOOPBACK}:{settings.prometheus_port}",
-                "isDefault": True,
-            }
-        ],
+    address = f"http://{LOOPBACK}:{settings.prometheus_port}"
+
+    def file(name: str, path: str, content: str) -> File:
+        below = pulumi.ResourceOptions(depends_on=[supervisor])
+        return File(f"grafana-{name}", path=str(folder / path), content=content, opts=below)
+
+    for name, content in dashboards().items():
+        file(f"dashboard-{Path(name).stem}", f"dashboards/{name}", content)
+    # Dashboards are read again as they change; provisioning at start only.
+    config = {
+        Path(name).parent.name: file(Path(name).parent.name, f"provisioning/{name}", content)
+        for name, content in provisioning(prometheus_url=address, dashboards=str(folder / "dashboards")).items()
     }
-    config = File(
-        "grafana-datasource",
-        path=str(folder / "provisioning/datasources/prometheus.yml"),
-        content=json.dumps(source, indent=1) + "\n",
-        opts=pulumi.ResourceOptions(depends_on=[supervisor]),
-    )
     home_path = next(
         (p for p in ("/usr/share/grafana", "/opt/homebrew/share/grafana") if Path(p).is_dir()), str(folder)
     )
@@ -170,7 +166,7 @@ def _grafana(settings: LocalSettings, home: Path, supervisor: Supervisor, proces
             "GF_ANALYTICS_REPORTING_ENABLED": "false",
             "GF_ANALYTICS_CHECK_FOR_UPDATES": "false",
         },
-        triggers={"datasource": config.digest},
-        depends_on=[config],
+        triggers={name: provisioned.digest for name, provisioned in config.items()},
+        depends_on=list(config.values()),
     )
     return {"grafana": f"http://{LOOPBACK}:{settings.grafana_port}"}

@@ -1,186 +1,270 @@
 """Grafana's dashboards, built with its own typed SDK: the service, the model, the machines."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
-from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, timeseries
+from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, table, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models.common import LegendDisplayMode, LegendPlacement
-from grafana_foundation_sdk.models.dashboard import DataSourceRef, Threshold, ThresholdsMode
+from grafana_foundation_sdk.models.common import BigValueGraphMode, BigValueTextMode, LegendDisplayMode, LegendPlacement
+from grafana_foundation_sdk.models.dashboard import (
+    DashboardCursorSync,
+    DashboardLinkType,
+    DataSourceRef,
+    DataTransformerConfig,
+    Threshold,
+    ThresholdsMode,
+)
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 SOURCE = DataSourceRef(type_val="prometheus", uid="prometheus")
 ROUTES = 'job="service", url_rule=~"/predict|/invocations|/v2/.*infer"'
-WIDE, HALF, SMALL = 24, 12, 6
+BURN_WINDOWS = ("5m", "1h", "6h", "3d")
+WIDE, HALF, THIRD, QUARTER = 24, 12, 8, 6
 
 Query = tuple[str, str]
 """PromQL and the legend."""
-
-
-def _target(index: int, query: Query) -> prometheus.Dataquery:
-    expression, legend = query
-    return prometheus.Dataquery().expr(expression).legend_format(legend).ref_id("ABCDEFGH"[index])
+Panel = timeseries.Panel | stat.Panel | table.Panel
 
 
 def graph(title: str, description: str, unit: str, *queries: Query, span: int = HALF) -> timeseries.Panel:
     """Lines over time."""
-    panel = (
-        timeseries.Panel()
-        .title(title)
-        .description(description)
-        .unit(unit)
-        .datasource(SOURCE)
-        .min(0)
-        .height(8)
-        .span(span)
-        .legend(
-            common.VizLegendOptions()
-            .display_mode(LegendDisplayMode.LIST)
-            .placement(LegendPlacement.BOTTOM)
-            .show_legend(True)
+    legend = (
+        common.VizLegendOptions()
+        .display_mode(LegendDisplayMode.LIST)
+        .placement(LegendPlacement.BOTTOM)
+        .show_legend(True)
+    )
+    panel = timeseries.Panel().title(title).description(description).unit(unit).datasource(SOURCE)
+    panel = panel.min(0).height(8).span(span).legend(legend)
+    for reference, (expression, label) in zip("ABCDEFGH", queries, strict=False):
+        panel = panel.with_target(
+            prometheus.Dataquery().expr(expression).legend_format(label).ref_id(reference).range()
         )
-    )
-    for index, query in enumerate(queries):
-        panel = panel.with_target(_target(index, query))
     return panel
 
 
-def figure(title: str, description: str, unit: str, query: Query, warn: float | None = None) -> stat.Panel:
-    """One number as it is now; red from `warn` on."""
-    panel = (
-        stat.Panel().title(title).description(description).unit(unit).datasource(SOURCE).height(4).span(SMALL)
-        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
-        .with_target(_target(0, query))
-    )  # fmt: skip
-    if warn is not None:
-        steps = [Threshold(value=None, color="green"), Threshold(value=warn, color="red")]
-        panel = panel.thresholds(dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps))
-    return panel
+def figure(
+    title: str,
+    description: str,
+    unit: str,
+    query: str,
+    *,
+    red_from: float | None = None,
+    red_below: float | None = None,
+) -> stat.Panel:
+    """One number as it is now, red from or below a bound."""
+    return _stat(title, description, unit, query, "").thresholds(_colours(red_from, red_below))
 
 
-def _board(uid: str, title: str, description: str) -> dashboard.Dashboard:
-    return (
-        dashboard.Dashboard(title)
-        .uid(uid)
-        .description(description)
+def name(title: str, description: str, query: str, label: str) -> stat.Panel:
+    """One label's value as it is now."""
+    return _stat(title, description, "none", query, f"{{{{{label}}}}}").text_mode(BigValueTextMode.NAME)
+
+
+def listing(title: str, description: str, query: str, hidden: Sequence[str]) -> table.Panel:
+    """A row per series, a column per label; the columns `hidden` are left out."""
+    target = prometheus.Dataquery().expr(query).format(PromQueryFormat.TABLE).ref_id("A").instant()
+    without = DataTransformerConfig(id_val="organize", options={"excludeByName": dict.fromkeys(hidden, True)})
+    panel = table.Panel().title(title).description(description).unit("none").datasource(SOURCE)
+    return panel.height(8).span(WIDE).with_target(target).with_transformation(without)
+
+
+def _stat(title: str, description: str, unit: str, query: str, label: str) -> stat.Panel:
+    target = prometheus.Dataquery().expr(query).legend_format(label).ref_id("A").instant()
+    panel = stat.Panel().title(title).description(description).unit(unit).datasource(SOURCE)
+    panel = panel.height(4).span(QUARTER).graph_mode(BigValueGraphMode.NONE)
+    return panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False)).with_target(target)
+
+
+def _colours(red_from: float | None, red_below: float | None) -> dashboard.ThresholdsConfig:
+    """Without any, Grafana's own default is red from 80."""
+    steps = [Threshold(value=None, color="green" if red_below is None else "red")]
+    if red_below is not None:
+        steps.append(Threshold(value=red_below, color="green"))
+    if red_from is not None:
+        steps.append(Threshold(value=red_from, color="red"))
+    return dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps)
+
+
+def _board(uid: str, title: str, description: str, *panels: Panel) -> dashboard.Dashboard:
+    board = dashboard.Dashboard(title).uid(uid).description(description).tags(["atlas"]).timezone("browser")
+    board = board.refresh("30s").time("now-6h", "now").readonly().tooltip(DashboardCursorSync.CROSSHAIR)
+    # From one to the next, at the same time of day.
+    links = (
+        dashboard.DashboardLink("Atlas")
         .tags(["atlas"])
-        .timezone("browser")
-        .refresh("30s")
-        .time("now-6h", "now")
-        .readonly()
+        .type(DashboardLinkType.DASHBOARDS)
+        .as_dropdown(False)
+        .keep_time(True)
     )
+    board = board.link(links)
+    for number, panel in enumerate(panels, start=1):
+        board = board.with_panel(panel.id(number))
+    return board
 
 
 def service() -> dashboard.Dashboard:
     """Rate, errors, duration; the objectives and what is left of them."""
-    quantiles = [
-        (
-            f"histogram_quantile({quantile}, sum by (le)"
-            f" (rate(flask_http_request_duration_seconds_bucket{{{ROUTES}}}[5m])))",
-            f"p{round(quantile * 100)}",
-        )
-        for quantile in (0.5, 0.95, 0.99)
-    ]
     by_status = f"sum by (status) (rate(flask_http_request_duration_seconds_count{{{ROUTES}}}[5m]))"
-    return (
-        _board("atlas-service", "Atlas: service", "Is it up, is it fast, does it fail?")
-        .with_panel(
-            figure("Pods that answer", "Scrape targets of the service that are up", "none",
-                   ('sum(up{job="service"})', "up"))
-        )
-        .with_panel(figure("Predictions a second", "Requests to prediction routes", "reqps",
-                           ("service:requests:rate5m", "requests")))
-        .with_panel(figure("Server errors, 1 h", "Share of prediction requests with a 5xx answer", "percentunit",
-                           ("service:unavailable_ratio:rate1h", "errors"), warn=0.005))
-        .with_panel(figure("Slower than 250 ms, 1 h", "Share of prediction requests", "percentunit",
-                           ("service:slow_ratio:rate1h", "slow"), warn=0.01))
-        .with_panel(graph("Rate", "Prediction requests by status", "reqps", (by_status, "{{status}}")))
-        .with_panel(graph("Duration", "Quantiles over prediction requests, 5 minutes", "s", *quantiles))
-        .with_panel(
-            graph("Error budget burn", "Multiples of the rate that would just use up a month's budget (0.5 %)", "none",
-                  *[(f"service:unavailable_ratio:rate{window} / 0.005", window) for window in ("5m", "1h", "6h", "3d")])
-        )
-        .with_panel(
-            graph("Latency budget burn", "Multiples of the rate that would just use up a month's budget (1 %)", "none",
-                  *[(f"service:slow_ratio:rate{window} / 0.01", window) for window in ("5m", "1h", "6h", "3d")])
-        )
-        .with_panel(
-            graph("All routes", "Requests by route, pages and probes included", "reqps",
-                  ('sum by (url_rule) (rate(flask_http_request_duration_seconds_count{job="service"}[5m]))',
-                   "{{url_rule}}"), span=WIDE)
-        )
-    )  # fmt: skip
+    all_routes = 'sum by (url_rule) (rate(flask_http_request_duration_seconds_count{job="service"}[5m]))'
+    by_pod = 'sum by (instance) (rate(flask_http_request_duration_seconds_count{job="service"}[5m]))'
+    return _board(
+        "atlas-service",
+        "Atlas: service",
+        "Is it up, is it fast, does it fail?",
+        figure("Pods that answer", "Scrape targets that are up", "none", 'sum(up{job="service"})', red_below=1),
+        figure("Predictions", "Requests a second, 5 minutes", "reqps", "service:requests:rate5m"),
+        figure(
+            "Server errors, 1 h",
+            "Share of prediction requests with a 5xx answer; the objective is below 0.5 %",
+            "percentunit",
+            "service:unavailable_ratio:rate1h",
+            red_from=0.005,
+        ),
+        figure(
+            "Slower than 250 ms, 1 h",
+            "Share of prediction requests; the objective is below 1 %",
+            "percentunit",
+            "service:slow_ratio:rate1h",
+            red_from=0.01,
+        ),
+        graph("Rate", "Prediction requests by status", "reqps", (by_status, "{{status}}")),
+        graph("Duration", "Quantiles over prediction requests, 5 minutes", "s", *_quantiles(ROUTES)),
+        graph(
+            "Availability: burn rate",
+            "1 would just use up the month's error budget (0.5 % of requests) in a month; 14.4 over an hour pages",
+            "none",
+            *[(f"service:unavailable_ratio:rate{window} / 0.005", window) for window in BURN_WINDOWS],
+        ),
+        graph(
+            "Latency: burn rate",
+            "1 would just use up the month's budget of slow requests (1 %) in a month; 14.4 over an hour pages",
+            "none",
+            *[(f"service:slow_ratio:rate{window} / 0.01", window) for window in BURN_WINDOWS],
+        ),
+        graph("Routes", "Requests by route, pages and probes included", "reqps", (all_routes, "{{url_rule}}")),
+        graph("Pods", "Requests by pod: is one left out?", "reqps", (by_pod, "{{instance}}")),
+    )
+
+
+def _quantiles(selector: str) -> list[Query]:
+    rates = f"sum by (le) (rate(flask_http_request_duration_seconds_bucket{{{selector}}}[5m]))"
+    return [(f"histogram_quantile({part}, {rates})", f"p{round(part * 100)}") for part in (0.5, 0.95, 0.99)]
 
 
 def model() -> dashboard.Dashboard:
     """What the model says, and whether it still knows what it is asked about."""
-    rows = "sum(rate(atlas_predictions_total[1h]))"
-
-    def share(metric: str) -> Query:
-        return (f"sum by (feature) (rate({metric}[1h])) / on () group_left () ({rows} > 0)", "{{feature}}")
-
-    return (
-        _board("atlas-model", "Atlas: model", "What does it answer, and is it asked what it was trained for?")
-        .with_panel(figure("Version", "Models that answer; more than one while a deploy rolls", "none",
-                           ("count(count by (version) (atlas_model_info))", "versions")))
-        .with_panel(figure("Newest training row", "Its age", "s",
-                           ("time() - max(atlas_model_trained_timestamp_seconds > 0)", "age"), warn=90 * 86400))
-        .with_panel(figure("Rows, 24 h", "Rows answered", "short",
-                           ("sum(increase(atlas_predictions_total[24h]))", "rows")))
-        .with_panel(figure("Rows refused, 24 h", "Rows with an error of the caller", "short",
-                           ("sum(increase(atlas_rows_rejected_total[24h])) or vector(0)", "refused")))
-        .with_panel(graph("Answers", "Rows by outcome", "short", ("model:predictions:rate5m", "{{outcome}}")))
-        .with_panel(graph("Mix of answers", "Share of each outcome in an hour: a shift is drift, here or in the world",
-                          "percentunit",
-                          ("sum by (outcome) (rate(atlas_predictions_total[1h]))"
-                           " / on () group_left () (sum(rate(atlas_predictions_total[1h])) > 0)", "{{outcome}}")))
-        .with_panel(graph("Outside training's range", "Share of rows, by feature", "percentunit",
-                          ("model:out_of_range_ratio:rate1h", "{{feature}}")))
-        .with_panel(graph("Unknown categories", "Share of rows, by feature", "percentunit",
-                          share("atlas_input_unknown_category_total")))
-        .with_panel(graph("Missing values", "Share of rows, by feature", "percentunit",
-                          share("atlas_input_missing_total")))
-        .with_panel(graph("Rows refused", "By reason", "short",
-                          ("sum by (reason) (rate(atlas_rows_rejected_total[5m]))", "{{reason}}")))
-    )  # fmt: skip
+    return _board(
+        "atlas-model",
+        "Atlas: model",
+        "What does it answer, and is it asked what it was trained for?",
+        name("Model", "Its name", "max by (name) (atlas_model_info)", "name"),
+        name(
+            "Version",
+            "The bundle's version; more than one while a deploy rolls",
+            "max by (version) (atlas_model_info)",
+            "version",
+        ),
+        figure("Newest training row", "Its age", "s", "model:age_seconds", red_from=90 * 86400),
+        figure("Rows, 24 h", "Rows answered", "short", "sum(increase(atlas_predictions_total[24h]))"),
+        graph("Answers", "Rows a second by outcome", "cps", ("model:predictions:rate5m", "{{outcome}}")),
+        graph(
+            "Mix of answers",
+            "Share of each outcome in an hour: a shift is drift, here or in the world",
+            "percentunit",
+            (
+                "sum by (outcome) (rate(atlas_predictions_total[1h])) / on () group_left () (model:rows:rate1h > 0)",
+                "{{outcome}}",
+            ),
+        ),
+        graph("Duration", "Quantiles over prediction requests, 5 minutes", "s", *_quantiles(ROUTES)),
+        graph(
+            "Rows refused",
+            "Rows a second with an error of the caller, by reason",
+            "cps",
+            ("sum by (reason) (rate(atlas_rows_rejected_total[5m]))", "{{reason}}"),
+        ),
+        graph(
+            "Outside training's range",
+            "Share of rows, by feature",
+            "percentunit",
+            ("model:out_of_range_ratio:rate1h", "{{feature}}"),
+            span=THIRD,
+        ),
+        graph(
+            "Unknown categories",
+            "Share of rows, by feature",
+            "percentunit",
+            ("model:unknown_category_ratio:rate1h", "{{feature}}"),
+            span=THIRD,
+        ),
+        graph(
+            "Missing values",
+            "Share of rows, by feature",
+            "percentunit",
+            ("model:missing_ratio:rate1h", "{{feature}}"),
+            span=THIRD,
+        ),
+    )
 
 
 def infrastructure() -> dashboard.Dashboard:
     """Pods, nodes, the two hosts, and monitoring itself."""
-    return (
-        _board("atlas-infrastructure", "Atlas: infrastructure", "Pods, nodes and the two monitoring hosts")
-        .with_panel(figure("Targets down", "Scrape targets that don't answer", "none",
-                           ("count(up == 0) or vector(0)", "down"), warn=1))
-        .with_panel(figure("Alerts", "Firing now", "none",
-                           ('count(ALERTS{alertstate="firing"}) or vector(0)', "firing"), warn=1))
-        .with_panel(figure("Restarts, 1 h", "Of the service's pods", "none",
-                           ("sum(pod:restarts:1h) or vector(0)", "restarts"), warn=1))
-        .with_panel(figure("Samples a second", "What Prometheus takes in", "short",
-                           ("sum(rate(prometheus_tsdb_head_samples_appended_total[5m]))", "samples")))
-        .with_panel(graph("Pods: CPU", "Cores used by the service's container", "none",
-                          ("pod:cpu_cores:rate5m", "{{pod}}")))
-        .with_panel(graph("Pods: memory", "Share of the limit", "percentunit", ("pod:memory:ratio", "{{pod}}")))
-        .with_panel(graph("Pods: CPU held back", "Share of periods in which the limit was hit", "percentunit",
-                          ("pod:cpu_throttled:ratio5m", "{{pod}}")))
-        .with_panel(graph("Nodes", "Share of CPU and memory in use", "percentunit",
-                          ("node:cpu:ratio5m", "{{node}} CPU"), ("node:memory:ratio", "{{node}} memory")))
-        .with_panel(graph("Hosts", "Share of CPU and memory in use", "percentunit",
-                          ("host:cpu:ratio5m", "{{host}} CPU"), ("host:memory:ratio", "{{host}} memory")))
-        .with_panel(graph("Hosts: disks", "Share in use", "percentunit",
-                          ("host:disk:ratio", "{{host}} {{mountpoint}}")))
-        .with_panel(graph("Kubelet", "Pods that run on a node", "none",
-                          ("sum by (node) (kubelet_running_pods)", "{{node}}")))
-        .with_panel(graph("Scrapes", "How long each target takes to answer", "s",
-                          ("scrape_duration_seconds", "{{job}} {{instance}}")))
-    )  # fmt: skip
-
-
-BOARDS: dict[str, Callable[[], dashboard.Dashboard]] = {
-    "service.json": service,
-    "model.json": model,
-    "infrastructure.json": infrastructure,
-}
+    return _board(
+        "atlas-infrastructure",
+        "Atlas: infrastructure",
+        "Pods, nodes and the two monitoring hosts; all but the first row and scrapes is empty on a local stack",
+        figure("Targets down", "Scrape targets that don't answer", "none", "count(up == 0) or vector(0)", red_from=1),
+        figure("Alerts firing", "Now", "none", 'count(ALERTS{alertstate="firing"}) or vector(0)', red_from=1),
+        figure("Restarts, 1 h", "Of the service's containers", "none", "sum(pod:restarts:1h) or vector(0)", red_from=1),
+        figure(
+            "Samples",
+            "What Prometheus takes in a second",
+            "cps",
+            "sum(rate(prometheus_tsdb_head_samples_appended_total[5m]))",
+        ),
+        listing(
+            "Alerts",
+            "Firing now; each rule's remedy is on Prometheus's page of alerts",
+            'ALERTS{alertstate="firing"}',
+            hidden=("Time", "Value", "__name__", "alertstate", "objective"),
+        ),
+        graph("Pods: CPU", "Cores that the service's container uses", "none", ("pod:cpu_cores:rate5m", "{{pod}}")),
+        graph("Pods: memory", "Share of the limit", "percentunit", ("pod:memory:ratio", "{{pod}}")),
+        graph(
+            "Pods: CPU held back",
+            "Share of periods in which the limit was hit",
+            "percentunit",
+            ("pod:cpu_throttled:ratio5m", "{{pod}}"),
+        ),
+        graph("Nodes: pods", "That run on a node", "none", ("sum by (node) (kubelet_running_pods)", "{{node}}")),
+        graph(
+            "Nodes: CPU and memory",
+            "Share in use",
+            "percentunit",
+            ("node:cpu:ratio5m", "{{node}} CPU"),
+            ("node:memory:ratio", "{{node}} memory"),
+        ),
+        graph("Nodes: disks", "Share in use", "percentunit", ("node:disk:ratio", "{{node}} {{device}}")),
+        graph(
+            "Hosts: CPU and memory",
+            "Share in use",
+            "percentunit",
+            ("host:cpu:ratio5m", "{{host}} CPU"),
+            ("host:memory:ratio", "{{host}} memory"),
+        ),
+        graph("Hosts: disks", "Share in use", "percentunit", ("host:disk:ratio", "{{host}} {{mountpoint}}")),
+        graph(
+            "Scrapes",
+            "How long each target takes to answer",
+            "s",
+            ("scrape_duration_seconds", "{{job}} {{instance}}"),
+            span=WIDE,
+        ),
+    )
 
 
 def dashboards() -> dict[str, str]:
     """File name -> the dashboard as JSON."""
     encoder = JSONEncoder(sort_keys=True, indent=1)
-    return {name: encoder.encode(board().build()) + "\n" for name, board in BOARDS.items()}
+    boards = {"service.json": service, "model.json": model, "infrastructure.json": infrastructure}
+    return {file: encoder.encode(board().build()) + "\n" for file, board in boards.items()}
