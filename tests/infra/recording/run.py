@@ -1,8 +1,10 @@
 """A stack of the real engine whose providers record: preview, up, refresh, destroy, and what each did."""
 
 import os
+import shutil
 import sys
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ from pulumi.automation import events
 
 from infra.engine.install import ensure
 from infra.settings import PROJECT
-from tests.infra.recording.provider import DELAY
+from tests.infra.recording.eks import Components
+from tests.infra.recording.provider import Recorder, start
 from tests.infra.recording.world import RECORD, World
 
 REPOSITORY = Path(__file__).parents[3]
@@ -24,14 +27,16 @@ class Result:
     """What one run of the engine did."""
 
     steps: dict[str, str] = field(default_factory=dict)
-    """Resource name -> operation, of those that changed."""
+    """Resource (type::name) -> operation, of those that changed; a replacement is create-replacement, or replace."""
     keys: dict[str, list[str]] = field(default_factory=dict)
-    """Resource name -> inputs that differ."""
+    """Resource -> inputs that differ."""
+    paths: dict[str, list[str]] = field(default_factory=dict)
+    """Resource -> the same in depth, such as vpcConfig.publicAccessCidrs[0]."""
     errors: list[str] = field(default_factory=list)
     failed: bool = False
 
 
-def recorders(folder: Path, packages: tuple[str, ...] = PACKAGES) -> None:
+def recorders(folder: Path, packages: Iterable[str] = PACKAGES) -> None:
     """Put a recording provider for each package into the folder, which then goes first on PATH."""
     folder.mkdir(parents=True, exist_ok=True)
     for package in packages:
@@ -44,7 +49,11 @@ def recorders(folder: Path, packages: tuple[str, ...] = PACKAGES) -> None:
 
 
 class Life:
-    """A stack from its first preview to its end."""
+    """A stack from its first preview to its end.
+
+    Recording providers run in this process, where the engine attaches to them: their start would take longer than their
+    work. `on_path` starts them from PATH instead, as the engine does with any provider.
+    """
 
     def __init__(
         self,
@@ -53,57 +62,81 @@ class Life:
         config: Mapping[str, str],
         *,
         stack: str = "dev",
-        packages: tuple[str, ...] = PACKAGES,
-        more_path: tuple[Path, ...] = (),
+        packages: Iterable[str] = PACKAGES,
+        more_path: Iterable[Path] = (),
         environment: Mapping[str, str] | None = None,
+        on_path: bool = False,
     ) -> None:
+        self.folder, self.program, self.name = folder, program, stack
         self.world = World(folder / "record.jsonl")
-        bin_folder = folder / "bin"
-        recorders(bin_folder, packages)
-        engine = ensure(lambda _: None)
+        given = dict(environment or {})
         state, work = folder / "state", folder / "work"
         for path in (state, work):
             path.mkdir(parents=True, exist_ok=True)
         (work / "Pulumi.yaml").write_text(f"name: {PROJECT}\nruntime: python\n")
         # The Automation API would ask the engine for its version each time; ensure() has.
         os.environ.setdefault("PULUMI_AUTOMATION_API_SKIP_VERSION_CHECK", "true")
+        if on_path:
+            recorders(folder / "bin", packages)
+        else:
+            given["PULUMI_DEBUG_PROVIDERS"] = ",".join(self._serve(packages, given))
         self.stack = auto.create_or_select_stack(
             stack,
             project_name=PROJECT,
             program=program,
             opts=auto.LocalWorkspaceOptions(
                 work_dir=str(work),
-                pulumi_command=auto.PulumiCommand(root=str(engine.parents[1])),
+                pulumi_command=auto.PulumiCommand(root=str(ensure(lambda _: None).parents[1])),
                 env_vars={
                     "PULUMI_BACKEND_URL": state.as_uri(),
                     "PULUMI_CONFIG_PASSPHRASE": "",
                     "PULUMI_HOME": str(folder / "pulumi"),
                     "PULUMI_SKIP_UPDATE_CHECK": "true",
                     "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
+                    "PULUMI_DIY_BACKEND_DISABLE_CHECKPOINT_BACKUPS": "true",
                     "PULUMI_IGNORE_AMBIENT_PLUGINS": "false",
-                    "PATH": os.pathsep.join([str(bin_folder), *map(str, more_path), os.environ["PATH"]]),
+                    "PATH": os.pathsep.join([str(folder / "bin"), *map(str, more_path), os.environ["PATH"]]),
                     RECORD: str(self.world.file),
-                    DELAY: "0",
-                    **(environment or {}),
+                    **given,
                 },
             ),
         )
         self.configure(config)
 
+    def _serve(self, packages: Iterable[str], environment: Mapping[str, str]) -> Iterable[str]:
+        for package in packages:
+            servicer = Components() if package == "eks" else Recorder(package, self.world, os.environ | environment)
+            server, port = start(servicer)
+            weakref.finalize(self, server.stop, None)
+            yield f"{package}:{port}"
+
     def configure(self, config: Mapping[str, str]) -> None:
         """Set these settings; `secret:` in front of a value encrypts it."""
+        values = {}
         for key, value in config.items():
             secret = value.startswith("secret:")
-            self.stack.set_config(f"{PROJECT}:{key}", auto.ConfigValue(value.removeprefix("secret:"), secret=secret))
+            values[f"{PROJECT}:{key}"] = auto.ConfigValue(value.removeprefix("secret:"), secret=secret)
+        if values:
+            self.stack.set_all_config(values)
 
-    def unset(self, key: str) -> None:
-        self.stack.remove_config(f"{PROJECT}:{key}")
+    def unset(self, *keys: str) -> None:
+        self.stack.remove_all_config([f"{PROJECT}:{key}" for key in keys])
+
+    def copy(self, folder: Path) -> "Life":
+        """Another world that is as this one is now, settings included."""
+        for part in ("state", "work"):
+            shutil.copytree(self.folder / part, folder / part)
+        shutil.copy(self.world.file, folder / self.world.file.name)
+        return Life(folder, self.program, {}, stack=self.name)
 
     def preview(self) -> Result:
         return self._run(self.stack.preview, diff=True)
 
-    def up(self) -> Result:
-        return self._run(self.stack.up)
+    def up(self, **options: Any) -> Result:
+        return self._run(self.stack.up, **options)
+
+    def refresh(self) -> Result:
+        return self._run(self.stack.refresh)
 
     def destroy(self) -> Result:
         return self._run(self.stack.destroy)
@@ -115,20 +148,36 @@ class Life:
         """The resources in the stack's state."""
         return list((self.stack.export_stack().deployment or {}).get("resources") or [])
 
+    def drift(self) -> list[str]:
+        """Where state and world differ: what one has and the other hasn't."""
+        noted = {
+            f"{resource['type']} {resource['id']}": resource["urn"]
+            for resource in self.state()
+            if resource.get("custom") and not resource["type"].startswith("pulumi:")
+        }
+        real = {key: call.urn for key, call in self.world.existing().items()}
+        return sorted(
+            [f"{noted[key]} is noted, and gone" for key in noted.keys() - real.keys()]
+            + [f"{real[key]} is there, and not noted" for key in real.keys() - noted.keys()]
+        )
+
+    def graph(self) -> dict[str, set[str]]:
+        """URN -> what must be there before it: dependencies, parents and their dependencies, provider."""
+        found: dict[str, set[str]] = {}
+        for resource in self.state():
+            needs = {*resource.get("dependencies", []), resource.get("parent") or ""}
+            needs |= {urn for urns in (resource.get("propertyDependencies") or {}).values() for urn in urns or []}
+            needs.add(str(resource.get("provider", "")).rsplit("::", 1)[0])
+            found[resource["urn"]] = needs - {""}
+        return found
+
     def _run(self, operation: Callable[..., Any], **options: Any) -> Result:
         result = Result()
 
         def watch(event: events.EngineEvent) -> None:
             step = event.resource_pre_event or event.res_outputs_event
             if step is not None:
-                meta = step.metadata
-                name = meta.urn.rsplit("::", 1)[-1]
-                kind = meta.type
-                operation = str(meta.op.value)
-                if operation not in ("same", "read", "refresh") and not kind.startswith("pulumi:pulumi"):
-                    result.steps[f"{kind}::{name}"] = operation
-                    if meta.diffs:
-                        result.keys[f"{kind}::{name}"] = list(meta.diffs)
+                _note(result, step.metadata)
             if event.diagnostic_event is not None and event.diagnostic_event.severity == "error":
                 result.errors.append(event.diagnostic_event.message.strip())
 
@@ -139,3 +188,17 @@ class Life:
             if not result.errors:
                 result.errors.append(str(error))
         return result
+
+
+def _note(result: Result, step: Any) -> None:
+    operation = str(step.op.value)
+    if operation in ("same", "read", "refresh") or step.type.startswith("pulumi:pulumi"):
+        return
+    key = f"{step.type}::{step.urn.rsplit('::', 1)[-1]}"
+    # A replacement ends with the delete of the old one, or begins with it: what it is stays the word.
+    if operation != "delete-replaced" or key not in result.steps:
+        result.steps[key] = operation
+    if step.diffs:
+        result.keys[key] = sorted({path.split(".")[0].split("[")[0] for path in step.diffs})
+    if step.detailed_diff:
+        result.paths[key] = sorted(step.detailed_diff)

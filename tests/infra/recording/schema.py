@@ -16,8 +16,12 @@ from typing import Any
 import pulumi
 from pulumi._types import input_type_py_to_pulumi_names, input_type_types, is_input_type
 
-UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
-"""How the engine writes a value that a preview can't know yet."""
+from tests.infra.recording.rules import UNKNOWN
+
+PROVIDER = "pulumi:providers:"
+"""Types of a package's own configuration begin so."""
+PLUGIN = frozenset({"version", "pluginDownloadURL"})
+"""What the engine adds to a provider's configuration."""
 
 
 @cache
@@ -41,21 +45,25 @@ def resource_classes(package: str) -> dict[str, tuple[str, str]]:
 @cache
 def arguments(token: str) -> type[Any] | None:
     """The class of a resource's inputs; None for a type that the SDK doesn't know."""
-    classes = resource_classes(token.split(":")[0])
+    if token.startswith(PROVIDER):
+        package = token.removeprefix(PROVIDER).replace("-", "_")
+        return typing.cast(type[Any], importlib.import_module(f"pulumi_{package}").ProviderArgs)
+    classes = resource_classes(token.split(":", maxsplit=1)[0])
     if token not in classes:
         return None
     module, name = classes[token]
     home = importlib.import_module(module)
     # Where the resource itself is called …Args or shares its name with a nested type, the SDK says InitArgs.
     for candidate in (f"{name}InitArgs", f"{name}Args"):
-        if is_input_type(getattr(home, candidate, None)):
-            return typing.cast(type[Any], getattr(home, candidate))
+        found = getattr(home, candidate, None)
+        if isinstance(found, type) and is_input_type(found):
+            return found
     raise LookupError(f"{token}: no class of its inputs in {module}")
 
 
 def output_names(token: str) -> set[str]:
     """Wire names of a resource's outputs."""
-    module, name = resource_classes(token.split(":")[0])[token]
+    module, name = resource_classes(token.split(":", maxsplit=1)[0])[token]
     resource = getattr(importlib.import_module(module), name)
     return {
         getattr(member.fget, "_pulumi_name", label)
@@ -69,12 +77,36 @@ def problems(token: str, inputs: dict[str, Any]) -> list[tuple[str, str]]:
     kind = arguments(token)
     if kind is None:
         return [("", f"{token} is no resource of the installed SDK")]
+    if token.startswith(PROVIDER):
+        # A provider's configuration is text: lists and numbers arrive as JSON.
+        inputs = {key: _decoded(value) for key, value in inputs.items() if key not in PLUGIN}
     return list(_object("", inputs, kind))
 
 
-def _object(path: str, value: dict[str, Any], kind: type[Any]) -> typing.Iterator[tuple[str, str]]:
+def _decoded(value: Any) -> Any:
+    if isinstance(value, str) and value[:1] in ("[", "{", "t", "f"):
+        try:
+            found = json.loads(value)
+        except ValueError:
+            return value
+        return value if isinstance(found, dict) else found
+    return value
+
+
+@cache
+def _shape(kind: Any) -> tuple[dict[str, Any], list[str]]:
+    """Wire names and types of a class's properties, and which of them are required."""
     names, kinds = input_type_py_to_pulumi_names(kind), input_type_types(kind)
     hints = {wire: kinds.get(wire, kinds.get(python)) for python, wire in names.items()}
+    parameters = inspect.signature(kind.__init__).parameters
+    required = [
+        names[name] for name, at in parameters.items() if name in names and at.default is inspect.Parameter.empty
+    ]
+    return hints, required
+
+
+def _object(path: str, value: dict[str, Any], kind: type[Any]) -> typing.Iterator[tuple[str, str]]:
+    hints, required = _shape(kind)
     for key, item in value.items():
         where = f"{path}.{key}".lstrip(".")
         if key.startswith("__"):
@@ -83,9 +115,8 @@ def _object(path: str, value: dict[str, Any], kind: type[Any]) -> typing.Iterato
             yield where, f"unknown property; there are {', '.join(sorted(hints))}"
         elif item is not None:
             yield from _value(where, item, hints[key])
-    for name, parameter in inspect.signature(kind.__init__).parameters.items():
-        wire = names.get(name)
-        if wire and parameter.default is inspect.Parameter.empty and value.get(wire) is None:
+    for wire in required:
+        if value.get(wire) is None:
             yield f"{path}.{wire}".lstrip("."), "is required"
 
 
