@@ -1,0 +1,115 @@
+"""What the program hands to Kubernetes, against the API's published schemas and the Pod Security Standards."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import kubernetes_validate
+import pytest
+
+from infra.components.cluster import ADDONS
+from tests.infra.aws import up
+
+VERSIONS = sorted(ADDONS)
+"""All that atlas:kubernetesVersion allows: the oldest and the newest that EKS has in standard support."""
+
+
+def manifests(variant: str) -> Iterator[dict[str, Any]]:
+    for call in up(variant).world.existing().values():
+        if call.token.startswith("kubernetes:"):
+            yield {key: value for key, value in call.inputs.items() if not key.startswith("__")}
+
+
+def of_kind(variant: str, kind: str) -> dict[str, Any]:
+    return next(found for found in manifests(variant) if found["kind"] == kind)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("variant", ["base", "full"])
+def test_manifests_fit_the_published_schema(variant: str, version: str) -> None:
+    found = list(manifests(variant))
+    assert len(found) >= 10
+    for manifest in found:
+        kubernetes_validate.validate(manifest, version, strict=True)
+
+
+def test_schema_check_catches_a_misspelt_field() -> None:
+    broken = of_kind("base", "Deployment") | {"spec": {"selectr": {}}}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(broken, VERSIONS[-1], strict=True)
+
+
+@pytest.mark.parametrize("variant", ["base", "full"])
+def test_pod_is_restricted_and_bounded(variant: str) -> None:
+    """The rules of the Pod Security Standard `restricted`, and limits and probes beside."""
+    pod = of_kind(variant, "Deployment")["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] > 0
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    (container,) = pod["containers"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert container["resources"].keys() == {"requests", "limits"}
+    assert all(container["resources"][kind].keys() == {"cpu", "memory"} for kind in ("requests", "limits"))
+    assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys()
+    assert "@sha256:" in container["image"]
+    labels = of_kind(variant, "Namespace")["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+def test_pod_answers_until_the_load_balancer_has_noticed_and_then_has_time_to_finish() -> None:
+    pod = of_kind("base", "Deployment")["spec"]["template"]["spec"]
+    pause = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+    workers = 30  # service/__main__.py, GRACE
+    assert pause >= 10
+    assert pod["terminationGracePeriodSeconds"] >= pause + workers
+
+
+def test_autoscaled_deployment_leaves_its_size_alone() -> None:
+    assert "replicas" not in of_kind("full", "Deployment")["spec"]
+    assert of_kind("full", "HorizontalPodAutoscaler")["spec"]["minReplicas"] == 2
+    assert of_kind("base", "Deployment")["spec"]["replicas"] == 1
+    assert "HorizontalPodAutoscaler" not in [found["kind"] for found in manifests("base")]
+
+
+def test_disruption_budget_is_only_there_when_it_leaves_room() -> None:
+    assert "PodDisruptionBudget" not in [found["kind"] for found in manifests("base")]
+    assert of_kind("full", "PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
+
+
+def test_everything_is_denied_but_what_is_named() -> None:
+    policies = {
+        found["metadata"]["name"]: found["spec"] for found in manifests("full") if found["kind"] == "NetworkPolicy"
+    }
+    assert policies["default-deny"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    open_to = policies["flask-app"]
+    sources = [peer["ipBlock"]["cidr"] for rule in open_to["ingress"] for peer in rule["from"]]
+    # Both private subnets, where nodes are, and Prometheus: a load balancer's packets come from nodes.
+    assert sources == ["10.20.32.0/20", "10.20.48.0/20", "10.20.64.10/32"]
+    ports = {port["port"] for rule in open_to["egress"] for port in rule["ports"]}
+    assert ports == {53, 80, 443, 5000}  # DNS, Pod Identity, HTTPS, and the MLflow server's own
+    assert [rule["to"] for rule in open_to["egress"] if rule["ports"] == [{"port": 80, "protocol": "TCP"}]] == [
+        [{"ipBlock": {"cidr": "169.254.170.23/32"}}]
+    ]
+
+
+def test_prometheus_may_look_and_nothing_else() -> None:
+    rules = [rule for found in manifests("full") if found["kind"] in ("Role", "ClusterRole") for rule in found["rules"]]
+    allowed = {(resource, verb) for rule in rules for resource in rule["resources"] for verb in rule["verbs"]}
+    look = {"get", "list", "watch"}
+    assert allowed == {("pods", v) for v in look} | {("nodes", v) for v in look} | {("nodes/metrics", "get")}
+
+
+def test_load_balancer_is_named_tagged_and_speaks_tls_when_told() -> None:
+    plain, secure = (of_kind(variant, "Service") for variant in ("base", "full"))
+    prefix = "service.beta.kubernetes.io/aws-load-balancer"
+    assert plain["spec"]["type"] == "LoadBalancer"
+    assert plain["spec"]["loadBalancerSourceRanges"] == ["0.0.0.0/0"]
+    assert plain["metadata"]["annotations"][f"{prefix}-type"] == "nlb"
+    assert "project=atlas" in plain["metadata"]["annotations"][f"{prefix}-additional-resource-tags"]
+    assert f"{prefix}-ssl-cert" not in plain["metadata"]["annotations"]
+    assert secure["metadata"]["annotations"][f"{prefix}-ssl-cert"].startswith("arn:aws:acm:")
+    assert secure["metadata"]["annotations"][f"{prefix}-ssl-ports"] == "5000"
