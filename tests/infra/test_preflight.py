@@ -1,0 +1,118 @@
+"""What an AWS stack needs is checked before anything is made, and each lack is one line that names the remedy."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from infra import preflight
+from infra.preflight import PreflightError, check, principal_of
+from infra.settings import AwsSettings, load_settings
+from tests.infra.aws import BASE
+
+ROLE = "arn:aws:sts::123456789012:assumed-role/deploy/session"
+
+
+def settings(**changed: str) -> AwsSettings:
+    found = load_settings({f"atlas:{key}": value for key, value in {**BASE, **changed}.items()})
+    assert isinstance(found, AwsSettings)
+    return found
+
+
+def world(
+    version: str = "aws-cli/2.36.11 Python/3.13", arn: str = ROLE, account: str = "123456789012", docker: bool = True
+) -> Callable[[list[str]], subprocess.CompletedProcess[str]]:
+    """What the commands would say."""
+
+    def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+        if command == ["aws", "--version"]:
+            return subprocess.CompletedProcess(command, 0, version, "")
+        if command[:3] == ["aws", "sts", "get-caller-identity"]:
+            if not arn:
+                return subprocess.CompletedProcess(command, 255, "", "\nUnable to locate credentials.\n")
+            return subprocess.CompletedProcess(command, 0, json.dumps({"Account": account, "Arn": arn}), "")
+        assert command == ["docker", "info"]
+        return subprocess.CompletedProcess(command, 0 if docker else 1, "", "")
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def _tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for tool in ("aws", "docker"):
+        (tmp_path / tool).write_text("#!/bin/sh\n")
+        (tmp_path / tool).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+def test_all_is_well() -> None:
+    caller = check(settings(), run=world())
+    assert (caller.account, caller.principal) == ("123456789012", "arn:aws:iam::123456789012:role/deploy")
+
+
+@pytest.mark.parametrize("version", ["aws-cli/1.18.69 Python/3.8", "aws-cli/2.6.4 Python/3.9", ""])
+def test_old_aws_cli_is_refused(version: str) -> None:
+    with pytest.raises(PreflightError, match=r"too old.*2.7"):
+        check(settings(), run=world(version=version))
+
+
+@pytest.mark.parametrize("version", ["aws-cli/1.24.0 Python/3.8", "aws-cli/2.7.0 Python/3.9"])
+def test_new_enough_aws_cli_will_do(version: str) -> None:
+    check(settings(), run=world(version=version))
+
+
+def test_missing_aws_cli_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(PreflightError, match=r"AWS CLI is not on PATH: .*install version 2"):
+        check(settings(), run=world())
+
+
+def test_missing_credentials_are_told_with_aws_own_words() -> None:
+    with pytest.raises(PreflightError, match=r"no identity \(Unable to locate credentials\.\): log in"):
+        check(settings(), run=world(arn=""))
+
+
+def test_another_account_is_refused() -> None:
+    with pytest.raises(PreflightError, match="belong to account 123456789012, the stack to 210987654321"):
+        check(settings(accountId="210987654321"), run=world())
+
+
+def test_caller_who_could_not_enter_the_cluster_is_refused_unless_nothing_is_made() -> None:
+    stranger = world(arn="arn:aws:iam::123456789012:user/ann")
+    with pytest.raises(PreflightError, match="user/ann is not among atlas:adminPrincipals"):
+        check(settings(), run=stranger)
+    assert check(settings(), changes=False, run=stranger).principal.endswith("user/ann")
+
+
+def test_role_with_a_path_is_recognised_in_its_session() -> None:
+    listed = "arn:aws:iam::123456789012:role/aws-reserved/sso.amazonaws.com/AWSReservedSSO_Admin_1a2b"
+    session = "arn:aws:sts::123456789012:assumed-role/AWSReservedSSO_Admin_1a2b/ann"
+    check(settings(adminPrincipals=json.dumps([listed])), run=world(arn=session))
+    with pytest.raises(PreflightError):
+        check(settings(adminPrincipals=json.dumps([listed])), run=world(arn=session.replace("Admin", "Viewer")))
+
+
+@pytest.mark.parametrize(
+    ("arn", "principal"),
+    [
+        (ROLE, "arn:aws:iam::123456789012:role/deploy"),
+        ("arn:aws-us-gov:sts::123456789012:assumed-role/a.b/c", "arn:aws-us-gov:iam::123456789012:role/a.b"),
+        ("arn:aws:iam::123456789012:user/x/ann", "arn:aws:iam::123456789012:user/x/ann"),
+    ],
+)
+def test_session_is_traced_to_its_role(arn: str, principal: str) -> None:
+    assert principal_of(arn) == principal
+
+
+def test_docker_is_asked_for_only_when_an_image_is_built() -> None:
+    silent = world(docker=False)
+    check(settings(), run=silent)  # an image is given
+    built = settings().model_copy(update={"image": None})
+    with pytest.raises(PreflightError, match=r"no Docker engine answers.*atlas:image"):
+        check(built, run=silent)
+
+
+def test_commands_are_really_run() -> None:
+    assert preflight.run(["/bin/echo", "here"]).stdout == "here\n"
