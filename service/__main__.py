@@ -5,6 +5,7 @@ import logging.config
 import multiprocessing
 import os
 import shutil
+import signal
 import socket
 import struct
 import sys
@@ -20,20 +21,32 @@ GRACE = 30
 
 def main() -> int:
     """Serve until a signal says stop; 1 with one clear line when the settings or the bundle can't be used."""
+    # Until gunicorn has its own: a container's first process ignores what it has no handler for.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         settings = load_settings(os.environ)
     except SettingsError as error:
         print(f"service: {error}", file=sys.stderr)
         return 1
     # Before anything imports prometheus_client, which looks for the variable once.
-    shared = Path(settings.prometheus_multiproc_dir or tempfile.mkdtemp(prefix="atlas-metrics-"))
     try:
+        shared = Path(settings.prometheus_multiproc_dir or tempfile.mkdtemp(prefix="atlas-metrics-"))
         _empty(shared)
     except OSError as error:
-        print(f"service: PROMETHEUS_MULTIPROC_DIR: {error}", file=sys.stderr)
+        hint = "" if settings.prometheus_multiproc_dir else ": a read-only root needs a writable /tmp beside it"
+        print(f"service: PROMETHEUS_MULTIPROC_DIR: {error}{hint}", file=sys.stderr)
         return 1
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(shared)
+    first = os.getpid()
+    try:
+        return _start(settings)
+    finally:
+        # Workers leave through here too, while others still answer and count.
+        if settings.prometheus_multiproc_dir is None and os.getpid() == first:
+            shutil.rmtree(shared, ignore_errors=True)
 
+
+def _start(settings: Settings) -> int:
     from ml.bundle import BundleError
     from service import logs, registry
 
@@ -45,16 +58,14 @@ def main() -> int:
         return 1
     # A bundle that can't answer ends the start here, not each worker. In a process of its own: what the model's runtime
     # sets up before a fork makes the forked workers hang or abort when they exit.
-    trial = multiprocessing.get_context("fork").Process(target=_try, args=(bundle,))
+    trial = multiprocessing.get_context("fork").Process(target=_try, args=(bundle,), daemon=True)
     trial.start()
     trial.join()
     if trial.exitcode != 0:
+        if trial.exitcode == -signal.SIGKILL:
+            print("service: killed while it loaded the bundle: it needs more memory", file=sys.stderr)
         return 1
-    try:
-        _serve(settings, bundle)
-    finally:
-        if settings.prometheus_multiproc_dir is None:
-            shutil.rmtree(shared, ignore_errors=True)
+    _serve(settings, bundle)
     return 0
 
 
@@ -104,7 +115,7 @@ def _serve(settings: Settings, bundle: Path) -> None:
             given = {
                 "bind": f"{settings.host}:{settings.port}",
                 "workers": settings.workers,
-                "worker_class": "gthread",
+                "worker_class": "service.worker.Worker",
                 "threads": settings.threads,
                 "timeout": 60,
                 "graceful_timeout": GRACE,

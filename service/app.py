@@ -1,9 +1,12 @@
 """The Flask application: settings and a predictor in, a WSGI application out."""
 
+import hashlib
 import logging
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, cast
 
 import flask
@@ -39,6 +42,7 @@ def create_app(settings: Settings, predictor: Predictor | None) -> flask.Flask:
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it
     app.extensions["atlas"] = State(settings, predictor)
     app.before_request(_begin)
+    app.url_defaults(_name_by_content(Path(__file__).parent / "static"))
     metrics = ModelMetrics(app)
     cast("State", app.extensions["atlas"]).metrics = metrics
     if predictor is not None:
@@ -60,6 +64,17 @@ class State:
         self.settings = settings
         self.predictor = predictor
         self.metrics: ModelMetrics
+
+
+def _name_by_content(folder: Path) -> Callable[[str, dict[str, Any]], None]:
+    """Adds ?v=HASH to addresses of static files: in an image all have one time, and an ETag can't tell them apart."""
+    versions = {file.name: hashlib.sha256(file.read_bytes()).hexdigest()[:12] for file in folder.iterdir()}
+
+    def add(endpoint: str, values: dict[str, Any]) -> None:
+        if endpoint == "static" and values.get("filename") in versions:
+            values["v"] = versions[values["filename"]]
+
+    return add
 
 
 def _begin() -> None:

@@ -152,6 +152,87 @@ def test_sigterm_lets_a_request_in_flight_finish(start):
         service.request("GET", "/health/live")
 
 
+def test_the_last_worker_can_still_count_when_another_has_stopped(start, tmp_path):
+    service = start(TMPDIR=tmp_path)
+    (shared,) = tmp_path.glob("atlas-metrics-*")
+    first, last = service.workers()
+    connection = service.raw(b"POST /predict HTTP/1.1\r\nHost: x\r\n")  # one of them waits for the rest of it
+    time.sleep(0.5)
+    service.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: not (first.is_running() and last.is_running()), service)
+    assert shared.is_dir()
+    head = f"Connection: close\r\nContent-Type: application/json\r\nContent-Length: {len(BODY)}\r\n\r\n"
+    connection.sendall(head.encode() + BODY)
+    assert receive(connection).startswith(b"HTTP/1.1 200 ")
+    assert service.process.wait(PATIENCE) == 0
+    assert not shared.exists()
+
+
+def test_sigterm_does_not_wait_for_an_idle_connection_longer_than_it_may_stay_open(start):
+    service = start()
+    idle = http.client.HTTPConnection("127.0.0.1", service.port, timeout=PATIENCE)
+    idle.request("GET", "/health/live")
+    assert idle.getresponse().read()
+    begun = time.monotonic()
+    service.process.send_signal(signal.SIGTERM)
+    assert service.process.wait(PATIENCE) == 0
+    assert time.monotonic() - begun < 9, "docker stop kills after 10 s"
+    assert idle.sock.recv(1) == b""
+    idle.close()
+
+
+def test_a_connection_that_was_to_stay_open_gets_one_more_answer_after_sigterm(start):
+    service = start()
+    connections = [http.client.HTTPConnection("127.0.0.1", service.port, timeout=PATIENCE) for _ in range(8)]
+    for connection in connections:
+        connection.request("POST", "/predict", BODY, {"Content-Type": "application/json"})
+        assert connection.getresponse().read()
+    service.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: not service.ready(), service)
+    for connection in connections:
+        connection.request("POST", "/predict", BODY, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        assert (response.status, response.headers["Connection"]) == (200, "close")
+        response.read()
+    assert service.process.wait(PATIENCE) == 0
+
+
+def test_a_steady_load_loses_no_request_to_sigterm(start):
+    service = start()
+    lost: list[object] = []
+    answered: list[int] = []
+
+    def call(keep: bool) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=PATIENCE)
+        while True:
+            try:
+                connection.connect()
+            except ConnectionRefusedError:
+                return  # it has stopped: nothing was sent
+            while True:
+                try:
+                    connection.request("POST", "/predict", BODY, {"Content-Type": "application/json"})
+                    response = connection.getresponse()
+                    response.read()
+                except OSError as error:
+                    lost.append(error)
+                    break
+                answered.append(response.status)
+                if not keep or response.headers["Connection"] == "close":
+                    break
+            connection.close()
+
+    with ThreadPoolExecutor(6) as pool:
+        callers = [pool.submit(call, number % 2 == 0) for number in range(6)]
+        time.sleep(1)
+        service.process.send_signal(signal.SIGTERM)
+        for caller in callers:
+            caller.result(PATIENCE)
+    assert not lost
+    assert len(answered) > 50
+    assert set(answered) == {200}
+
+
 def test_broken_and_oversized_chunked_bodies_are_4xx(start):
     service = start(MAX_BODY_BYTES=2000)
     head = (
@@ -201,6 +282,29 @@ def failed_start(**variables: object) -> str:
     )
     assert done.returncode == 1
     return done.stderr
+
+
+def test_sigterm_ends_a_start_too(bundles, tmp_path):
+    log = tmp_path / "service.log"
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-X", "importtime", "-m", "service"],
+            env=environment(MODEL_URI=bundles["binary"], PORT=1024, TMPDIR=tmp_path),
+            stderr=file,
+            text=True,
+        )
+    while "ml.bundle" not in log.read_text():  # imported at the start's first third
+        time.sleep(0.005)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(PATIENCE) == 0
+    assert not list(tmp_path.glob("atlas-metrics-*"))
+
+
+def test_no_writable_place_for_metrics_is_one_clear_line_at_start(bundles, tmp_path):
+    (tmp_path / "file").touch()
+    message = failed_start(MODEL_URI=bundles["binary"], PROMETHEUS_MULTIPROC_DIR=tmp_path / "file" / "metrics")
+    assert message.startswith("service: PROMETHEUS_MULTIPROC_DIR: ")
+    assert message.count("\n") == 1
 
 
 def test_a_missing_bundle_is_one_clear_line_at_start(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 
 import pytest
 
@@ -325,4 +326,5 @@ def test_docs_come_from_this_server_alone(client):
         response = client.get(asset)
         assert response.status_code == 200
         response.close()
+    assert re.search(r'"/static/docs\.js\?v=[0-9a-f]{12}"', page)
     assert client.get("/docs/package.json").status_code == 404
