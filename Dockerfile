@@ -1,41 +1,67 @@
-# The service's image. Targets: slim (default), which runs compiled models; full, for bundles that don't compile (`runtime: sklearn`).
+# The service's image. Targets: slim (default), which runs compiled models; full, for bundles that don't compile
+# (`runtime: sklearn`).
 #   docker buildx build --load -t atlas .          (needs models/bundle: `dvc repro` or `dvc pull`)
 #   docker run -p 8888:5000 -e CAPSTONE_TEST=… atlas
-# Behind a company's package index or TLS inspection: --secret id=pip,src=$HOME/.config/pip/pip.conf --secret id=ca,src=ca.crt;
-# neither leaves a trace in the image. Reproducible: set SOURCE_DATE_EPOCH and export with rewrite-timestamp=true.
+# Behind a company's package index or TLS inspection: --secret id=pip,src=$HOME/.config/pip/pip.conf and
+# --secret id=ca,src=ca.crt; neither leaves a trace in the image.
+# Reproducible: --build-arg SOURCE_DATE_EPOCH=0 --provenance=false --output type=image,…,rewrite-timestamp=true
 
-# Any image with Debian's or docker.io's Python 3.11 and venv; pin it by digest (BASE_IMAGE=…@sha256:…) where builds must repeat.
-ARG BASE_IMAGE=docker.io/library/python:3.11-slim-bookworm
+# Any image with Debian's or docker.io's Python 3.11 and venv. This one, by the records of docker-library/repo-info, is
+# Python 3.11.16 of 25 August 2026; for its security fixes, raise it now and then:
+#   docker buildx imagetools inspect python:3.11-slim-bookworm
+ARG BASE_IMAGE=docker.io/library/python:3.11-slim-bookworm@sha256:0bee7276f83efd4a1ee05bbbf4281d95ed28e079220a9457f25a93e3f1e3c31b
 
-FROM ${BASE_IMAGE} AS tools
-ENV PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-RUN python3 -m venv /opt/tools
-# What decides answers and nothing else, with one owner and one mode whoever's checkout this is.
-COPY --chmod=u=rwX,go=rX ml /app/ml
-COPY --chmod=u=rwX,go=rX service /app/service
-ARG BUNDLE=models/bundle
-COPY --chmod=u=rwX,go=rX ${BUNDLE} /app/models/bundle
-
-# Packages go into a venv without pip, compiled so that bytecode doesn't depend on file times (a read-only root can't write its own).
-FROM tools AS packages-slim
-COPY requirements/service.txt /tmp/requirements.txt
-RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca,target=/tmp/ca.crt \
-    python3 -m venv --without-pip /opt/venv \
-    && if [ -s /tmp/ca.crt ]; then export PIP_CERT=/tmp/ca.crt; fi \
-    && /opt/tools/bin/pip --python /opt/venv/bin/python install --quiet --require-hashes --no-deps --no-compile --only-binary :all: -r /tmp/requirements.txt \
-    && /opt/venv/bin/python -m compileall -q -j 1 --invalidation-mode unchecked-hash /opt/venv/lib /app
+# Packages go into a venv without pip, which an installer beside it fills.
+FROM ${BASE_IMAGE} AS packages-slim
+ENV PYTHONDONTWRITEBYTECODE=1 \
+    PIP_CERT=/etc/ssl/certs/ca-certificates.crt \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_NO_CACHE_DIR=1 \
+    PIP_NO_COMPILE=1 \
+    PIP_NO_DEPS=1 \
+    PIP_ONLY_BINARY=:all: \
+    PIP_PYTHON=/opt/venv/bin/python \
+    PIP_REQUIRE_HASHES=1
+RUN python3 -m venv /opt/installer && python3 -m venv --without-pip /opt/venv
+COPY requirements/service.txt /tmp/service.txt
+# Off the image: test suites, and a second copy of the runtime, for programs in C. Bytecode is compiled here, since a
+# read-only root can't keep it later, and so that it doesn't depend on file times. Times are all alike, for equal layers.
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
+    /opt/installer/bin/pip install --quiet -r /tmp/service.txt \
+    && find /opt/venv/lib -depth \( -name tests -o -name 'libonnxruntime.so.*' \) -exec rm -r {} + \
+    && /opt/venv/bin/python -c 'import onnxruntime' \
+    && python3 -m compileall -q -j 1 --invalidation-mode unchecked-hash /opt/venv/lib \
+    && find /opt/venv -exec touch --no-dereference --date @0 {} +
 
 FROM packages-slim AS packages-full
 COPY requirements/full.txt /tmp/full.txt
-RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca,target=/tmp/ca.crt \
-    if [ -s /tmp/ca.crt ]; then export PIP_CERT=/tmp/ca.crt; fi \
-    && /opt/tools/bin/pip --python /opt/venv/bin/python install --quiet --require-hashes --no-deps --no-compile --only-binary :all: -r /tmp/full.txt \
-    && /opt/venv/bin/python -m compileall -q -j 1 --invalidation-mode unchecked-hash /opt/venv/lib
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
+    /opt/installer/bin/pip install --quiet -r /tmp/full.txt \
+    && find /opt/venv/lib -depth -name tests -exec rm -r {} + \
+    && /opt/venv/bin/python -c 'import sklearn.ensemble, sklearn.linear_model, sklearn.pipeline' \
+    && python3 -m compileall -q -j 1 --invalidation-mode unchecked-hash /opt/venv/lib \
+    && find /opt/venv -exec touch --no-dereference --date @0 {} +
+
+# What decides answers and nothing else, with one owner, mode and time whoever's checkout this is.
+FROM ${BASE_IMAGE} AS app
+WORKDIR /app
+COPY ml ml
+COPY service service
+ARG BUNDLE=models/bundle
+COPY ${BUNDLE} models/bundle
+RUN python3 -m compileall -q -j 1 --invalidation-mode unchecked-hash /app \
+    && chmod -R a=rX /app \
+    && find /app -exec touch --no-dereference --date @0 {} +
 
 FROM ${BASE_IMAGE} AS base
+# One thread per computation: workers and threads answer side by side already, and a library that counts the machine's
+# cores doesn't see the container's share of them.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
+    OMP_NUM_THREADS=1 \
     HOME=/tmp \
     HOST=0.0.0.0 \
     PORT=5000 \
@@ -45,26 +71,24 @@ EXPOSE 5000
 # A number, so that Kubernetes can see that it isn't root. Any other works too.
 USER 10001:10001
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --start-interval=1s --retries=3 \
-    CMD ["python3", "-c", "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ[\"PORT\"]}/health/ready', timeout=2)"]
+HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
+    CMD ["python3", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['PORT']), timeout=2); c.request('GET', '/health/ready'); sys.exit(c.getresponse().status != 200)"]
 CMD ["python3", "-m", "service"]
+ARG BUNDLE_VERSION=unknown
+ARG REVISION=unknown
+ARG CREATED=unknown
+ARG SOURCE=unknown
+LABEL org.opencontainers.image.title="Atlas prediction service" \
+      org.opencontainers.image.version="${BUNDLE_VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}" \
+      org.opencontainers.image.source="${SOURCE}" \
+      atlas.bundle.version="${BUNDLE_VERSION}"
 
 FROM base AS full
 COPY --from=packages-full /opt/venv /opt/venv
-COPY --from=packages-full /app /app
-ARG BUNDLE_VERSION=unknown
-ARG REVISION=unknown
-LABEL org.opencontainers.image.title="Atlas prediction service" \
-      org.opencontainers.image.version="${BUNDLE_VERSION}" \
-      org.opencontainers.image.revision="${REVISION}" \
-      atlas.bundle.version="${BUNDLE_VERSION}"
+COPY --from=app /app /app
 
 FROM base AS slim
 COPY --from=packages-slim /opt/venv /opt/venv
-COPY --from=packages-slim /app /app
-ARG BUNDLE_VERSION=unknown
-ARG REVISION=unknown
-LABEL org.opencontainers.image.title="Atlas prediction service" \
-      org.opencontainers.image.version="${BUNDLE_VERSION}" \
-      org.opencontainers.image.revision="${REVISION}" \
-      atlas.bundle.version="${BUNDLE_VERSION}"
+COPY --from=app /app /app
