@@ -1,0 +1,69 @@
+"""The cluster as the engine records it: pinned, private, closed to all but those who are listed."""
+
+import json
+from typing import Any
+
+import pytest
+
+from infra.components.cluster import ADDONS
+from tests.infra.aws import up
+
+
+def of(variant: str, token: str) -> dict[str, dict[str, Any]]:
+    """Inputs by name."""
+    return {call.name: call.inputs for call in up(variant).world.existing().values() if call.token.endswith(token)}
+
+
+def test_addons_are_pinned_to_the_clusters_version() -> None:
+    found = {inputs["addonName"]: inputs["addonVersion"] for inputs in of("base", ":Addon").values()}
+    assert found == ADDONS["1.36"]
+    (cni,) = (inputs for inputs in of("base", ":Addon").values() if inputs["addonName"] == "vpc-cni")
+    assert json.loads(cni["configurationValues"])["enableNetworkPolicy"] == "true"
+
+
+def test_nodes_are_private_and_keep_their_credentials() -> None:
+    (group,) = of("full", ":NodeGroup").values()
+    subnets = {call.id: call.name for call in up("full").world.existing().values() if call.token.endswith(":Subnet")}
+    assert sorted(subnets[found] for found in group["subnetIds"]) == ["atlas-dev-private-a", "atlas-dev-private-b"]
+    assert group["scalingConfig"] == {"minSize": 1, "desiredSize": 1, "maxSize": 2}
+    (template,) = of("full", ":LaunchTemplate").values()
+    assert template["metadataOptions"] == {
+        "httpEndpoint": "enabled",
+        "httpTokens": "required",
+        "httpPutResponseHopLimit": 1,
+    }
+    assert template["blockDeviceMappings"][0]["ebs"]["encrypted"] == "true"
+    assert {spec["resourceType"] for spec in template["tagSpecifications"]} == {
+        "instance",
+        "volume",
+        "network-interface",
+    }
+
+
+def test_only_those_listed_may_enter() -> None:
+    entries = of("base", ":AccessEntry")
+    assert entries["atlas-dev-admin-0"]["principalArn"] == "arn:aws:iam::123456789012:role/deploy"
+    assert entries["atlas-dev-prometheus"]["kubernetesGroups"] == ["atlas-prometheus"]
+    assert len(entries) == 2
+    (association,) = of("base", ":AccessPolicyAssociation").values()
+    assert association["policyArn"].endswith("/AmazonEKSClusterAdminPolicy")
+    assert association["principalArn"] == entries["atlas-dev-admin-0"]["principalArn"]
+
+
+def test_control_plane_is_logged_encrypted_and_open_to_named_networks_only() -> None:
+    (cluster,) = of("base", "eks/cluster:Cluster").values()
+    assert cluster["vpcConfig"]["endpointPrivateAccess"] is True
+    assert cluster["vpcConfig"]["publicAccessCidrs"] == ["203.0.113.0/24"]
+    assert cluster["encryptionConfig"]["resources"] == ["secrets"]
+    assert cluster["upgradePolicy"] == {"supportType": "STANDARD"}
+    assert set(cluster["enabledClusterLogTypes"]) == {"api", "audit", "authenticator", "controllerManager", "scheduler"}
+    (logs,) = of("base", ":LogGroup").values()
+    assert (logs["name"], logs["retentionInDays"]) == ("/aws/eks/flask-app-cluster/cluster", 30)
+    (key,) = of("base", "kms/key:Key").values()
+    assert key["enableKeyRotation"] is True
+
+
+@pytest.mark.parametrize("variant", ["base", "full"])
+def test_log_group_is_there_before_eks_would_make_its_own(variant: str) -> None:
+    order = [call.token for call in up(variant).world.calls("create")]
+    assert order.index("aws:cloudwatch/logGroup:LogGroup") < order.index("aws:eks/cluster:Cluster")

@@ -1,0 +1,251 @@
+"""Each component by itself, on Pulumi's mocks: what it declares for which arguments.
+
+The cluster, which is made by a component of another package, is in test_cluster.py, the workload in test_manifests.py.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pytest
+from pulumi.runtime import mocks
+
+from infra.components.alerting import Alerting, AlertingArgs
+from infra.components.cluster import _creator_is_no_admin
+from infra.components.host import Host, HostArgs, host_role
+from infra.components.image import context_hash
+from infra.components.monitoring_access import MonitoringAccess, MonitoringAccessArgs
+from infra.components.network import Network, NetworkArgs, layout
+from infra.components.private_bucket import PrivateBucket, PrivateBucketArgs
+from infra.components.registry import Registry, RegistryArgs
+from infra.components.service_identity import ServiceIdentity, ServiceIdentityArgs
+
+TAGS = {"project": "atlas", "stack": "test"}
+
+
+class World(mocks.Mocks):
+    """Notes what is declared; every id is the name, every ARN has it."""
+
+    def __init__(self) -> None:
+        self.declared: dict[str, tuple[str, dict[str, Any]]] = {}
+
+    def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
+        self.declared[args.name] = (args.typ, args.inputs)
+        outputs = {**args.inputs, "arn": f"arn:aws:x:us-east-1:123456789012:{args.name}"}
+        outputs.setdefault("name", args.name)
+        return f"{args.name}-id", outputs
+
+    def call(self, _: mocks.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
+        return {"insecureValue": "ami-1", "name": "x", "value": "ami-1"}, []
+
+    def of(self, kind: str) -> dict[str, dict[str, Any]]:
+        """Inputs by name, of one type."""
+        return {name: inputs for name, (token, inputs) in self.declared.items() if token.endswith(f":{kind}")}
+
+
+@pytest.fixture
+def declared() -> Callable[[Callable[[], Any]], World]:
+    """Run a function that declares resources to its end; what it declared."""
+
+    def run(program: Callable[[], Any]) -> World:
+        world = World()
+        mocks.set_mocks(world, project="atlas", stack="test")
+
+        # It waits until everything that was declared is registered.
+        pulumi.runtime.test(program)()
+        return world
+
+    return run
+
+
+def network_args(**changed: Any) -> NetworkArgs:
+    base = NetworkArgs("us-east-1", ("a", "b"), "10.20.0.0/16", "single", False, "cluster", TAGS)
+    return replace(base, **changed)
+
+
+def test_layout_gives_hosts_a_subnet_that_nothing_else_can_fill() -> None:
+    plan = layout("10.20.0.0/16")
+    assert plan.private == ("10.20.32.0/20", "10.20.48.0/20")
+    assert (plan.hosts, plan.prometheus, plan.grafana) == ("10.20.64.0/20", "10.20.64.10", "10.20.64.11")
+    assert layout("10.0.0.0/20").hosts == "10.0.4.0/24"
+
+
+@pytest.mark.parametrize(("nat", "gateways"), [("single", 1), ("per-az", 2)])
+def test_network_has_as_many_nat_gateways_as_told(declared: Any, nat: str, gateways: int) -> None:
+    world = declared(lambda: Network("n", network_args(nat=nat)))
+    assert len(world.of("NatGateway")) == len(world.of("Eip")) == gateways
+    private = {name: inputs["natGatewayId"] for name, inputs in world.of("Route").items() if "private" in name}
+    assert len(set(private.values())) == gateways
+    assert len(world.of("Subnet")) == 5
+
+
+@pytest.mark.parametrize("public", [False, True])
+def test_hosts_have_a_way_in_only_when_told(declared: Any, public: bool) -> None:
+    route = declared(lambda: Network("n", network_args(public_hosts=public))).of("Route")["n-hosts-route"]
+    assert ("gatewayId" in route) is public
+    assert ("natGatewayId" in route) is not public
+
+
+def test_network_names_subnets_for_load_balancers_and_closes_the_default_group(declared: Any) -> None:
+    world = declared(lambda: Network("n", network_args()))
+    tagged = {name: inputs["tags"] for name, inputs in world.of("Subnet").items()}
+    assert tagged["n-public-a"]["kubernetes.io/role/elb"] == "1"
+    assert tagged["n-private-b"]["kubernetes.io/role/internal-elb"] == "1"
+    assert not any(key.startswith("kubernetes.io/role") for key in tagged["n-hosts"])
+    (group,) = world.of("DefaultSecurityGroup").values()
+    assert "ingress" not in group
+    assert "egress" not in group
+    assert len(world.of("VpcEndpoint")["n-s3"]["routeTableIds"]) == 4
+
+
+@pytest.mark.parametrize("disposable", [False, True])
+def test_bucket_is_closed_versioned_encrypted(declared: Any, disposable: bool) -> None:
+    world = declared(lambda: PrivateBucket("b", PrivateBucketArgs(disposable, TAGS)))
+    assert world.of("Bucket")["b-bucket"]["forceDestroy"] is disposable
+    closed = world.of("BucketPublicAccessBlock")["b-closed"]
+    assert [
+        closed[key] for key in ("blockPublicAcls", "blockPublicPolicy", "ignorePublicAcls", "restrictPublicBuckets")
+    ] == [True] * 4
+    assert world.of("BucketVersioning")["b-versioning"]["versioningConfiguration"] == {"status": "Enabled"}
+    policy = json.loads(world.of("BucketPolicy")["b-policy"]["policy"])
+    assert policy["Statement"][0]["Resource"] == [
+        "arn:aws:x:us-east-1:123456789012:b-bucket",
+        "arn:aws:x:us-east-1:123456789012:b-bucket/*",
+    ]
+
+
+def test_registry_never_moves_a_tag_and_keeps_the_last_images(declared: Any) -> None:
+    world = declared(lambda: Registry("r", RegistryArgs("atlas-test/app", True, 7, TAGS)))
+    repository = world.of("Repository")["r-repository"]
+    assert repository["imageTagMutability"] == "IMMUTABLE"
+    assert repository["imageScanningConfiguration"] == {"scanOnPush": True}
+    rule = json.loads(world.of("LifecyclePolicy")["r-lifecycle"]["policy"])["rules"][0]
+    assert rule["selection"]["countNumber"] == 7
+
+
+def context(folder: Path) -> str:
+    return context_hash(folder, "models/bundle", "{}")
+
+
+def test_image_tag_follows_everything_that_goes_in_and_nothing_else(tmp_path: Path) -> None:
+    for path in ("Dockerfile", ".dockerignore", "requirements/service.txt", "ml/bundle.py", "service/app.py"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(path)
+    (tmp_path / "models/bundle").mkdir(parents=True)
+    (tmp_path / "models/bundle/bundle.json").write_text("{}")
+    before = context(tmp_path)
+    (tmp_path / "service/__pycache__").mkdir()
+    (tmp_path / "service/__pycache__/app.pyc").write_bytes(b"x")
+    (tmp_path / "README.md").write_text("x")
+    assert context(tmp_path) == before
+    assert context_hash(tmp_path, "models/bundle", '{"BASE_IMAGE": "x"}') != before
+    for path in ("Dockerfile", "service/app.py", "models/bundle/bundle.json"):
+        text = (tmp_path / path).read_text()
+        (tmp_path / path).write_text(text + " ")
+        assert context(tmp_path) != before, path
+        (tmp_path / path).write_text(text)
+    (tmp_path / "ml/new.py").write_text("")
+    assert context(tmp_path) != before
+
+
+def test_only_the_cluster_itself_is_transformed() -> None:
+    def transformed(kind: str) -> Any:
+        args = pulumi.ResourceTransformArgs(
+            custom=True, type_=kind, name="x", props={"accessConfig": {"authenticationMode": "API"}},
+            opts=pulumi.ResourceOptions(),
+        )  # fmt: skip
+        return _creator_is_no_admin(args)
+
+    assert transformed("aws:iam/role:Role") is None
+    assert transformed("aws:eks/cluster:Cluster").props["accessConfig"] == {
+        "authenticationMode": "API",
+        "bootstrapClusterCreatorAdminPermissions": False,
+    }
+
+
+def test_host_is_hardened_and_reads_only_its_own_configuration(declared: Any) -> None:
+    def program() -> None:
+        bucket = PrivateBucket("config", PrivateBucketArgs(True, TAGS))
+        args = HostArgs(
+            role="prometheus", region="us-east-1", zone="us-east-1a", vpc_id="vpc", subnet_id="hosts",
+            address="10.20.64.10", public=False, instance_type="t3.medium", disk_gb=20, ways_out=[], bucket=bucket,
+            files={"rules.yml": "groups: []"}, disposable=False, tags=TAGS, data_disk_gb=30, cluster="c",
+        )  # fmt: skip
+        Host("prometheus", args, host_role("prometheus", TAGS))
+
+    world = declared(program)
+    instance = world.of("Instance")["prometheus-instance"]
+    assert instance["metadataOptions"]["httpTokens"] == "required"
+    assert instance["metadataOptions"]["httpPutResponseHopLimit"] == 1
+    assert instance["rootBlockDevice"]["encrypted"] is True
+    assert "keyName" not in instance
+    assert instance["userDataReplaceOnChange"] is True
+    assert "prometheusdataid" in instance["userData"].replace("-", "")
+    assert world.of("Volume")["prometheus-data"]["encrypted"] is True
+    statements = json.loads(world.of("RolePolicy")["prometheus-policy"]["policy"])["Statement"]
+    assert [s["Resource"] for s in statements if s["Action"] == "s3:GetObject"] == [
+        "arn:aws:x:us-east-1:123456789012:config-bucket/prometheus/*"
+    ]
+    assert world.of("BucketObjectv2")["prometheus-rules.yml"]["key"] == "prometheus/rules.yml"
+    ports = {rule["toPort"] for rule in world.of("SecurityGroupEgressRule").values()}
+    assert ports == {80, 443}
+    assert world.of("SecurityGroupIngressRule") == {}
+
+
+def test_monitoring_ways_have_both_ends_and_none_is_ssh(declared: Any) -> None:
+    args = MonitoringAccessArgs("sg-p", "sg-g", "sg-c", 5000, ["198.51.100.0/24"], TAGS)
+    world = declared(lambda: MonitoringAccess("m", args))
+    ways = {
+        (rule["securityGroupId"], rule["referencedSecurityGroupId"], rule["toPort"])
+        for rule in world.of("SecurityGroupEgressRule").values()
+    }
+    back = {
+        (rule["referencedSecurityGroupId"], rule["securityGroupId"], rule["toPort"])
+        for rule in world.of("SecurityGroupIngressRule").values()
+        if "referencedSecurityGroupId" in rule
+    }
+    assert ways == back
+    assert ("sg-p", "sg-c", 10250) in ways
+    operators = {
+        (rule["cidrIpv4"], rule["securityGroupId"], rule["toPort"])
+        for rule in world.of("SecurityGroupIngressRule").values()
+        if "cidrIpv4" in rule
+    }
+    assert operators == {("198.51.100.0/24", "sg-p", 9090), ("198.51.100.0/24", "sg-g", 3000)}
+
+
+@pytest.mark.parametrize(
+    ("email", "budget", "budgets"), [(None, 250, 0), ("a@b.example", None, 0), ("a@b.example", 99, 1)]
+)
+def test_budget_needs_a_limit_and_somebody_to_tell(
+    declared: Any, email: str | None, budget: int | None, budgets: int
+) -> None:
+    world = declared(lambda: Alerting("a", AlertingArgs("test", email, budget, TAGS)))
+    assert world.of("Topic")["a-topic"]["kmsMasterKeyId"] == "alias/aws/sns"
+    assert len(world.of("TopicSubscription")) == (email is not None)
+    assert len(world.of("Budget")) == budgets
+    for made in world.of("Budget").values():
+        assert made["limitAmount"] == "99"
+        assert made["costFilters"] == [{"name": "TagKeyValue", "values": ["user:stack$test"]}]
+        assert [(n["notificationType"], n["threshold"]) for n in made["notifications"]] == [
+            ("ACTUAL", 80),
+            ("FORECASTED", 100),
+        ]
+
+
+def test_identity_reads_one_prefix_and_writes_another(declared: Any) -> None:
+    def program() -> None:
+        bucket = PrivateBucket("data", PrivateBucketArgs(True, TAGS))
+        ServiceIdentity("s", ServiceIdentityArgs("c", "ns", "app", bucket.arn, bucket, TAGS))
+
+    world = declared(program)
+    statements = json.loads(world.of("RolePolicy")["s-policy"]["policy"])["Statement"]
+    assert {(s["Action"], s["Resource"].rsplit("bucket", 1)[-1]) for s in statements} == {
+        ("s3:GetObject", "/service/*"),
+        ("s3:PutObject", "/predictions/*"),
+    }
+    association = world.of("PodIdentityAssociation")["s-association"]
+    assert (association["namespace"], association["serviceAccount"]) == ("ns", "app")
