@@ -34,7 +34,7 @@ def graph(title: str, description: str, unit: str, *queries: Query, span: int = 
         .show_legend(True)
     )
     panel = timeseries.Panel().title(title).description(description).unit(unit).datasource(SOURCE)
-    panel = panel.min(0).height(8).span(span).legend(legend)
+    panel = panel.min(0).fill_opacity(8).height(8).span(span).legend(legend)
     for reference, (expression, label) in zip("ABCDEFGH", queries, strict=False):
         panel = panel.with_target(
             prometheus.Dataquery().expr(expression).legend_format(label).ref_id(reference).range()
@@ -65,7 +65,7 @@ def listing(title: str, description: str, query: str, hidden: Sequence[str]) -> 
     target = prometheus.Dataquery().expr(query).format(PromQueryFormat.TABLE).ref_id("A").instant()
     without = DataTransformerConfig(id_val="organize", options={"excludeByName": dict.fromkeys(hidden, True)})
     panel = table.Panel().title(title).description(description).unit("none").datasource(SOURCE)
-    return panel.height(8).span(WIDE).with_target(target).with_transformation(without)
+    return panel.height(8).span(WIDE).show_header(True).with_target(target).with_transformation(without)
 
 
 def _stat(title: str, description: str, unit: str, query: str, label: str) -> stat.Panel:

@@ -67,7 +67,7 @@ def aws_jobs(
                 _copied("__meta_kubernetes_pod_node_name", "node"),
             ],
         },
-        kubelet("kubelet", "/metrics", "kubelet_(running_pods|evictions)"),
+        kubelet("kubelet", "/metrics", "kubelet_running_pods"),
         # What containers and nodes use, under names that Kubernetes promises to keep.
         kubelet(
             "resource",

@@ -1,5 +1,6 @@
-"""Prometheus's own tool on the rules and on the rendered configuration."""
+"""Prometheus's and Alertmanager's own tools on rules and configurations: this machine's version and the hosts'."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -7,18 +8,22 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic.alias_generators import to_snake
 
-from infra.monitoring.prometheus import RULES, local_jobs, prometheus_config
+from infra.hosts.versions import ALERTMANAGER, NODE_EXPORTER, PROMETHEUS
+from infra.monitoring.prometheus import RULES
+from infra.settings import AwsSettings
+from tests.infra.monitoring.rendered import prometheus_aws, rendered
+from tests.infra.monitoring.running import EITHER, hosts_own
+from tests.infra.monitoring.tools.build import pinned
 
-CASES = sorted(Path(__file__).parent.glob("*_test.yml"))
+RULES_FOUND = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+CASES = sorted(Path(__file__).parent.glob("rules*_test.yml"))
 
 
-@pytest.fixture(scope="module")
-def promtool() -> str:
-    binary = shutil.which("promtool")
-    if binary is None:
-        pytest.skip("promtool is not on PATH: `apt-get install prometheus`")
-    return binary
+@pytest.fixture(params=EITHER)
+def promtool(request: pytest.FixtureRequest) -> str:
+    return EITHER[request.param]("promtool")
 
 
 def told(*command: str) -> str:
@@ -26,6 +31,10 @@ def told(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def alerts() -> list[dict[str, Any]]:
+    return [rule for rule in RULES_FOUND if "alert" in rule]
 
 
 def test_rules_are_valid(promtool: str) -> None:
@@ -38,29 +47,73 @@ def test_alerts_fire_when_they_must_and_only_then(promtool: str, cases: Path) ->
 
 
 def test_every_alert_has_a_case_that_fires_and_one_that_does_not() -> None:
-    rules = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
     cases: list[dict[str, Any]] = [
         case
         for file in CASES
         for test in yaml.safe_load(file.read_text())["tests"]
         for case in test.get("alert_rule_test", [])
     ]
-    alerts = {rule["alert"] for rule in rules if "alert" in rule}
-    assert {case["alertname"] for case in cases if case["exp_alerts"]} == alerts
-    assert {case["alertname"] for case in cases if not case["exp_alerts"]} == alerts
+    names = {rule["alert"] for rule in alerts()}
+    assert {case["alertname"] for case in cases if case["exp_alerts"]} == names
+    assert {case["alertname"] for case in cases if not case["exp_alerts"]} == names
 
 
-def test_every_alert_says_how_bad_it_is_and_what_to_do() -> None:
-    for group in yaml.safe_load(RULES.read_text())["groups"]:
-        for rule in group["rules"]:
-            if "alert" in rule:
-                assert rule["labels"]["severity"] in {"page", "ticket"}, rule["alert"]
-                assert {"summary", "remedy"} <= rule["annotations"].keys(), rule["alert"]
+@pytest.mark.parametrize("rule", alerts(), ids=lambda rule: str(rule["alert"]))
+def test_alert_says_how_bad_it_is_and_what_to_do(rule: dict[str, Any]) -> None:
+    assert rule["labels"]["severity"] in {"page", "ticket"}
+    assert {"summary", "remedy"} == rule["annotations"].keys()
+    named = re.findall(r"atlas:(\w+)", rule["annotations"]["remedy"])
+    assert {to_snake(setting) for setting in named} <= AwsSettings.model_fields.keys()
 
 
-def test_rendered_configuration_is_the_golden_file(promtool: str, tmp_path: Path) -> None:
-    text = prometheus_config("15s", "rules.yml", local_jobs("127.0.0.1:5000", "127.0.0.1:9090"))
-    assert text == Path(__file__).with_name("prometheus.golden.yml").read_text()
-    (tmp_path / "prometheus.yml").write_text(text)
-    (tmp_path / "rules.yml").write_text(RULES.read_text())
-    assert "SUCCESS" in told(promtool, "check", "config", str(tmp_path / "prometheus.yml"))
+def test_prometheus_reads_the_local_configuration(promtool: str, tmp_path: Path) -> None:
+    assert_reads(promtool, rendered()["prometheus.local.yml"], tmp_path)
+
+
+def test_prometheus_reads_the_configuration_of_its_host(tmp_path: Path) -> None:
+    # Of the hosts' version alone: Debian's is built without Kubernetes.
+    # It wants the files that the configuration names to be there, whatever is in them.
+    for name in ("token", "kubeconfig", "cluster-ca.crt"):
+        (tmp_path / name).touch()
+    assert_reads(hosts_own("promtool"), prometheus_aws(str(tmp_path), str(tmp_path / "token")), tmp_path)
+
+
+def assert_reads(promtool: str, text: str, folder: Path) -> None:
+    (folder / "prometheus.yml").write_text(text)
+    shutil.copy(RULES, folder / "rules.yml")
+    output = told(promtool, "check", "config", str(folder / "prometheus.yml"))
+    assert f"{folder}/prometheus.yml is valid" in output
+    assert f"SUCCESS: {len(RULES_FOUND)} rules found" in output
+
+
+def test_promtool_refuses_what_is_wrong(promtool: str, tmp_path: Path) -> None:
+    (tmp_path / "rules.yml").write_text(RULES.read_text().replace("sum(rate(", "sum(rat(", 1))
+    with pytest.raises(AssertionError, match="unknown function"):
+        told(promtool, "check", "rules", str(tmp_path / "rules.yml"))
+
+
+def test_alertmanager_reads_its_configuration_and_tells_the_topic(tmp_path: Path) -> None:
+    amtool = hosts_own("amtool")
+    file = tmp_path / "alertmanager.yml"
+    file.write_text(rendered()["alertmanager.yml"])
+    assert "4 inhibit rules" in told(amtool, "check-config", str(file))
+    for severity in ("page", "ticket"):
+        assert told(amtool, "config", "routes", "test", f"--config.file={file}", f"severity={severity}") == "topic\n"
+
+
+def test_amtool_refuses_what_is_wrong(tmp_path: Path) -> None:
+    file = tmp_path / "alertmanager.yml"
+    file.write_text(rendered()["alertmanager.yml"].replace("sigv4:", "sigv5:"))
+    with pytest.raises(AssertionError, match="sigv5"):
+        told(hosts_own("amtool"), "check-config", str(file))
+
+
+def test_tools_are_built_of_the_versions_that_the_hosts_install() -> None:
+    hosts = {release.name: release.version for release in (PROMETHEUS, ALERTMANAGER, NODE_EXPORTER)}
+    assert pinned() == hosts
+
+
+@pytest.mark.parametrize("name", ["prometheus", "promtool", "alertmanager", "amtool", "node_exporter"])
+def test_built_tool_says_its_version(name: str) -> None:
+    version = {"prometheus": PROMETHEUS, "promtool": PROMETHEUS, "node_exporter": NODE_EXPORTER}.get(name, ALERTMANAGER)
+    assert f"{name}, version {version.version} " in told(hosts_own(name), "--version")
