@@ -1,8 +1,12 @@
 """A stack of the real engine whose providers record: preview, up, refresh, destroy, and what each did."""
 
+import asyncio
+import gc
 import os
 import shutil
 import sys
+import time
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -69,6 +73,7 @@ class Life:
     ) -> None:
         self.folder, self.program, self.name = folder, program, stack
         self.world = World(folder / "record.jsonl")
+        self.loops: list[asyncio.AbstractEventLoop] = []
         given = dict(environment or {})
         state, work = folder / "state", folder / "work"
         for path in (state, work):
@@ -83,7 +88,7 @@ class Life:
         self.stack = auto.create_or_select_stack(
             stack,
             project_name=PROJECT,
-            program=program,
+            program=self._in_loop,
             opts=auto.LocalWorkspaceOptions(
                 work_dir=str(work),
                 pulumi_command=auto.PulumiCommand(root=str(ensure(lambda _: None).parents[1])),
@@ -102,6 +107,10 @@ class Life:
             ),
         )
         self.configure(config)
+
+    def _in_loop(self) -> None:
+        self.loops.append(asyncio.get_running_loop())
+        self.program()
 
     def _serve(self, packages: Iterable[str], environment: Mapping[str, str]) -> Iterable[str]:
         for package in packages:
@@ -145,8 +154,12 @@ class Life:
         return {name: output.value for name, output in self.stack.outputs().items()}
 
     def state(self) -> list[dict[str, Any]]:
-        """The resources in the stack's state."""
+        """The resources in the stack's state, secrets in plain."""
         return list((self.stack.export_stack().deployment or {}).get("resources") or [])
+
+    def state_text(self) -> str:
+        """The state as it is kept, secrets encrypted."""
+        return (self.folder / "state" / ".pulumi" / "stacks" / PROJECT / f"{self.name}.json").read_text()
 
     def drift(self) -> list[str]:
         """Where state and world differ: what one has and the other hasn't."""
@@ -160,16 +173,6 @@ class Life:
             [f"{noted[key]} is noted, and gone" for key in noted.keys() - real.keys()]
             + [f"{real[key]} is there, and not noted" for key in real.keys() - noted.keys()]
         )
-
-    def graph(self) -> dict[str, set[str]]:
-        """URN -> what must be there before it: dependencies, parents and their dependencies, provider."""
-        found: dict[str, set[str]] = {}
-        for resource in self.state():
-            needs = {*resource.get("dependencies", []), resource.get("parent") or ""}
-            needs |= {urn for urns in (resource.get("propertyDependencies") or {}).values() for urn in urns or []}
-            needs.add(str(resource.get("provider", "")).rsplit("::", 1)[0])
-            found[resource["urn"]] = needs - {""}
-        return found
 
     def _run(self, operation: Callable[..., Any], **options: Any) -> Result:
         result = Result()
@@ -187,7 +190,24 @@ class Life:
             result.failed = True
             if not result.errors:
                 result.errors.append(str(error))
+        self._tidy(result.failed)
         return result
+
+    def _tidy(self, failed: bool) -> None:
+        """Collect what the SDK leaves of a program whose engine failed: pytest would blame a later test for it."""
+        until = time.monotonic() + 10
+        for loop in self.loops:
+            while not loop.is_closed() and time.monotonic() < until:
+                time.sleep(0.1)
+                if not loop.is_running():
+                    loop.close()
+        self.loops.clear()
+        if failed:
+            told, sys.unraisablehook = sys.unraisablehook, lambda _: None
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                gc.collect()
+            sys.unraisablehook = told
 
 
 def _note(result: Result, step: Any) -> None:

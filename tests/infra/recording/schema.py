@@ -106,7 +106,8 @@ def _shape(kind: Any) -> tuple[dict[str, Any], list[str]]:
 
 
 def _object(path: str, value: dict[str, Any], kind: type[Any]) -> typing.Iterator[tuple[str, str]]:
-    hints, required = _shape(kind)
+    inner: Any = kind
+    hints, required = _shape(inner)
     for key, item in value.items():
         where = f"{path}.{key}".lstrip(".")
         if key.startswith("__"):
