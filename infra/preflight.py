@@ -45,7 +45,7 @@ def check(settings: AwsSettings, *, changes: bool = True, run: Run = run) -> Cal
     if changes:
         if not any(_same_principal(caller.principal, listed) for listed in settings.admin_principals):
             raise PreflightError(
-                f"{caller.principal} is not among atlas:adminPrincipals and could not enter the cluster it makes: add it, "
+                f"{caller.principal} is not among atlas:adminPrincipals and could not enter its own cluster: add it, "
                 "or use the credentials of one that is listed"
             )
         if settings.image is None:

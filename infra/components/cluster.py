@@ -71,7 +71,7 @@ class Cluster(pulumi.ComponentResource):
     certificate_authority: pulumi.Output[str]
     security_group_id: pulumi.Output[str]
     ready: list[pulumi.Resource]
-    """What a workload needs: access entries, nodes, add-ons; it must be gone before these go."""
+    """What a workload needs: access entries, nodes, the agent of pods' identities; it must be gone before these go."""
 
     def __init__(self, name: str, args: ClusterArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("atlas:aws:Cluster", name, None, opts)
@@ -125,8 +125,8 @@ class Cluster(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, depends_on=[logs], transforms=[_creator_is_no_admin]),
         )
         nodes = self._nodes(name, args, cluster, tags)
-        addons = [
-            aws.eks.Addon(
+        addons = {
+            addon: aws.eks.Addon(
                 f"{name}-{addon}",
                 cluster_name=args.name,
                 addon_name=addon,
@@ -139,13 +139,13 @@ class Cluster(pulumi.ComponentResource):
                 opts=pulumi.ResourceOptions(parent=self, depends_on=[nodes]),
             )
             for addon in ("coredns", "metrics-server", "eks-pod-identity-agent")
-        ]
+        }
 
         self.kubeconfig = cluster.kubeconfig_json
         self.endpoint = cluster.eks_cluster.endpoint
         self.certificate_authority = cluster.eks_cluster.certificate_authority.data
         self.security_group_id = cluster.eks_cluster.vpc_config.cluster_security_group_id
-        self.ready = [cluster, nodes, *addons]
+        self.ready = [cluster, nodes, addons["eks-pod-identity-agent"]]
         self.register_outputs({"endpoint": self.endpoint})
 
     def _nodes(

@@ -183,8 +183,8 @@ class Workload(pulumi.ComponentResource):
             spec=exposed,
             opts=pulumi.ResourceOptions(
                 parent=self,
-                # After the pods, so that "up" ends with an address that answers.
-                depends_on=[deployment],
+                # Not after the pods, as both take minutes. The provider waits for a ready endpoint, so that `up` ends with
+                # an address that answers all the same.
                 custom_timeouts=pulumi.CustomTimeouts(create="15m", update="15m", delete=DELETE_TIMEOUT),
             ),
         )

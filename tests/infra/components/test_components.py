@@ -30,20 +30,22 @@ class World(mocks.Mocks):
     """Notes what is declared; every id is the name, every ARN has it."""
 
     def __init__(self) -> None:
-        self.declared: dict[str, tuple[str, dict[str, Any]]] = {}
+        self.declared: list[tuple[str, str, dict[str, Any]]] = []
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
-        self.declared[args.name] = (args.typ, args.inputs)
+        self.declared.append((args.name, args.typ, args.inputs))
         outputs = {**args.inputs, "arn": f"arn:aws:x:us-east-1:123456789012:{args.name}"}
         outputs.setdefault("name", args.name)
-        return f"{args.name}-id", outputs
+        if args.typ == "aws:s3/bucket:Bucket":
+            outputs["bucket"] = args.name
+        return "vol-0123456789abcdef0" if args.typ == "aws:ebs/volume:Volume" else f"{args.name}-id", outputs
 
     def call(self, _: mocks.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
         return {"insecureValue": "ami-1", "name": "x", "value": "ami-1"}, []
 
     def of(self, kind: str) -> dict[str, dict[str, Any]]:
         """Inputs by name, of one type."""
-        return {name: inputs for name, (token, inputs) in self.declared.items() if token.endswith(f":{kind}")}
+        return {name: inputs for name, token, inputs in self.declared if token.endswith(f":{kind}")}
 
 
 @pytest.fixture
@@ -183,7 +185,7 @@ def test_host_is_hardened_and_reads_only_its_own_configuration(declared: Any) ->
     assert instance["rootBlockDevice"]["encrypted"] is True
     assert "keyName" not in instance
     assert instance["userDataReplaceOnChange"] is True
-    assert "prometheusdataid" in instance["userData"].replace("-", "")
+    assert "vol0123456789abcdef0" in instance["userData"].replace("-", "")
     assert world.of("Volume")["prometheus-data"]["encrypted"] is True
     statements = json.loads(world.of("RolePolicy")["prometheus-policy"]["policy"])["Statement"]
     assert [s["Resource"] for s in statements if s["Action"] == "s3:GetObject"] == [
