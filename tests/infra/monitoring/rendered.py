@@ -44,3 +44,9 @@ def queries(*files: str) -> list[str]:
     """Each PromQL of these dashboards once, in order."""
     found = [target["expr"] for file, panel in panels() if not files or file in files for target in panel["targets"]]
     return list(dict.fromkeys(found))
+
+
+def of_a_cluster(expression: str) -> bool:
+    """Whether it has no data without pods and nodes."""
+    named = any(name in expression for name in ("pod:", "node:", "kubelet_running_pods"))
+    return named and "or vector(0)" not in expression
