@@ -157,8 +157,9 @@ class Parity(Document):
 
     rows: int
     largest_difference: float
-    """In probability, or in the target's unit for a regression."""
+    """In probability; for a regression as a share of the target's standard deviation in the rows it was fitted on."""
     tolerance: float
+    """In the same unit."""
 
 
 class Card(Document):

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from ml.params import ColumnRule, ContractParams
-from ml.schema import Document, Feature, SchemaError
-from ml.tables import as_text, cast_column, parse_times
+from ml.schema import Document, Feature
+from ml.tables import as_text, has_offset, parse_times, read_column
 
 EXAMPLES = 20
 """Rows of a breach that the report lists."""
@@ -115,11 +115,8 @@ def _check_table(table: pd.DataFrame, rules: ContractParams, id_column: str | No
 def _newest(table: pd.DataFrame, time_column: str | None) -> pd.Timestamp | None:
     if time_column is None:
         return None
-    try:
-        newest = parse_times(table[time_column], utc=False).max()
-    except ValueError:  # offsets that differ from row to row
-        newest = parse_times(table[time_column], utc=True).max()
-    return None if pd.isna(newest) else newest.tz_localize(None)
+    newest = parse_times(table[time_column], utc=has_offset(table[time_column])).max()
+    return None if pd.isna(newest) else newest
 
 
 def _check_freshness(
@@ -155,11 +152,13 @@ def _broken_column(column: "pd.Series[Any]", name: str, rule: ColumnRule) -> lis
     if rule.required:
         results.append(("required", missing))
     if rule.type is not None:
-        results.append((f"type {rule.type}", _miscast(column, Feature(name=name, type=rule.type))))
+        feature = Feature(name=name, type=rule.type, utc=rule.type == "datetime" and has_offset(column))
+        results.append((f"type {rule.type}", read_column(column, feature)[1]))
     if rule.minimum is not None or rule.maximum is not None:
-        numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+        values, unreadable = read_column(column, Feature(name=name, type="numeric"))
+        numbers = values.astype(np.float64)
         if rule.type is None:
-            results.append(("a number", np.isnan(numbers) & ~missing))
+            results.append(("a number", unreadable))
         if rule.minimum is not None:
             results.append((f"minimum {rule.minimum:g}", numbers < rule.minimum))
         if rule.maximum is not None:
@@ -173,21 +172,6 @@ def _broken_column(column: "pd.Series[Any]", name: str, rule: ColumnRule) -> lis
         matches = text.astype("string").str.fullmatch(rule.pattern).fillna(False).to_numpy(dtype=bool)
         results.append((f"pattern {rule.pattern}", ~missing & ~matches))
     return results
-
-
-def _miscast(column: "pd.Series[Any]", feature: Feature) -> NDArray[np.bool_]:
-    """The rows whose value can't be read as the feature's type."""
-    try:
-        cast_column(column, feature)
-    except SchemaError:
-        bad = np.zeros(len(column), dtype=bool)
-        for row, value in enumerate(column):  # a breach is rare: look at single values only then
-            try:
-                cast_column(pd.Series([value], dtype=object), feature)
-            except SchemaError:
-                bad[row] = True
-        return bad
-    return np.zeros(len(column), dtype=bool)
 
 
 def _describe(table: pd.DataFrame, rule: str, column: str, bad: NDArray[np.bool_], id_column: str | None) -> Breach:

@@ -16,7 +16,7 @@ from ml.logs import stage_logger
 from ml.params import DataParams, FeatureParams, Params, ParamsError, SplitParams, load_params
 from ml.schema import Document, Feature, FeatureType, Schema, SchemaError
 from ml.sources.flights import DESCRIPTIONS
-from ml.tables import as_text, cast_column, parse_times, read_parquet, write_parquet
+from ml.tables import cast_column, has_offset, holds_many, parse_times, read_parquet, write_parquet
 
 FOLDER = Path("data/processed")
 SCHEMA = FOLDER / "schema.json"
@@ -27,6 +27,8 @@ PARTS: tuple[Part, ...] = ("train", "validation", "test")
 TEXT_WORDS = 3.0
 """Strings of at least this many words on average are text, where they also seldom repeat."""
 TEXT_DISTINCT = 0.5
+ID_ROWS = 20
+"""From this many training values on, words that never repeat name their rows."""
 
 
 class Summary(Document):
@@ -66,6 +68,7 @@ def preprocess(raw: pd.DataFrame, params: Params) -> Processed:
     target, classes = read_target(known[data.target], data)
     times = None if data.time is None else _times(known[data.time], data.time)
     part = split(params.split, target, times, params.seed)
+    _check_split(part, target, classes)
     training = part == "train"
     features: list[Feature] = []
     dropped: dict[str, str] = {}
@@ -81,8 +84,6 @@ def preprocess(raw: pd.DataFrame, params: Params) -> Processed:
     horizon = None if data.horizon is None else _spell(data.horizon.total_seconds())
     schema = Schema(target=data.target, task=data.task, classes=classes, features=tuple(features), horizon=horizon)
     table = known[[feature.name for feature in features]].copy()
-    for feature in features:  # fail here, with the row, rather than in a later stage
-        cast_column(table[feature.name], feature)
     table[data.target] = target
     for extra in (data.id, data.time):
         if extra is not None and extra not in table:
@@ -93,7 +94,6 @@ def preprocess(raw: pd.DataFrame, params: Params) -> Processed:
         if times is not None:
             chosen = chosen[np.argsort(times.to_numpy()[chosen], kind="stable")]
         parts[name] = table.iloc[chosen].reset_index(drop=True)
-    _check_parts(parts, data)
     summary = Summary(
         rows={name: len(rows) for name, rows in parts.items()},
         borders={}
@@ -110,7 +110,8 @@ def read_target(column: "pd.Series[Any]", data: DataParams) -> tuple["pd.Series[
     if data.task == "regression":
         numbers = cast_column(column, Feature(name=data.target, type="numeric"))
         return pd.Series(numbers, index=column.index, dtype=float), ()
-    labels = as_text(column)
+    spelled = cast_column(column, Feature(name=data.target, type="categorical"))
+    labels = pd.Series(spelled, index=column.index, name=data.target, dtype=object)
     classes = sorted(set(labels))
     if data.task == "binary":
         if len(classes) != 2:
@@ -151,8 +152,9 @@ def split(
             else [shuffled]
         )
     for group in groups:
-        test_from = len(group) - math.ceil(shares[1] * len(group))
-        validation_from = test_from - math.ceil(shares[0] * len(group))
+        # One row at least is left to train on, then one for the test: a class may have no more.
+        test_from = max(1, len(group) - math.ceil(shares[1] * len(group)))
+        validation_from = max(1, test_from - math.ceil(shares[0] * len(group)))
         part[group[validation_from:test_from]] = "validation"
         part[group[test_from:]] = "test"
     return part
@@ -173,7 +175,7 @@ def infer(column: "pd.Series[Any]") -> FeatureType:
     if pd.to_numeric(words, errors="coerce").notna().all():
         return "numeric"
     looks_dated = words.str.match(r"\d{4}-\d{2}-\d{2}").all()
-    if looks_dated and parse_times(words, utc=_has_offset(words)).notna().all():
+    if looks_dated and parse_times(words, utc=has_offset(words)).notna().all():
         return "datetime"
     seldom_repeats = words.nunique() >= TEXT_DISTINCT * len(words)
     wordy = (words.str.count(r"\s+") + 1).mean() >= TEXT_WORDS
@@ -189,10 +191,10 @@ def learn(
     base = Feature(
         name=name,
         type=kind,
-        utc=kind == "datetime" and _has_offset(column),
+        utc=kind == "datetime" and has_offset(column),
         **(declared.model_dump(exclude={"type", "description"}) | {"description": described}),
     )
-    values = cast_column(column[training], base)
+    values = cast_column(column, base)[training]  # all rows are cast: fail here rather than in a later stage
     learnt: dict[str, object] = {}
     if kind in ("categorical", "text"):
         counts = pd.Series(values).value_counts()
@@ -231,40 +233,38 @@ def _not_a_feature(
         return None
     if data.declared_only:
         return "not declared in params.yaml"
-    if training.isna().all():
+    if holds_many(training).any():
+        return "holds lists or bytes, not single values"
+    if pd.api.types.is_timedelta64_dtype(training.dtype):
+        return "holds durations; as numbers in a unit of your choice they would do"
+    present = training.dropna()
+    if present.empty:
         return "no training row has a value"
-    if training.nunique(dropna=False) == 1:
+    different = present.nunique()
+    if different == 1 and len(present) == len(training):
         return "the same in every training row"
+    if different == len(present) >= ID_ROWS and infer(present) == "categorical":
+        return "never the same in two training rows, as names of rows are"
     return None
 
 
 def _times(column: "pd.Series[Any]", name: str) -> "pd.Series[Any]":
-    times = parse_times(column, utc=_has_offset(column))
+    times = parse_times(column, utc=has_offset(column))
     if times.isna().any():
         row = int(np.flatnonzero(times.isna())[0])
         raise SchemaError(f"data.time: {name!r} has no readable time in row {row}: {column.iloc[row]!r}")
     return times
 
 
-def _has_offset(column: "pd.Series[Any]") -> bool:
-    """Whether times are written with an offset, judged by the first that is there."""
-    if isinstance(column.dtype, pd.DatetimeTZDtype):
-        return True
-    if pd.api.types.is_datetime64_dtype(column.dtype):
-        return False
-    present = column.dropna()
-    try:
-        return len(present) > 0 and pd.Timestamp(str(present.iloc[0])).tzinfo is not None
-    except ValueError:
-        return False
-
-
-def _check_parts(parts: dict[Part, pd.DataFrame], data: DataParams) -> None:
-    for name, rows in parts.items():
-        if rows.empty:
+def _check_split(part: NDArray[np.object_], target: "pd.Series[Any]", classes: tuple[str, ...]) -> None:
+    for name in PARTS:
+        if not (part == name).any():
             raise SchemaError(f"the split leaves no row for {name}: change split in params.yaml")
-        if data.task != "regression" and name == "train" and rows[data.target].nunique() < 2:
-            raise SchemaError(f"all training rows have the same {data.target!r}: change split in params.yaml")
+    if unseen := sorted(set(classes) - set(target[part == "train"])):
+        raise SchemaError(
+            f"no training row has {target.name} = {', '.join(map(repr, unseen))}, so it can't be learnt: change split "
+            "in params.yaml (method: stratified keeps every class), or leave those rows out of the table"
+        )
 
 
 def _spell(seconds: float) -> str:

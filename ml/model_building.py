@@ -37,7 +37,7 @@ from ml.feature_engineering import ENCODING, FEATURES, Encoded, fit_encoding, ta
 from ml.logs import stage_logger
 from ml.params import EstimatorParams, ModelParams, Params, ParamsError, ThresholdParams, load_params
 from ml.schema import Columns, Feature, Schema
-from ml.tables import parse_times, read_parquet, to_columns
+from ml.tables import has_offset, parse_times, read_parquet, to_columns
 
 TRAINED = Path("models/trained")
 PARITY_ROWS = 5000
@@ -90,9 +90,9 @@ def seconds_of(table: pd.DataFrame, time_column: str | None) -> NDArray[np.float
     """When each row happened, in seconds since 1970; None without a time column."""
     if time_column is None:
         return None
-    column = table[time_column]
-    offset = pd.Timestamp(str(column.iloc[0])).tzinfo is not None if len(column) else False
-    return np.asarray((parse_times(column, utc=offset) - pd.Timestamp(0)).dt.total_seconds(), dtype=np.float64)
+    # A part without any offset reads the same either way: what lacks one counts as UTC.
+    times = parse_times(table[time_column], utc=has_offset(table[time_column]))
+    return np.asarray((times - pd.Timestamp(0)).dt.total_seconds(), dtype=np.float64)
 
 
 def concatenate(*many: Rows) -> Rows:
@@ -131,7 +131,8 @@ def fit(encoded: Encoded, rows: Rows, schema: Schema, params: ModelParams, seed:
     if schema.task == "regression":
         vote = VotingRegressor(fitted, weights=shares)
     else:
-        vote = VotingClassifier(fitted, voting="soft", weights=shares)
+        # flatten_transform is about another output, but the converter knows the unflattened form only.
+        vote = VotingClassifier(fitted, voting="soft", weights=shares, flatten_transform=False)
         vote.le_ = LabelEncoder().fit(target)
         vote.classes_ = vote.le_.classes_
     vote.estimators_ = [estimator for _, estimator in fitted]
@@ -285,13 +286,16 @@ def choose_threshold(probability: NDArray[np.float64], target: NDArray[np.float6
 
 
 def compile_estimator(
-    model: Model, schema: Schema, matrix: NDArray[np.float32], tolerance: float, log: logging.Logger
+    model: Model, schema: Schema, matrix: NDArray[np.float32], unit: float, tolerance: float, log: logging.Logger
 ) -> tuple[Runtime, bytes, Parity | None]:
-    """ONNX bytes whose answers on `matrix` are scikit-learn's own within `tolerance`; else the pickled estimator."""
+    """ONNX bytes whose answers on `matrix` are scikit-learn's own within `tolerance`; else the pickled estimator.
+
+    `unit`: what a difference in the answers is divided by, see `parity_unit`.
+    """
     try:
         graph = to_onnx(model, schema, matrix.shape[1])
         run = compile_model(_bare_parts(schema, model.encoding, graph))
-        difference = float(np.abs(run(matrix) - model.scores(matrix, schema)).max())
+        difference = float(np.abs(run(matrix) - model.scores(matrix, schema)).max()) / unit
     except Exception as error:  # converters fail in many ways; the fallback serves all the same
         log.warning("the model doesn't compile (%s): runtime sklearn", " ".join(str(error).split())[:300])
         return "sklearn", pickle.dumps(model.estimator), None
@@ -303,6 +307,15 @@ def compile_estimator(
         )
         return "sklearn", pickle.dumps(model.estimator), None
     return "onnx", graph, Parity(rows=len(matrix), largest_difference=difference, tolerance=tolerance)
+
+
+def parity_unit(target: NDArray[np.float64], schema: Schema) -> float:
+    """1 for probabilities; for a regression the target's standard deviation, whether in cents or in euros.
+
+    The compiled model answers in float32, seven digits: around 1e6 it is 0.06 off, which is much where targets spread
+    by 1 and nothing where they spread by 1e5.
+    """
+    return (float(target.std()) or 1.0) if schema.task == "regression" else 1.0
 
 
 def to_onnx(model: Model, schema: Schema, width: int) -> bytes:
@@ -445,7 +458,8 @@ def build(params: Params, log: logging.Logger) -> Parts:
     def finish(fitted: Model, learnt: Rows, matrix: NDArray[np.float32]) -> Parts:
         step = max(1, len(matrix) // PARITY_ROWS)
         sample = np.vstack([matrix[::step], np.full((1, matrix.shape[1]), np.nan, dtype=np.float32)])
-        runtime, code, parity = compile_estimator(fitted, schema, sample, params.model.parity_tolerance, log)
+        unit = parity_unit(learnt.target, schema)
+        runtime, code, parity = compile_estimator(fitted, schema, sample, unit, params.model.parity_tolerance, log)
         log.info(
             "runtime %s, %.1f MB, parity %s", runtime, len(code) / 1e6, parity and f"{parity.largest_difference:.2g}"
         )

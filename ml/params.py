@@ -193,7 +193,10 @@ class ModelParams(Document):
     refit: bool = True
     """Fit the serving model on every row after the figures were taken."""
     parity_tolerance: float = 1e-5
-    """Compiled and original model may differ by this much, or the bundle falls back to `runtime: sklearn`."""
+    """Compiled and original model may differ by this much, or the bundle falls back to `runtime: sklearn`.
+
+    In probability; for a regression as a share of the target's standard deviation.
+    """
 
 
 class EvaluationParams(Document):

@@ -11,6 +11,8 @@ from ml.schema import Columns, Feature, Schema, SchemaError
 
 TRUE = frozenset({"true", "yes", "1", "1.0", "t", "y"})
 FALSE = frozenset({"false", "no", "0", "0.0", "f", "n"})
+OFFSET = r"\d[T ]\d{2}.*(?:[Zz]|[+-]\d{2}(?::?\d{2})?)$"
+"""How an ISO 8601 time with an offset from UTC looks."""
 
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
@@ -44,26 +46,55 @@ def to_columns(table: pd.DataFrame, schema: Schema) -> Columns:
 
 
 def cast_column(column: "pd.Series[Any]", feature: Feature) -> NDArray[np.generic]:
-    """One column in the feature's type, as `ml.schema.Columns` describes it."""
+    """One column in the feature's type, as `ml.schema.Columns` describes it.
+
+    Raises SchemaError naming the column, the value and its first row when one can't be read as that type.
+    """
+    values, unreadable = read_column(column, feature)
+    if unreadable.any():
+        first = int(np.flatnonzero(unreadable)[0])
+        raise SchemaError(
+            f"column {feature.name!r} is {feature.type}, but {int(unreadable.sum())} of its values are not: "
+            f"the first is {column.iloc[first]!r} in row {first} "
+            "(declare another type in params.yaml, or mend the data)"
+        )
+    return values
+
+
+def read_column(column: "pd.Series[Any]", feature: Feature) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+    """One column in the feature's type, and which rows hold a value that can't be read as that (missing ones can)."""
+    present = column.notna().to_numpy(dtype=bool)
+    nested = holds_many(column)
+    if nested.any():
+        column = column.mask(nested)
+    values: NDArray[np.generic]
     match feature.type:
         case "numeric":
-            numbers = pd.to_numeric(column, errors="coerce")
-            _refuse_lost(column, numbers.isna(), feature)
-            array = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
-            if np.isinf(array).any():
-                _refuse(column, np.isinf(array), feature)
-            return array
+            if column.dtype.kind in "mM":  # would be counts of a unit that the file's writer chose
+                numbers = np.full(len(column), np.nan)
+            else:
+                numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+            values, readable = numbers, np.isfinite(numbers)
         case "boolean":
             words = column.astype("string").str.strip().str.lower()
-            known = words.isin(TRUE) | words.isin(FALSE)
-            _refuse_lost(column, ~known, feature)
-            return np.where(words.isin(TRUE), 1.0, np.where(words.isin(FALSE), 0.0, np.nan))
+            yes, no = (words.isin(spellings).to_numpy(dtype=bool) for spellings in (TRUE, FALSE))
+            values, readable = np.where(yes, 1.0, np.where(no, 0.0, np.nan)), yes | no
         case "datetime":
-            return to_seconds(column, feature)
+            moments = parse_times(column, utc=feature.utc)
+            values = np.asarray((moments - pd.Timestamp(0)) / pd.Timedelta("1s"), dtype=np.float64)
+            readable = ~np.isnan(values)
         case _:
             spelled: NDArray[np.object_] = as_text(column).to_numpy(dtype=object, copy=True)
             spelled[column.isna().to_numpy(dtype=bool)] = None
-            return spelled
+            values, readable = spelled, ~nested
+    return values, present & ~readable
+
+
+def holds_many(column: "pd.Series[Any]") -> NDArray[np.bool_]:
+    """Which rows hold a list, an array, a mapping or bytes, which no request can send as one value."""
+    if column.dtype != object:
+        return np.zeros(len(column), dtype=bool)
+    return np.array([isinstance(value, list | tuple | dict | set | bytes | np.ndarray) for value in column], dtype=bool)
 
 
 def as_text(column: "pd.Series[Any]") -> "pd.Series[Any]":
@@ -77,33 +108,27 @@ def as_text(column: "pd.Series[Any]") -> "pd.Series[Any]":
     return column.astype("string").astype(object)
 
 
-def to_seconds(column: "pd.Series[Any]", feature: Feature) -> NDArray[np.float64]:
-    """Seconds since 1970 of the wall clock, or of UTC when the feature's times carry an offset."""
-    moments = parse_times(column, utc=feature.utc)
-    _refuse_lost(column, moments.isna(), feature)
-    seconds = (moments - pd.Timestamp(0)) / pd.Timedelta("1s")
-    return np.asarray(seconds, dtype=np.float64)
-
-
 def parse_times(column: "pd.Series[Any]", *, utc: bool) -> "pd.Series[Any]":
-    """Naive timestamps: of UTC when `utc`, else of the wall clock as written; NaT where a value can't be read."""
+    """Naive timestamps: of UTC when `utc`, else of the wall clock as written; NaT where a value can't be read.
+
+    Among wall-clock times one with an offset can't be read; among UTC ones a time without counts as UTC.
+    """
     if isinstance(column.dtype, pd.DatetimeTZDtype):
         return column.dt.tz_convert("UTC").dt.tz_localize(None)
     if pd.api.types.is_datetime64_dtype(column.dtype):
         return column
-    moments = pd.to_datetime(column, errors="coerce", format="ISO8601", utc=utc)
-    return moments.dt.tz_localize(None) if utc else moments
+    written = as_text(column)
+    if utc:
+        return pd.to_datetime(written, errors="coerce", format="ISO8601", utc=True).dt.tz_localize(None)
+    return pd.to_datetime(written.mask(_with_offset(written)), errors="coerce", format="ISO8601")
 
 
-def _refuse_lost(column: "pd.Series[Any]", lost: "pd.Series[Any]", feature: Feature) -> None:
-    bad = (lost & column.notna()).to_numpy(dtype=bool)
-    if bad.any():
-        _refuse(column, bad, feature)
+def has_offset(column: "pd.Series[Any]") -> bool:
+    """Whether any time of the column is written with an offset from UTC."""
+    if isinstance(column.dtype, pd.DatetimeTZDtype):
+        return True
+    return not pd.api.types.is_datetime64_dtype(column.dtype) and bool(_with_offset(column).any())
 
 
-def _refuse(column: "pd.Series[Any]", bad: NDArray[np.bool_], feature: Feature) -> None:
-    first = int(np.flatnonzero(bad)[0])
-    raise SchemaError(
-        f"column {feature.name!r} is {feature.type}, but {int(bad.sum())} of its values are not: "
-        f"the first is {column.iloc[first]!r} in row {first} (declare another type in params.yaml, or mend the data)"
-    )
+def _with_offset(column: "pd.Series[Any]") -> NDArray[np.bool_]:
+    return column.astype("string").str.contains(OFFSET).fillna(False).to_numpy(dtype=bool)

@@ -78,6 +78,23 @@ def test_what_the_contract_does_not_allow_stops_with_the_reason(rules: dict[str,
         checked(**rules)
 
 
+def test_offsets_that_differ_from_row_to_row_are_times_and_the_newest_is_in_utc() -> None:
+    days = ["2024-03-30T12:00:00", "2024-03-30T23:30:00+01:00", "2024-03-31T23:30:00+02:00", "soon"]
+    rules = {"on_breach": "set_aside", "max_set_aside": 1.0, "columns": {"day": {"type": "datetime"}}}
+    result = check(table().assign(day=days), ContractParams.model_validate(rules), "id", "day", NOW)
+    assert [example.value for breach in result.report.breaches for example in breach.examples] == ["soon"]
+    assert result.report.newest == "2024-03-31T21:30:00"
+
+
+@pytest.mark.parametrize(("rule", "named"), [({"type": "numeric"}, "type numeric"), ({"minimum": 0}, "a number")])
+def test_a_list_or_infinity_where_a_number_belongs_is_a_breach_of_its_row(rule: dict[str, Any], named: str) -> None:
+    wind = pd.Series([3.0, [1048.0, 5.0], None, float("inf")], dtype=object)
+    rules = {"on_breach": "set_aside", "max_set_aside": 1.0, "columns": {"wind": rule}}
+    result = check(table().assign(wind=wind), ContractParams.model_validate(rules), "id", "day", NOW)
+    (breach,) = result.report.breaches
+    assert (breach.rule, [example.row for example in breach.examples]) == (named, [1, 3])
+
+
 def test_fresh_enough_and_counted_from_a_day_of_choice() -> None:
     assert checked(freshness={"max_age": "7d"}).report.rows == 4
     assert checked(freshness={"max_age": "1d", "as_of": "2024-01-05"}).report.rows == 4

@@ -95,7 +95,6 @@ def test_a_regression_with_many_categories_and_averaged_estimators(workspace: Wo
                 {"kind": "linear", "weight": 0.5},
                 {"kind": "extra_trees", "params": {"n_estimators": 10, "max_depth": 8}},
             ],
-            "parity_tolerance": 1e-3,
         },
     )
     assert workspace.run() == [0] * 5
