@@ -58,7 +58,11 @@ down: ## Stop and remove everything that `make up` started; data and models stay
 
 # --- development ---
 
-.PHONY: test lint lock benchmark
+.PHONY: test lint lock tools
+tools: .venv/dev ## Build the real tools that some tests use: Prometheus and Alertmanager as on the hosts, providers (Go, some minutes, once)
+	$(BIN)/python -m tests.infra.plugins.build
+	$(BIN)/python -m tests.infra.monitoring.tools.build
+
 test: .venv/dev engine ## Install what the tests need and run them all
 	$(BIN)/pytest $(ARGS)
 
