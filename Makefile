@@ -9,6 +9,8 @@ BIN := .venv/bin
 # DVC runs each stage as `python -m …`: with this Python.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export UV_PYTHON := $(BIN)/python
+# Where bytecode is forbidden, every stage and every plugin would compile its imports again: seconds each time.
+unexport PYTHONDONTWRITEBYTECODE
 ifdef CI
 export UV_NO_PROGRESS := 1
 endif
