@@ -211,14 +211,23 @@ def difference(token: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Di
     """What a provider says to Diff."""
     if token not in REPLACES and token not in UPDATED:
         raise LookupError(f"{token}: rules.py doesn't know which of its inputs make another resource")
-    paths = dict(_compared("", _comparable(token, old), _comparable(token, new)))
+    compared = list(_compared("", _comparable(token, old), _comparable(token, new)))
     forced = [*REPLACES.get(token, ()), *(("metadata.name", "metadata.namespace") if _kubernetes(token) else ())]
     if new.get("userDataReplaceOnChange"):
         forced.append("userData")
     if token == "aws:eks/cluster:Cluster" and old.get("encryptionConfig") and not new.get("encryptionConfig"):
         forced.append("encryptionConfig")
-    replaces = tuple(path for path in paths if any(_within(path, one) or _within(one, path) for one in forced))
+    replaces = tuple(path for path, _, value in compared if any(_forces(token, one, path, value) for one in forced))
+    paths = {path: kind for path, kind, _ in compared}
     return Difference(paths, replaces, bool(replaces) and _deleted_first(token, old, new))
+
+
+def _forces(token: str, one: str, path: str, value: Any) -> bool:
+    """Whether a change at the path is one of what forces a replacement."""
+    if _within(path, one):
+        return True
+    # diff.go looks for the forcing field in what changes, and an unknown whole has no fields.
+    return _within(one, path) and not (_kubernetes(token) and value == UNKNOWN)
 
 
 def _comparable(token: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -239,23 +248,24 @@ def _document(value: Any) -> Any:
     return value
 
 
-def _compared(path: str, old: Any, new: Any) -> Iterator[tuple[str, str]]:
+def _compared(path: str, old: Any, new: Any) -> Iterator[tuple[str, str, Any]]:
+    """Paths that differ, how, and the new value there."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
             below = f"{path}.{key}" if path else key
             if old.get(key) is None and new.get(key) is None:
                 continue
             if old.get(key) is None:
-                yield below, "add"
+                yield below, "add", new[key]
             elif new.get(key) is None:
-                yield below, "delete"
+                yield below, "delete", None
             else:
                 yield from _compared(below, old[key], new[key])
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for index, (before, after) in enumerate(zip(old, new, strict=True)):
             yield from _compared(f"{path}[{index}]", before, after)
     elif old != new:
-        yield path, "update"
+        yield path, "update", new
 
 
 def _within(path: str, prefix: str) -> bool:

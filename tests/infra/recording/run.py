@@ -31,7 +31,7 @@ class Result:
     """What one run of the engine did."""
 
     steps: dict[str, str] = field(default_factory=dict)
-    """Resource (type::name) -> operation, of those that changed; a replacement is create-replacement, or replace."""
+    """Resource (type::name) -> create, update, replace or delete, of those that changed."""
     keys: dict[str, list[str]] = field(default_factory=dict)
     """Resource -> inputs that differ."""
     paths: dict[str, list[str]] = field(default_factory=dict)
@@ -215,9 +215,7 @@ def _note(result: Result, step: Any) -> None:
     if operation in ("same", "read", "refresh") or step.type.startswith("pulumi:pulumi"):
         return
     key = f"{step.type}::{step.urn.rsplit('::', 1)[-1]}"
-    # A replacement ends with the delete of the old one, or begins with it: what it is stays the word.
-    if operation != "delete-replaced" or key not in result.steps:
-        result.steps[key] = operation
+    result.steps[key] = "replace" if operation in ("create-replacement", "delete-replaced") else operation
     if step.diffs:
         result.keys[key] = sorted({path.split(".")[0].split("[")[0] for path in step.diffs})
     if step.detailed_diff:
