@@ -114,8 +114,9 @@ def up(stack: str, as_json: bool) -> None:
     progress = Progress(say)
     begun = time.monotonic()
     try:
-        # Refreshed first: what crashed, or was killed with the machine, is started again.
-        result = opened.up(refresh=True, on_event=progress, suppress_outputs=True, color="never")
+        # On this machine refreshed first: what crashed, or was killed with the machine, is started again.
+        local = isinstance(settings, LocalSettings)
+        result = opened.up(refresh=local, on_event=progress, suppress_outputs=True, color="never")
     except auto.CommandError:
         raise_reported(progress)
         raise
@@ -146,7 +147,7 @@ def preview(stack: str, as_json: bool) -> None:
     progress = Progress(lambda _: None)
     try:
         result = opened.preview(
-            refresh=True,
+            refresh=isinstance(settings, LocalSettings),
             diff=True,
             on_event=progress,
             on_output=None if as_json else lambda line: click.echo(line.rstrip("\n")),

@@ -58,7 +58,7 @@ class MonitoringAccess(pulumi.ComponentResource):
         path("grafana", args.prometheus, args.grafana, GRAFANA, "Prometheus asks Grafana for its metrics")
         path("node-exporter", args.prometheus, args.grafana, NODE_EXPORTER, "Prometheus asks the other host")
         path("api", args.prometheus, args.cluster, API, "Prometheus finds pods and nodes")
-        path("pods", args.prometheus, args.cluster, args.service_port, "Prometheus asks the service's pods")
+        path("pods", args.prometheus, args.cluster, args.service_port, "Prometheus asks the pods of the service")
         path("kubelet", args.prometheus, args.cluster, KUBELET, "Prometheus asks kubelet and cAdvisor")
         for index, cidr in enumerate(args.operator_cidrs):
             for label, group, port in (("prometheus", args.prometheus, PROMETHEUS), ("grafana", args.grafana, GRAFANA)):

@@ -183,8 +183,8 @@ class Workload(pulumi.ComponentResource):
             spec=exposed,
             opts=pulumi.ResourceOptions(
                 parent=self,
-                # Not after the pods, as both take minutes. The provider waits for a ready endpoint, so that `up` ends with
-                # an address that answers all the same.
+                # Not after the pods: both take minutes. The provider waits for a ready endpoint, so `up` still ends with
+                # an address that answers.
                 custom_timeouts=pulumi.CustomTimeouts(create="15m", update="15m", delete=DELETE_TIMEOUT),
             ),
         )
@@ -343,7 +343,6 @@ def _load_balancer(args: WorkloadArgs) -> dict[str, str]:
     prefix = "service.beta.kubernetes.io/aws-load-balancer"
     annotations = {
         f"{prefix}-type": "nlb",
-        f"{prefix}-scheme": "internet-facing",
         f"{prefix}-cross-zone-load-balancing-enabled": "true",
         f"{prefix}-additional-resource-tags": ",".join(f"{key}={value}" for key, value in sorted(args.tags.items())),
     }

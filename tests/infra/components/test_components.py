@@ -4,6 +4,7 @@ The cluster, which is made by a component of another package, is in test_cluster
 """
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -211,6 +212,10 @@ def test_monitoring_ways_have_both_ends_and_none_is_ssh(declared: Any) -> None:
     }
     assert ways == back
     assert ("sg-p", "sg-c", 10250) in ways
+    # EC2 refuses descriptions with anything else (CreateSecurityGroup's constraints).
+    allowed = re.compile(r"[a-zA-Z0-9. _\-:/()#,@\[\]+=&;{}!$*]{0,255}")
+    described = [*world.of("SecurityGroupIngressRule").values(), *world.of("SecurityGroupEgressRule").values()]
+    assert [rule["description"] for rule in described if not allowed.fullmatch(rule["description"])] == []
     operators = {
         (rule["cidrIpv4"], rule["securityGroupId"], rule["toPort"])
         for rule in world.of("SecurityGroupIngressRule").values()
