@@ -56,7 +56,9 @@ def kubeconfig() -> dict[str, Any]:
         settings = client.Configuration()
         settings.retries = 1
         config.load_kube_config_from_dict(document, client_configuration=settings)
-        client.VersionApi(client.ApiClient(settings)).get_code(_request_timeout=5)
+        api = client.ApiClient(settings)
+        client.VersionApi(api).get_code(_request_timeout=5)
+        api.rest_client.pool_manager.clear()
     except Exception as error:  # whatever the reason: there's no cluster to test with
         pytest.skip(f"the cluster at KUBECONFIG doesn't answer: {error}")
     return document
