@@ -183,7 +183,7 @@ class Workload(pulumi.ComponentResource):
             spec=exposed,
             opts=pulumi.ResourceOptions(
                 parent=self,
-                # Not after the pods: both take minutes. The provider waits for a ready endpoint, so `up` still ends with
+                # Not after the pods: both take minutes. The provider waits for a ready endpoint, so `up` ends with
                 # an address that answers.
                 custom_timeouts=pulumi.CustomTimeouts(create="15m", update="15m", delete=DELETE_TIMEOUT),
             ),
