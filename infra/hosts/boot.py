@@ -123,7 +123,7 @@ def _units(boot: HostBoot) -> list[str]:
 
 def _answers(boot: HostBoot) -> list[str]:
     own = ["3000/api/health"] if boot.role == "grafana" else ["9090/-/ready", "9093/-/ready"]
-    return ["9100/", *own]
+    return ["9100/metrics", *own]
 
 
 def _unit_files(boot: HostBoot) -> list[str]:

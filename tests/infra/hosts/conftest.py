@@ -355,7 +355,7 @@ def hosts(image: str, world: World, tmp_path_factory: pytest.TempPathFactory) ->
         return made[-1]
 
     yield make
-    for host in made if not os.environ.get("KEEP") else []:
+    for host in made:
         host.remove()
 
 
