@@ -103,9 +103,12 @@ def main() -> None:
 @main.command()
 @stack_option
 @json_option
+@click.option(
+    "--wait", default=300, show_default=True, help="Seconds for a new load balancer's name to be known and to answer."
+)
 @guarded
-def up(stack: str, as_json: bool) -> None:
-    """Make the stack as its settings say; ends with its addresses.
+def up(stack: str, as_json: bool, wait: int) -> None:
+    """Make the stack as its settings say; ends with its addresses, and one prediction.
 
     Example: atlas up --stack local
     """
@@ -123,7 +126,7 @@ def up(stack: str, as_json: bool) -> None:
     outputs = {name: output.value for name, output in result.outputs.items()}
     changes = progress.changes
     say(f"{len(changes)} changed" if changes else "nothing changed" + f" ({time.monotonic() - begun:.1f} s)")
-    answer = _example(str(outputs["service"]), patience=300 if isinstance(settings, AwsSettings) else 10)
+    answer = _example(str(outputs["service"]), patience=wait if isinstance(settings, AwsSettings) else 10)
     if as_json:
         click.echo(json.dumps({"outputs": outputs, "changes": changes, "example": answer}, indent=1))
         return
@@ -216,7 +219,7 @@ def dvc_remote(stack: str) -> None:
     """
     settings = _settings(stack, makes=False)
     if isinstance(settings, LocalSettings):
-        _dvc("config", "--local", "--unset", "core.remote", accepted="does not exist")
+        _dvc("config", "--local", "--unset", "core.remote", accepted="doesn't exist")
         click.echo(f"DVC's default remote is {settings.dvc_remote} again.")
         return
     outputs = open_stack(stack, settings, program, REPOSITORY, say).outputs()

@@ -1,0 +1,134 @@
+"""`atlas` on an AWS stack, as a person types it: real command and engine, recorded AWS, a stand-in for the AWS CLI."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.infra.aws import BASE
+from tests.infra.conftest import Checkout
+from tests.infra.recording.run import recorders
+from tests.infra.recording.world import RECORD, World
+
+IDENTITY = {"Account": "123456789012", "Arn": "arn:aws:sts::123456789012:assumed-role/deploy/me"}
+AWS = f"""#!/bin/sh
+case "$*" in
+  --version) echo aws-cli/2.36.11 ;;
+  "sts get-caller-identity"*) echo '{json.dumps(IDENTITY)}' ;;
+  *) exit 1 ;;
+esac
+"""
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture
+def account(checkout: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """An account to which the recorded world answers; the checkout has a stack file for it."""
+    tools = tmp_path / "bin"
+    recorders(tools)
+    (tools / "aws").write_text(AWS)
+    (tools / "aws").chmod(0o755)
+    (tmp_path / "state").mkdir()
+    variables = {
+        "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
+        "PULUMI_BACKEND_URL": (tmp_path / "state").as_uri(),
+        "PULUMI_CONFIG_PASSPHRASE": "a passphrase",
+        "PULUMI_HOME": str(tmp_path / "pulumi"),
+        "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
+        RECORD: str(tmp_path / "record.jsonl"),
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    settings(checkout)
+    return World(tmp_path / "record.jsonl")
+
+
+def settings(checkout: Checkout, **changed: object) -> None:
+    document = {f"atlas:{key}": yaml.safe_load(value) for key, value in BASE.items()}
+    document |= {f"atlas:{key}": value for key, value in changed.items()}
+    (checkout.path / "Pulumi.dev.yaml").write_text(yaml.safe_dump({"config": document}))
+
+
+def test_stack_comes_up_is_shown_feeds_dvc_and_goes(checkout: Checkout, account: World) -> None:
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q", "--no-scm"], cwd=checkout.path, check=True)
+    assert "is not up" in checkout.atlas("status", "--stack", "dev", code=1).stdout
+    assert "no bucket yet" in checkout.atlas("dvc-remote", "--stack", "dev", code=1).stderr
+    foreseen = json.loads(checkout.atlas("preview", "--stack", "dev", "--json").stdout)
+    assert foreseen["changes"]["create"] > 100
+    assert account.existing() == {}
+
+    done = checkout.atlas("up", "--stack", "dev", "--wait", "0")
+    assert "service" in done.stdout
+    assert ".elb.us-east-1.amazonaws.com:5000" in done.stdout
+    assert "aws ssm start-session" in done.stdout
+    # The recorded load balancer answers nobody, and that is said.
+    assert "the example failed" in done.stderr
+
+    again = json.loads(checkout.atlas("up", "--stack", "dev", "--json", "--wait", "0").stdout)
+    assert again["changes"] == {}
+    told = json.loads(checkout.atlas("status", "--stack", "dev", "--json", code=1).stdout)
+    assert told["healthy"] is False
+
+    checkout.atlas("dvc-remote", "--stack", "dev")
+    local = (checkout.path / ".dvc/config.local").read_text()
+    assert f"url = {told['outputs']['dvcRemote']}" in local
+    assert "remote = dev" in local
+    assert "is .atlas/dvc-remote again" in checkout.atlas("dvc-remote", "--stack", "local").stdout
+    assert "remote = dev" not in (checkout.path / ".dvc/config.local").read_text()
+    checkout.atlas("dvc-remote", "--stack", "local")  # twice is once
+
+    assert "Removed:" in checkout.atlas("destroy", "--stack", "dev").stdout
+    assert account.existing() == {}
+    assert "nothing" in checkout.atlas("destroy", "--stack", "dev").stdout
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"accountId": "210987654321"}, "belong to account 123456789012"),
+        ({"adminPrincipals": ["arn:aws:iam::123456789012:role/other"]}, "is not among atlas:adminPrincipals"),
+        ({"apiAccessCidrs": ["0.0.0.0/33"]}, "Pulumi.dev.yaml: atlas:apiAccessCidrs.0: not an IPv4 network"),
+        ({"image": "app:latest"}, "Pulumi.dev.yaml: atlas:image: "),
+        ({"mlflowToken": "plain"}, "atlas:mlflowToken must be encrypted"),
+        ({"typo": 1}, "Pulumi.dev.yaml: atlas:typo is no setting"),
+    ],
+)
+def test_mistake_is_one_line_before_anything_is_made(
+    checkout: Checkout, account: World, changed: dict[str, object], told: str
+) -> None:
+    settings(checkout, **changed)
+    failed = checkout.atlas("up", "--stack", "dev", code=1)
+    assert told in failed.stderr
+    assert len(failed.stderr.splitlines()) == 1
+    assert account.calls() == []
+
+
+def test_place_for_the_state_is_asked_for(checkout: Checkout, account: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PULUMI_BACKEND_URL")
+    failed = checkout.atlas("up", "--stack", "dev", code=1)
+    assert "PULUMI_BACKEND_URL is not set" in failed.stderr
+    assert account.calls() == []
+
+
+def test_missing_bundle_is_told_unless_an_image_is_given(checkout: Checkout, account: World) -> None:
+    (checkout.path / "models/bundle/bundle.json").unlink()
+    document = yaml.safe_load((checkout.path / "Pulumi.dev.yaml").read_text())
+    del document["config"]["atlas:image"]
+    (checkout.path / "Pulumi.dev.yaml").write_text(yaml.safe_dump(document))
+    assert "make repro" in checkout.atlas("preview", "--stack", "dev", code=1).stderr
+    assert account.calls() == []
+
+
+def test_failure_in_the_middle_is_named_and_the_next_up_goes_on(checkout: Checkout, account: World) -> None:
+    account.fail("create", 30, "InternalError: the service is out of order")
+    failed = checkout.atlas("up", "--stack", "dev", "--wait", "0", code=1)
+    assert "the service is out of order" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    checkout.atlas("up", "--stack", "dev", "--wait", "0")
+    checkout.atlas("destroy", "--stack", "dev")
+    assert account.existing() == {}
