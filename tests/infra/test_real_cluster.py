@@ -32,7 +32,8 @@ from tests.infra.plugins.build import docker_build_plugin, kubernetes_plugin
 from tests.infra.recording.run import Life, Result
 
 REPOSITORY = Path(__file__).parents[2]
-APP = "atlas-test"
+APP = f"atlas-test-{uuid.uuid4().hex[:6]}"
+"""A run that was killed can't be in the way of the next."""
 PATIENT, IMPATIENT = "4m", "30s"
 """How long an `up` waits for a rollout: one that shall go well, one that can't. The stack's own is longer."""
 LOAD_INTERVAL = 0.05
@@ -131,7 +132,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         "adminPrincipals": '["arn:aws:iam::123456789012:role/deploy"]',
         "serviceCidrs": '["0.0.0.0/0"]',
         "appName": APP,
-        "namespace": f"{APP}-{uuid.uuid4().hex[:6]}",
+        "namespace": APP,
         "baseImage": found.BASE_IMAGE,
         "mlflowToken": "first",
     }
@@ -235,19 +236,19 @@ def test_nothing_to_do_when_nothing_changed(stack: Stack) -> None:
 
 
 def test_changed_settings_roll_out_without_a_failed_request(stack: Stack) -> None:
-    before = stack.deployment()
+    before, [old] = stack.deployment(), [pod.metadata.name for pod in stack.pods()]
     load = Load(stack.predict)
     asking = threading.Thread(target=load.run)
     asking.start()
     try:
         done = stack.up(logLevel="debug", mlflowToken="second")
         # The old pod goes on for a while after `up` is done.
-        _until(lambda: len(stack.pods()) == 1, 60)
+        _until(lambda: old not in (names := [pod.metadata.name for pod in stack.pods()]) and len(names) == 1, 60)
     finally:
         load.over.set()
         asking.join()
     assert done.errors == []
-    assert done.steps["kubernetes:apps/v1:Deployment::atlas-test-deployment"] == "update"
+    assert done.steps[f"kubernetes:apps/v1:Deployment::{APP}-deployment"] == "update"
     after = stack.deployment()
     assert after.metadata.uid == before.metadata.uid
     assert after.status.observed_generation > before.status.observed_generation
