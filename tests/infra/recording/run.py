@@ -15,6 +15,7 @@ from typing import Any
 
 from pulumi import automation as auto
 from pulumi.automation import events
+from pulumi.runtime._callbacks import _CallbackServicer
 
 from infra.engine.install import ensure
 from infra.settings import PROJECT
@@ -129,7 +130,8 @@ class Life:
             self.stack.set_all_config(values)
 
     def unset(self, *keys: str) -> None:
-        self.stack.remove_all_config([f"{PROJECT}:{key}" for key in keys])
+        if keys:
+            self.stack.remove_all_config([f"{PROJECT}:{key}" for key in keys])
 
     def copy(self, folder: Path) -> "Life":
         """Another world that is as this one is now, settings included."""
@@ -146,6 +148,9 @@ class Life:
 
     def refresh(self) -> Result:
         return self._run(self.stack.refresh)
+
+    def preview_destroy(self) -> Result:
+        return self._run(self.stack.preview_destroy)
 
     def destroy(self) -> Result:
         return self._run(self.stack.destroy)
@@ -202,6 +207,8 @@ class Life:
                 if not loop.is_running():
                     loop.close()
         self.loops.clear()
+        # The SDK would stop them again at the end of the next run, whose loop is another.
+        _CallbackServicer._servicers.clear()
         if failed:
             told, sys.unraisablehook = sys.unraisablehook, lambda _: None
             with warnings.catch_warnings():

@@ -79,7 +79,8 @@ class World:
                 return None
             refusal = str(order["message"]), bool(order["half"])
             if order["each"]:
-                if urn in order["failed"]:
+                kind = urn.split("::")[2] if urn else ""
+                if urn in order["failed"] or not kind.endswith(tuple(order["tokens"])):
                     return None
                 order["failed"].append(urn)
                 return refusal
@@ -165,10 +166,18 @@ class World:
         with self._orders() as orders:
             orders[operation] = {"which": which, "each": False, "message": message, "half": half, "failed": []}
 
-    def fail_each_once(self, operation: str, message: str = "InternalError: An internal error has occurred") -> None:
-        """Let the first such call for each resource fail, and the second succeed."""
+    def fail_each_once(
+        self,
+        operation: str,
+        message: str = "InternalError: An internal error has occurred",
+        *,
+        tokens: tuple[str, ...] = ("",),
+        half: bool = False,
+    ) -> None:
+        """Let the first such call for each resource (whose type ends so) fail, and the second succeed."""
+        order = {"which": 0, "each": True, "message": message, "half": half, "failed": [], "tokens": tokens}
         with self._orders() as orders:
-            orders[operation] = {"which": 0, "each": True, "message": message, "half": False, "failed": []}
+            orders[operation] = order
 
     def slow(self, seconds: float) -> None:
         """Let every create, update and delete take so long."""
