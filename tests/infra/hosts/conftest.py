@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 import tarfile
@@ -97,6 +98,12 @@ class World:
     """By name, with the sums of what the mirror serves."""
     asked: list[str] = field(default_factory=list)
     """Paths that the mirror was asked for."""
+    kubernetes: str = ""
+    """An empty cluster's API."""
+    certificate: str = ""
+    """Its certificate authority's, too."""
+    tokens: set[str] = field(default_factory=set)
+    """What it was shown."""
     broken: dict[str, int | bytes] = field(default_factory=dict)
     """Release -> status, or bytes, that the mirror answers with instead; "*": for all."""
 
@@ -145,12 +152,26 @@ def world(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worl
     aws.start()
     _, port = aws.get_host_and_port()
     here = World(address, f"http://{address}:{port}", "", releases)
-    server = http.server.ThreadingHTTPServer((address, 0), _outside(here, files))
-    here.mirror = f"http://{address}:{server.server_port}/mirror"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    handler = _outside(here, files)
+    servers = [http.server.ThreadingHTTPServer((address, 0), handler) for _ in range(2)]
+    key, certificate = folder / "key", folder / "certificate"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc", "-days", "2",
+         "-subj", "/CN=kubernetes", "-addext", f"subjectAltName=IP:{address}", "-keyout", str(key),
+         "-out", str(certificate)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    servers[1].socket = tls.wrap_socket(servers[1].socket, server_side=True)
+    here.mirror = f"http://{address}:{servers[0].server_port}/mirror"
+    here.kubernetes, here.certificate = f"https://{address}:{servers[1].server_port}", certificate.read_text()
+    for server in servers:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
     yield here
-    server.shutdown()
-    server.server_close()
+    for server in servers:
+        server.shutdown()
+        server.server_close()
     aws.stop()
 
 
@@ -168,7 +189,7 @@ def _outside(world: World, files: Mapping[str, bytes]) -> type[http.server.BaseH
     }
 
     class Outside(http.server.BaseHTTPRequestHandler):
-        """A mirror below /mirror; instance metadata, version 2 only, elsewhere."""
+        """A mirror below /mirror, an empty Kubernetes below /api; instance metadata, version 2 only, elsewhere."""
 
         def do_PUT(self) -> None:
             self._answer(200 if self.path == "/latest/api/token" else 404, b"session")
@@ -181,6 +202,11 @@ def _outside(world: World, files: Mapping[str, bytes]) -> type[http.server.BaseH
                 if isinstance(wrong, int) or name is None:
                     return self._answer(wrong if isinstance(wrong, int) else 404, b"")
                 return self._answer(200, files[name] if wrong is None else wrong)
+            if self.path.startswith("/api/"):
+                world.tokens.add(self.headers.get("Authorization", ""))
+                kind = "PodList" if "/pods" in self.path else "NodeList"
+                document = {"kind": kind, "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": []}
+                return self._answer(200, b"" if "watch=" in self.path else json.dumps(document).encode())
             if self.headers.get("X-aws-ec2-metadata-token") != "session":
                 return self._answer(401, b"")
             known = {role: b"host-role", f"{role}host-role": json.dumps(credentials).encode()}
@@ -190,6 +216,8 @@ def _outside(world: World, files: Mapping[str, bytes]) -> type[http.server.BaseH
         def _answer(self, status: int, body: bytes) -> None:
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
+            if self.path.startswith("/api/"):
+                self.send_header("Content-Type", "application/json")
             self.end_headers()
             self.wfile.write(body)
 
@@ -283,13 +311,12 @@ class Host:
             *("/run/lock", "--tmpfs", "/tmp", "-v", "/sys/fs/cgroup:/sys/fs/cgroup", *loop, *mounts, image),
         )
         seed = folder / self.name
-        metadata = world.mirror.removesuffix("/mirror")
         files = {
             "var/lib/cloud/seed/nocloud/user-data": self.user_data,
             "var/lib/cloud/seed/nocloud/meta-data": f"instance-id: i-{self.name}\nlocal-hostname: {self.name}\n",
             # On an instance this is 169.254.169.254.
             "etc/systemd/system.conf.d/metadata.conf": "[Manager]\n"
-            f"DefaultEnvironment=AWS_EC2_METADATA_SERVICE_ENDPOINT={metadata}\n",
+            f"DefaultEnvironment=AWS_EC2_METADATA_SERVICE_ENDPOINT={world.mirror.removesuffix('/mirror')}\n",
         }
         for path, text in files.items():
             (seed / path).parent.mkdir(parents=True, exist_ok=True)
@@ -346,8 +373,10 @@ class Host:
 
 
 @pytest.fixture(scope="module")
-def hosts(image: str, world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Host]]:
-    """Makes hosts, and removes them at the end."""
+def hosts(
+    image: str, world: World, disk: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Host]]:
+    """Makes hosts, and removes them at the end, before the disk."""
     made: list[Host] = []
 
     def make(boot: HostBoot, disk: str | None = None) -> Host:

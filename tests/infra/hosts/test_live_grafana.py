@@ -43,7 +43,7 @@ def host(hosts: Callable[..., Host], world: World) -> Host:
     return made
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_it_is_up(host: Host) -> None:
     assert {unit: host.state(unit) for unit in UNITS} == dict.fromkeys(UNITS, "active")
     assert host.run("systemctl --failed --no-legend", check=False) == ""
@@ -51,7 +51,7 @@ def test_it_is_up(host: Host) -> None:
     assert "atlas_config_ok 1" in host.get(9100, "/metrics")
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_only_the_password_of_the_secret_opens_it(host: Host) -> None:
     asked = {user: host.get(3000, "/api/org", f"-o /dev/null -w '%{{http_code}}' {user}") for user in (
         f"-u admin:{PASSWORD}", "-u admin:admin", "-u admin:", "")}  # fmt: skip
@@ -60,7 +60,7 @@ def test_only_the_password_of_the_secret_opens_it(host: Host) -> None:
     assert shown["provisioned"] == ["atlas.yml", "prometheus.yml"]
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_the_password_is_in_memory_and_nowhere_else(host: Host) -> None:
     file = "/run/atlas/grafana-password"
     assert host.run(f"stat -c '%a %U' {file}; findmnt -n -o FSTYPE -T {file}") == "600 root\ntmpfs"
@@ -86,7 +86,7 @@ def test_the_password_is_in_memory_and_nowhere_else(host: Host) -> None:
     assert docker("exec", "--interactive", host.name, "bash", "-c", search, input=PASSWORD) == ""
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_a_changed_dashboard_arrives_and_a_broken_one_does_not(host: Host, world: World) -> None:
     process = host.run("systemctl show -p MainPID --value grafana")
     world.put(BUCKET, {"grafana/dashboards/one.json": '{"title": "two"}'})
@@ -106,7 +106,7 @@ def test_a_changed_dashboard_arrives_and_a_broken_one_does_not(host: Host, world
     assert "atlas_config_ok 1" in host.get(9100, "/metrics")
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_a_changed_data_source_restarts_grafana(host: Host, world: World) -> None:
     process = host.run("systemctl show -p MainPID --value grafana")
     path = "provisioning/datasources/prometheus.yml"
@@ -116,7 +116,7 @@ def test_a_changed_data_source_restarts_grafana(host: Host, world: World) -> Non
     assert host.run("systemctl show -p MainPID --value grafana") != process
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_an_emptied_prefix_is_refused(host: Host, world: World) -> None:
     client = world.client("s3")
     for path in configuration():
@@ -128,7 +128,7 @@ def test_an_emptied_prefix_is_refused(host: Host, world: World) -> None:
     host.run("systemctl start atlas-config")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_without_its_secret_it_does_not_start_and_says_so(hosts: Callable[..., Host], world: World, host: Host) -> None:
     arn = f"arn:aws:secretsmanager:{REGION}:123456789012:secret:not-there"
     other = hosts(world.boot("grafana", BUCKET, secret_arn=arn))
