@@ -13,11 +13,12 @@ ARG BASE_IMAGE=docker.io/library/python:3.11-slim-bookworm@sha256:0bee7276f83efd
 
 # Packages go into a venv without pip, which an installer beside it fills.
 FROM ${BASE_IMAGE} AS packages-slim
+# Bytecode of sets would differ from build to build without the fixed seed.
 ENV PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONHASHSEED=0 \
     PIP_CERT=/etc/ssl/certs/ca-certificates.crt \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
-    PIP_NO_COMPILE=1 \
     PIP_NO_DEPS=1 \
     PIP_ONLY_BINARY=:all: \
     PIP_PYTHON=/opt/venv/bin/python \
@@ -28,20 +29,20 @@ COPY requirements/service.txt /tmp/service.txt
 # read-only root can't keep it later, and so that it doesn't depend on file times. Times are all alike, for equal layers.
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
-    /opt/installer/bin/pip install --quiet -r /tmp/service.txt \
+    /opt/installer/bin/pip install --quiet --no-compile -r /tmp/service.txt \
     && find /opt/venv/lib -depth \( -name tests -o -name 'libonnxruntime.so.*' \) -exec rm -r {} + \
     && /opt/venv/bin/python -c 'import onnxruntime' \
-    && python3 -m compileall -q -j 1 --invalidation-mode unchecked-hash /opt/venv/lib \
+    && python3 -m compileall -q -f -j 1 --invalidation-mode unchecked-hash /opt/venv/lib \
     && find /opt/venv -exec touch --no-dereference --date @0 {} +
 
 FROM packages-slim AS packages-full
 COPY requirements/full.txt /tmp/full.txt
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
-    /opt/installer/bin/pip install --quiet -r /tmp/full.txt \
+    /opt/installer/bin/pip install --quiet --no-compile -r /tmp/full.txt \
     && find /opt/venv/lib -depth -name tests -exec rm -r {} + \
     && /opt/venv/bin/python -c 'import sklearn.ensemble, sklearn.linear_model, sklearn.pipeline' \
-    && python3 -m compileall -q -j 1 --invalidation-mode unchecked-hash /opt/venv/lib \
+    && python3 -m compileall -q -f -j 1 --invalidation-mode unchecked-hash /opt/venv/lib \
     && find /opt/venv -exec touch --no-dereference --date @0 {} +
 
 # What decides answers and nothing else, with one owner, mode and time whoever's checkout this is.
@@ -51,7 +52,7 @@ COPY ml ml
 COPY service service
 ARG BUNDLE=models/bundle
 COPY ${BUNDLE} models/bundle
-RUN python3 -m compileall -q -j 1 --invalidation-mode unchecked-hash /app \
+RUN PYTHONHASHSEED=0 python3 -m compileall -q -f -j 1 --invalidation-mode unchecked-hash /app \
     && chmod -R a=rX /app \
     && find /app -exec touch --no-dereference --date @0 {} +
 

@@ -11,9 +11,10 @@ import struct
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from service.settings import Settings, SettingsError, load_settings
+if TYPE_CHECKING:
+    from service.settings import Settings
 
 GRACE = 30
 """Seconds that a stopping worker may take to finish its requests."""
@@ -21,8 +22,10 @@ GRACE = 30
 
 def main() -> int:
     """Serve until a signal says stop; 1 with one clear line when the settings or the bundle can't be used."""
-    # Until gunicorn has its own: a container's first process ignores what it has no handler for.
+    # Before anything slow, until gunicorn has its own: a container's first process ignores what it has no handler for.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    from service.settings import SettingsError, load_settings
+
     try:
         settings = load_settings(os.environ)
     except SettingsError as error:
@@ -46,7 +49,7 @@ def main() -> int:
             shutil.rmtree(shared, ignore_errors=True)
 
 
-def _start(settings: Settings) -> int:
+def _start(settings: "Settings") -> int:
     from ml.bundle import BundleError
     from service import logs, registry
 
@@ -92,7 +95,7 @@ def _empty(folder: Path) -> None:
         file.unlink()
 
 
-def _serve(settings: Settings, bundle: Path) -> None:
+def _serve(settings: "Settings", bundle: Path) -> None:
     from gunicorn.app.base import BaseApplication
     from prometheus_flask_exporter.multiprocess import GunicornPrometheusMetrics
 

@@ -266,7 +266,11 @@ def _prometheus_files(settings: AwsSettings, cluster: Cluster, alerting: Alertin
     )
     return {
         "prometheus.yml": prometheus_config(
-            settings.scrape_interval, f"{ON_HOST}/rules.yml", jobs, alertmanagers=["127.0.0.1:9093"]
+            settings.scrape_interval,
+            f"{ON_HOST}/rules.yml",
+            jobs,
+            alertmanagers=["127.0.0.1:9093"],
+            labels={"stack": pulumi.get_stack()},  # alerts say where they are from
         ),
         "rules.yml": RULES.read_text(),
         "alertmanager.yml": alerting.topic_arn.apply(
