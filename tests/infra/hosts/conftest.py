@@ -52,7 +52,8 @@ def docker(*arguments: str, check: bool = True, **options: Any) -> str:
 
 
 def wait_for(what: str, ask: Callable[[], Any], seconds: float = 60) -> Any:
-    """The first true answer."""
+    """The first true answer; a busy machine gets three minutes at least."""
+    seconds = max(seconds, 180)
     until = time.monotonic() + seconds
     while not (answer := ask()):
         if time.monotonic() > until:
