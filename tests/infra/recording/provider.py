@@ -190,7 +190,7 @@ class Recorder(provider_pb2_grpc.ResourceProviderServicer):
     ) -> Any:
         begun = time.time()
         error, half = self.world.refused(operation, request.urn) or ("", False)
-        delay = self.world.delay
+        delay = self.world.delay(token_of(request.urn))
         if delay and self.stopping.wait(delay) and operation == "create":
             error, half = "context canceled", False
         identifier: str = ""

@@ -152,8 +152,8 @@ class Life:
     def preview_destroy(self) -> Result:
         return self._run(self.stack.preview_destroy)
 
-    def destroy(self) -> Result:
-        return self._run(self.stack.destroy)
+    def destroy(self, **options: Any) -> Result:
+        return self._run(self.stack.destroy, **options)
 
     def outputs(self) -> dict[str, Any]:
         return {name: output.value for name, output in self.stack.outputs().items()}

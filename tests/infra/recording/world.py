@@ -89,13 +89,13 @@ class World:
             order["which"] -= 1
             return refusal if order["which"] == 0 else None
 
-    @property
-    def delay(self) -> float:
-        """Seconds that a create, update or delete takes."""
+    def delay(self, token: str) -> float:
+        """Seconds that a create, update or delete of this type takes."""
         if not self._control_file.exists():
             return 0
         with self._orders() as orders:
-            return float(orders.get("delay", 0))
+            slow = orders.get("slow", {"seconds": 0, "types": []})
+            return float(slow["seconds"]) if any(kind in token for kind in slow["types"]) else 0
 
     # --- what happened ---
 
@@ -179,10 +179,10 @@ class World:
         with self._orders() as orders:
             orders[operation] = order
 
-    def slow(self, seconds: float) -> None:
-        """Let every create, update and delete take so long."""
+    def slow(self, seconds: float, *types: str) -> None:
+        """Let every create, update and delete (of types with such parts) take so long; the rest takes no time."""
         with self._orders() as orders:
-            orders["delay"] = seconds
+            orders["slow"] = {"seconds": seconds, "types": types or [""]}
 
     def vanish(self, call: Call) -> None:
         """Somebody removes it by hand."""
