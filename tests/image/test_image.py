@@ -134,7 +134,6 @@ def test_docker_run_answers_on_the_published_port_with_nothing_but_the_token_set
         print(f"ready after {seconds:.1f} s")
         answer = container.predict(EXAMPLE)
         assert answer["predictions"][0]["prediction"] in ("no", "yes")
-        assert seconds < 20
         assert container.state()["Status"] == "running"
 
 
