@@ -193,6 +193,9 @@ def destroy(stack: str) -> None:
     opened = open_stack(stack, settings, lambda: None, REPOSITORY, say)
     progress = Progress(say)
     try:
+        if isinstance(settings, AwsSettings):
+            # A protected stack is refused here; a destroy through the Automation API would take down all around it first.
+            opened.preview_destroy(on_event=Progress(lambda _: None), suppress_outputs=True, color="never")
         opened.destroy(on_event=progress, suppress_outputs=True, color="never")
     except auto.CommandError:
         raise_reported(progress)

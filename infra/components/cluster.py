@@ -1,5 +1,6 @@
 """The Kubernetes cluster: EKS, one managed node group, pinned add-ons, and who may enter."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ class Cluster(pulumi.ComponentResource):
             public_access_cidrs=list(args.api_access_cidrs) or None,
             authentication_mode=eks.AuthenticationMode.API,
             access_entries={
-                **{f"admin-{index}": _admin(arn, tags) for index, arn in enumerate(args.admins)},
+                **{f"admin-{_label(arn)}": _admin(arn, tags) for arn in args.admins},
                 **{
                     label: eks.AccessEntryArgs(principal_arn=arn, kubernetes_groups=[group], tags=tags)
                     for label, (group, arn) in args.groups.items()
@@ -214,6 +215,11 @@ class Cluster(pulumi.ComponentResource):
             # A node without its policies or a way out never joins; and without them it can't leave its pods in order.
             opts=pulumi.ResourceOptions(parent=self, depends_on=[*attachments, *args.ways_out]),
         )
+
+
+def _label(arn: str) -> str:
+    """The principal's name, and enough of its ARN's hash to tell it from its namesakes: places in a list change."""
+    return f"{arn.rsplit('/', 1)[-1]}-{hashlib.sha256(arn.encode()).hexdigest()[:6]}"
 
 
 def _admin(arn: str, tags: Mapping[str, str]) -> eks.AccessEntryArgs:

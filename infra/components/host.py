@@ -135,7 +135,7 @@ class Host(pulumi.ComponentResource):
                 bucket=args.bucket.bucket,
                 key=f"{args.role}/{path}",
                 content=content,
-                tags=args.tags,
+                tags={**args.tags, "component": args.role},
                 opts=here,
             )
         volume = None

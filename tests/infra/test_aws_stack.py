@@ -405,7 +405,6 @@ def test_settings_changed_one_after_the_other_leave_a_whole_stack(tmp_path: Path
     assert_gone(made)
 
 
-@pytest.mark.xfail(strict=True, reason="entries are named by their place in the list: EKS refuses the swap, for good")
 def test_admins_can_be_named_in_another_order(tmp_path: Path) -> None:
     made = life(tmp_path, {"adminPrincipals": f'["{DEPLOYER}","{ANN}"]'})
     assert made.up().errors == []
@@ -438,7 +437,6 @@ UNTAGGABLE = {
 """Types that AWS knows no tags for."""
 
 
-@pytest.mark.xfail(strict=True, reason="the hosts' configuration objects lack the tag `component`")
 def test_everything_that_can_have_tags_has_them(dev: Life) -> None:
     tagged = [call for call in dev.world.existing().values() if call.token.startswith("aws:")]
     for call in tagged:

@@ -42,12 +42,13 @@ def test_nodes_are_private_and_keep_their_credentials() -> None:
 
 def test_only_those_listed_may_enter() -> None:
     entries = of("base", ":AccessEntry")
-    assert entries["atlas-dev-admin-0"]["principalArn"] == "arn:aws:iam::123456789012:role/deploy"
+    (admin,) = (inputs for name, inputs in entries.items() if name.startswith("atlas-dev-admin-deploy-"))
+    assert admin["principalArn"] == "arn:aws:iam::123456789012:role/deploy"
     assert entries["atlas-dev-prometheus"]["kubernetesGroups"] == ["atlas-prometheus"]
     assert len(entries) == 2
     (association,) = of("base", ":AccessPolicyAssociation").values()
     assert association["policyArn"].endswith("/AmazonEKSClusterAdminPolicy")
-    assert association["principalArn"] == entries["atlas-dev-admin-0"]["principalArn"]
+    assert association["principalArn"] == admin["principalArn"]
 
 
 def test_control_plane_is_logged_encrypted_and_open_to_named_networks_only() -> None:
