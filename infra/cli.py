@@ -194,7 +194,7 @@ def destroy(stack: str) -> None:
     progress = Progress(say)
     try:
         if isinstance(settings, AwsSettings):
-            # A protected stack is refused here; a destroy through the Automation API would take down all around it first.
+            # A protected stack is refused here; the destroy alone would first take down all around what is protected.
             opened.preview_destroy(on_event=Progress(lambda _: None), suppress_outputs=True, color="never")
         opened.destroy(on_event=progress, suppress_outputs=True, color="never")
     except auto.CommandError:
