@@ -348,6 +348,19 @@ class Host:
     def state(self, unit: str) -> str:
         return self.run(f"systemctl is-active {unit}", check=False)
 
+    def refresh(self) -> str:
+        """Fetch the configuration; the unit's state afterwards. The timer waits: its fetch would be joined."""
+        script = (
+            "systemctl stop atlas-config.timer;"
+            'while [ "$(systemctl show -P ActiveState atlas-config)" = activating ]; do sleep 0.2; done;'
+            "systemctl start atlas-config; systemctl is-active atlas-config; systemctl start atlas-config.timer"
+        )
+        return self.run(script, check=False).strip().splitlines()[-1]
+
+    def says(self, text: str) -> bool:
+        """Whether the console comes to say it."""
+        return bool(wait_for(repr(text), lambda: text in self.console(), 20))
+
     def get(self, port: int, path: str, options: str = "") -> str:
         return self.run(f"curl -sS {options} http://127.0.0.1:{port}{path}", check=False)
 
