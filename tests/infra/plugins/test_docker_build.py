@@ -1,5 +1,6 @@
 """Pulumi's docker-build provider, as the image component uses it: pushed, known by digest, never built in a preview."""
 
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from tests.infra.plugins import found
 from tests.infra.plugins.build import docker_build_plugin
 from tests.infra.recording.run import Life
 
-REPOSITORY = "atlas-test/docker-build"
+REPOSITORY = f"atlas-test/docker-build-{uuid.uuid4().hex[:8]}"  # a registry remembers earlier runs
 IMAGE = "docker-build:index:Image::image"
 
 pytestmark = pytest.mark.timeout(900)  # the first time, the provider is built
