@@ -78,7 +78,7 @@ class Clone:
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     path = tmp_path_factory.mktemp("clone")
-    for name in ("ml", ".dvc/config", ".dvc/.gitignore", "dvc.yaml", ".gitignore"):
+    for name in ("ml", ".dvc/config", ".dvc/.gitignore", ".dvcignore", "dvc.yaml", ".gitignore"):
         source, target = REPOSITORY / name, path / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
