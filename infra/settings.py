@@ -204,11 +204,6 @@ class AwsSettings(_Settings):
         return max(self.replicas, self.max_replicas or 1)
 
     @property
-    def autoscaled(self) -> bool:
-        """Whether a HorizontalPodAutoscaler sets the number of pods."""
-        return self.max_replicas is not None and self.max_replicas > self.replicas
-
-    @property
     def pod_room(self) -> int | None:
         """Pods that fit beside the system's when all nodes are there; None for a type that isn't known."""
         limit = POD_LIMITS.get(self.node_type)

@@ -1,7 +1,6 @@
 """The Kubernetes cluster: EKS, one managed node group, pinned add-ons, and who may enter."""
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +8,8 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 import pulumi_eks as eks
+
+from infra.components.trust import trusted
 
 ADDONS: Mapping[str, Mapping[str, str]] = {
     # `aws eks describe-addon-versions --kubernetes-version VERSION` lists what fits; upgrade them with the cluster.
@@ -155,14 +156,7 @@ class Cluster(pulumi.ComponentResource):
         here = pulumi.ResourceOptions(parent=self)
         role = aws.iam.Role(
             f"{name}-node",
-            assume_role_policy=json.dumps(
-                {
-                    "Version": "2012-10-17",
-                    "Statement": [
-                        {"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}
-                    ],
-                }
-            ),
+            assume_role_policy=trusted("ec2.amazonaws.com"),
             tags=tags,
             opts=here,
         )

@@ -1,6 +1,5 @@
 """A monitoring host: an EC2 instance that fetches its configuration from S3; its data has a volume of its own."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,6 +9,7 @@ import pulumi_aws as aws
 
 from infra.components.network import EVERYWHERE
 from infra.components.private_bucket import PrivateBucket
+from infra.components.trust import trusted
 from infra.hosts.boot import HostBoot, user_data
 
 UBUNTU = "/aws/service/canonical/ubuntu/server/24.04/stable/current/amd64/hvm/ebs-gp3/ami-id"
@@ -60,13 +60,11 @@ class Host(pulumi.ComponentResource):
     Outputs:
         instance_id: for `aws ssm start-session`.
         public_ip: empty on a private host.
-        role_arn: its identity.
         security_group_id: its own group; what reaches it is decided elsewhere.
     """
 
     instance_id: pulumi.Output[str]
     public_ip: pulumi.Output[str]
-    role_arn: pulumi.Output[str]
     security_group_id: pulumi.Output[str]
 
     def __init__(
@@ -210,7 +208,6 @@ class Host(pulumi.ComponentResource):
 
         self.instance_id = instance.id
         self.public_ip = instance.public_ip
-        self.role_arn = role.arn
         self.security_group_id = group.id
         self.register_outputs({"instance_id": self.instance_id})
 
@@ -219,14 +216,7 @@ def host_role(name: str, tags: Mapping[str, str], opts: pulumi.ResourceOptions |
     """The role of a host: apart from it, because the cluster must know it before the host is there."""
     return aws.iam.Role(
         f"{name}-role",
-        assume_role_policy=json.dumps(
-            {
-                "Version": "2012-10-17",
-                "Statement": [
-                    {"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}
-                ],
-            }
-        ),
+        assume_role_policy=trusted("ec2.amazonaws.com"),
         tags={**tags, "component": name},
         opts=opts,
     )

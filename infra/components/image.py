@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pulumi
 import pulumi_aws as aws
 import pulumi_docker_build as docker_build
 
+from infra.bundle import bundle_manifest
 from infra.components.registry import Registry
 
 CONTEXT = ("Dockerfile", ".dockerignore", "requirements", "ml", "service")
@@ -26,7 +26,6 @@ class ImageArgs:
     """The bundle to bake in, relative to the root."""
     base_image: str | None
     registry: Registry
-    tags: Mapping[str, str]
 
 
 class Image(pulumi.ComponentResource):
@@ -43,8 +42,8 @@ class Image(pulumi.ComponentResource):
     def __init__(self, name: str, args: ImageArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("atlas:aws:Image", name, None, opts)
 
-        manifest = json.loads((args.repository / args.bundle / "bundle.json").read_text())
-        build_args = {"BUNDLE": args.bundle, "BUNDLE_VERSION": str(manifest["version"])}
+        manifest = bundle_manifest(args.repository / args.bundle)
+        build_args = {"BUNDLE": args.bundle, "BUNDLE_VERSION": manifest["version"]}
         if args.base_image is not None:
             build_args["BASE_IMAGE"] = args.base_image
         # The slim image can't run a model that didn't compile (ml/bundle.py).

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pulumi
-import pulumi_aws as aws
+from pulumi_aws.vpc import SecurityGroupEgressRule as Egress
+from pulumi_aws.vpc import SecurityGroupIngressRule as Ingress
 
 PROMETHEUS, GRAFANA, NODE_EXPORTER, KUBELET, API = 9090, 3000, 9100, 10250, 443
 
@@ -29,30 +31,25 @@ class MonitoringAccess(pulumi.ComponentResource):
         here = pulumi.ResourceOptions(parent=self)
         tags = {**args.tags, "component": "monitoring"}
 
+        def rule(
+            kind: type[Ingress | Egress], label: str, group: pulumi.Input[str], port: int, why: str, **peer: Any
+        ) -> None:
+            kind(
+                f"{name}-{label}",
+                security_group_id=group,
+                ip_protocol="tcp",
+                from_port=port,
+                to_port=port,
+                description=why,
+                tags=tags,
+                opts=here,
+                **peer,
+            )
+
         def path(label: str, source: pulumi.Input[str], target: pulumi.Input[str], port: int, why: str) -> None:
             """Both ends of one way: out of the source group, into the target group."""
-            aws.vpc.SecurityGroupEgressRule(
-                f"{name}-{label}-out",
-                security_group_id=source,
-                referenced_security_group_id=target,
-                ip_protocol="tcp",
-                from_port=port,
-                to_port=port,
-                description=why,
-                tags=tags,
-                opts=here,
-            )
-            aws.vpc.SecurityGroupIngressRule(
-                f"{name}-{label}-in",
-                security_group_id=target,
-                referenced_security_group_id=source,
-                ip_protocol="tcp",
-                from_port=port,
-                to_port=port,
-                description=why,
-                tags=tags,
-                opts=here,
-            )
+            rule(Egress, f"{label}-out", source, port, why, referenced_security_group_id=target)
+            rule(Ingress, f"{label}-in", target, port, why, referenced_security_group_id=source)
 
         path("queries", args.grafana, args.prometheus, PROMETHEUS, "Dashboards ask Prometheus")
         path("grafana", args.prometheus, args.grafana, GRAFANA, "Prometheus asks Grafana for its metrics")
@@ -62,14 +59,4 @@ class MonitoringAccess(pulumi.ComponentResource):
         path("kubelet", args.prometheus, args.cluster, KUBELET, "Prometheus asks kubelet and cAdvisor")
         for index, cidr in enumerate(args.operator_cidrs):
             for label, group, port in (("prometheus", args.prometheus, PROMETHEUS), ("grafana", args.grafana, GRAFANA)):
-                aws.vpc.SecurityGroupIngressRule(
-                    f"{name}-operator-{index}-{label}",
-                    security_group_id=group,
-                    cidr_ipv4=cidr,
-                    ip_protocol="tcp",
-                    from_port=port,
-                    to_port=port,
-                    description="Operators",
-                    tags=tags,
-                    opts=here,
-                )
+                rule(Ingress, f"operator-{index}-{label}", group, port, "Operators", cidr_ipv4=cidr)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_aws as aws
 
+from infra.components.trust import trusted
+
 
 @dataclass(frozen=True, slots=True)
 class ServiceIdentityArgs:
@@ -40,18 +42,7 @@ class ServiceIdentity(pulumi.ComponentResource):
 
         role = aws.iam.Role(
             f"{name}-role",
-            assume_role_policy=json.dumps(
-                {
-                    "Version": "2012-10-17",
-                    "Statement": [
-                        {
-                            "Effect": "Allow",
-                            "Principal": {"Service": "pods.eks.amazonaws.com"},
-                            "Action": ["sts:AssumeRole", "sts:TagSession"],
-                        }
-                    ],
-                }
-            ),
+            assume_role_policy=trusted("pods.eks.amazonaws.com", ["sts:AssumeRole", "sts:TagSession"]),
             tags=tags,
             opts=here,
         )

@@ -85,9 +85,7 @@ class Workload(pulumi.ComponentResource):
             opts=here,
         )
         # Children name the namespace by its output: they go before it, one by one, instead of with it.
-        inside: dict[str, Any] = {"namespace": namespace.metadata.name, "labels": labels}
-
-        unnamed: Any = inside
+        inside: Any = {"namespace": namespace.metadata.name, "labels": labels}
 
         def named(label: str) -> Any:
             return {**inside, "name": label}
@@ -100,7 +98,7 @@ class Workload(pulumi.ComponentResource):
         )
         # Named by Pulumi and immutable: a changed setting is a new map, and so a rollout that can be rolled back.
         settings = kubernetes.core.v1.ConfigMap(
-            f"{name}-settings", metadata=unnamed, data=dict(args.settings), immutable=True, opts=here
+            f"{name}-settings", metadata=inside, data=dict(args.settings), immutable=True, opts=here
         )
         environment: list[dict[str, Any]] = []
         versions: dict[str, pulumi.Input[str]] = {}

@@ -22,6 +22,21 @@ class EngineError(Exception):
     """The engine can't be had; the message says what to install."""
 
 
+def cache_folder() -> Path:
+    """Where what is slow to build is kept for this user, outside of any checkout."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "atlas"
+
+
+def find_go() -> str | None:
+    """The machine's Go, also where its installer puts it without changing PATH."""
+    return shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
+
+
+def go_environment() -> dict[str, str]:
+    """For builds from a locked go.mod: static, and never changing it."""
+    return os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly"}
+
+
 def pinned_version() -> str:
     """The version in .pulumi.version, without `v`."""
     return (REPOSITORY / ".pulumi.version").read_text().strip()
@@ -29,8 +44,7 @@ def pinned_version() -> str:
 
 def cached(version: str) -> Path:
     """Where the engine is kept, laid out as Pulumi's Automation API wants it: ROOT/bin/pulumi."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "atlas" / "engine" / f"v{version}" / "bin" / "pulumi"
+    return cache_folder() / "engine" / f"v{version}" / "bin" / "pulumi"
 
 
 def version_of(binary: str | Path) -> str | None:
@@ -88,7 +102,7 @@ def _download(version: str, target: Path) -> bool:
 
 
 def _build(version: str, target: Path, say: Callable[[str], None]) -> None:
-    go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
+    go = find_go()
     if go is None:
         raise EngineError(
             f"the Pulumi engine v{version} can neither be downloaded nor built: install it from pulumi.com, "
@@ -96,10 +110,11 @@ def _build(version: str, target: Path, say: Callable[[str], None]) -> None:
         )
     fresh = target.with_name(f"pulumi.new-{os.getpid()}")
     command = [go, "build", "-trimpath", "-ldflags", f"-s -w -X {VARIABLE}=v{version}", "-o", str(fresh), PACKAGE]
-    environment = os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly"}
     begun = time.monotonic()
     with tempfile.TemporaryFile("w+") as output:
-        building = subprocess.Popen(command, cwd=Path(__file__).parent, env=environment, stdout=output, stderr=output)
+        building = subprocess.Popen(
+            command, cwd=Path(__file__).parent, env=go_environment(), stdout=output, stderr=output
+        )
         try:
             while building.poll() is None:
                 try:

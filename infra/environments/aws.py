@@ -1,6 +1,7 @@
 """Everything in an AWS account: network, cluster, registry, image, the service, and the two monitoring hosts."""
 
 import json
+from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,17 @@ import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 import pulumi_random as random
 
+from infra.bundle import bundle_manifest
 from infra.components.alerting import Alerting, AlertingArgs
 from infra.components.cluster import Cluster, ClusterArgs
 from infra.components.host import Host, HostArgs, host_role
 from infra.components.image import Image, ImageArgs
 from infra.components.monitoring_access import GRAFANA, PROMETHEUS, MonitoringAccess, MonitoringAccessArgs
-from infra.components.network import Network, NetworkArgs, layout
+from infra.components.network import Layout, Network, NetworkArgs, layout
 from infra.components.private_bucket import PrivateBucket, PrivateBucketArgs
 from infra.components.registry import Registry, RegistryArgs
 from infra.components.service_identity import ServiceIdentity, ServiceIdentityArgs
 from infra.components.workload import PORT, Workload, WorkloadArgs
-from infra.environments.local import bundle_version
 from infra.monitoring.alertmanager import alertmanager_config
 from infra.monitoring.dashboards import dashboards
 from infra.monitoring.grafana import provisioning
@@ -37,7 +38,7 @@ def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
     Raises SettingsError when an image must be built and there is no bundle for it.
     """
     if settings.image is None:
-        bundle_version(repository / settings.bundle)
+        bundle_manifest(repository / settings.bundle)
     stack = pulumi.get_stack()
     name = f"{PROJECT}-{stack}"
     tags = {"project": PROJECT, "stack": stack, "managed-by": "pulumi"}
@@ -102,7 +103,7 @@ def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
     )
     if settings.image is None:
         image: pulumi.Input[str] = Image(
-            name, ImageArgs(repository, settings.bundle, settings.base_image, registry, tags), here
+            name, ImageArgs(repository, settings.bundle, settings.base_image, registry), here
         ).reference
     else:
         image = settings.image
@@ -157,7 +158,7 @@ def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
             cluster=settings.cluster_name,
             retention=settings.retention,
             data_disk_gb=settings.data_disk_gb,
-            files=_prometheus_files(settings, cluster, alerting),
+            files=_prometheus_files(settings, plan, cluster, alerting),
             statements=[
                 {"Sid": "TellAlerts", "Effect": "Allow", "Action": "sns:Publish", "Resource": alerting.topic_arn}
             ],
@@ -255,8 +256,9 @@ def _host(settings: AwsSettings, network: Network, bucket: PrivateBucket, tags: 
     )
 
 
-def _prometheus_files(settings: AwsSettings, cluster: Cluster, alerting: Alerting) -> dict[str, pulumi.Input[str]]:
-    plan = layout(settings.vpc_cidr)
+def _prometheus_files(
+    settings: AwsSettings, plan: Layout, cluster: Cluster, alerting: Alerting
+) -> dict[str, pulumi.Input[str]]:
     jobs = aws_jobs(
         namespace=settings.namespace,
         app=settings.app_name,
@@ -279,14 +281,8 @@ def _prometheus_files(settings: AwsSettings, cluster: Cluster, alerting: Alertin
         "kubeconfig": pulumi.Output.all(cluster.endpoint, cluster.certificate_authority).apply(
             lambda at: _kubeconfig(settings, endpoint=at[0], certificate_authority=at[1])
         ),
-        "cluster-ca.crt": pulumi.Output.from_input(cluster.certificate_authority).apply(_decoded),
+        "cluster-ca.crt": cluster.certificate_authority.apply(lambda text: b64decode(text).decode()),
     }
-
-
-def _decoded(text: str) -> str:
-    import base64
-
-    return base64.b64decode(text).decode()
 
 
 def _kubeconfig(settings: AwsSettings, *, endpoint: str, certificate_authority: str) -> str:

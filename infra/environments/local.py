@@ -1,6 +1,5 @@
 """Everything on this machine: DVC remote, MLflow, the service, Prometheus, and Grafana where it is installed."""
 
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -8,11 +7,12 @@ from typing import Any
 
 import pulumi
 
+from infra.bundle import bundle_manifest
 from infra.local.resources import Directory, File, Process, Supervisor
 from infra.monitoring.dashboards import dashboards
 from infra.monitoring.grafana import provisioning
 from infra.monitoring.prometheus import RULES, local_jobs, prometheus_config
-from infra.settings import LocalSettings, SettingsError
+from infra.settings import LocalSettings
 
 LOOPBACK = "127.0.0.1"
 HOW_TO = {
@@ -29,6 +29,7 @@ def deploy(settings: LocalSettings, repository: Path) -> dict[str, Any]:
     home = repository / settings.directory
     store = repository / settings.mlflow_store
     bundle = repository / settings.bundle
+    version = bundle_manifest(bundle)["version"]
     python = str(Path(sys.prefix) / "bin" / "python")
 
     directory = Directory("directory", path=str(home))
@@ -75,30 +76,15 @@ def deploy(settings: LocalSettings, repository: Path) -> dict[str, Any]:
             "LOG_LEVEL": settings.log_level,
             "PROMETHEUS_MULTIPROC_DIR": str(home / "metrics"),
         },
-        triggers={"bundle": bundle_version(bundle)},
+        triggers={"bundle": version},
     )
     outputs: dict[str, Any] = {
         "service": f"http://{LOOPBACK}:{settings.service_port}",
         "mlflow": f"http://{LOOPBACK}:{settings.mlflow_port}",
-        "bundle": bundle_version(bundle),
+        "bundle": version,
     }
     outputs |= _prometheus(settings, home, supervisor, process)
     return outputs | _grafana(settings, home, supervisor, process)
-
-
-def bundle_version(bundle: Path) -> str:
-    """The version in the bundle's manifest; the service restarts when it changes.
-
-    Raises SettingsError with the remedy when there is none.
-    """
-    try:
-        return str(json.loads((bundle / "bundle.json").read_text())["version"])
-    except FileNotFoundError:
-        raise SettingsError(
-            f"no model bundle at {bundle}: make one with `make repro`, or fetch it with `dvc pull`"
-        ) from None
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise SettingsError(f"{bundle}/bundle.json can't be read ({error}): run `make repro`") from None
 
 
 def _prometheus(settings: LocalSettings, home: Path, supervisor: Supervisor, process: Any) -> dict[str, Any]:

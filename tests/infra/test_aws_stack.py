@@ -4,15 +4,10 @@ AWS, EKS, Kubernetes and the image build are recorded (tests/infra/recording): i
 types, and what real providers refuse or replace is refused and replaced here.
 """
 
-import os
-import signal
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pulumi
 import pytest
 
@@ -20,7 +15,7 @@ from infra.__main__ import program
 from infra.settings import AwsSettings, load_settings
 from tests.bundles import make_bundle
 from tests.infra.aws import BASE, DIGEST, FULL
-from tests.infra.recording.run import Life, Result
+from tests.infra.recording.run import Life, Result, edges
 
 DEPLOYER, ANN = "arn:aws:iam::123456789012:role/deploy", "arn:aws:iam::123456789012:user/ann"
 CERTIFICATE = "arn:aws:acm:us-east-1:123456789012:certificate/0f4c"
@@ -47,31 +42,15 @@ def touched(result: Result) -> dict[str, str]:
 
 def needs(state: list[dict[str, Any]]) -> dict[str, set[str]]:
     """URN -> all that it waits for when it is made, and that waits for it when it goes, directly or not."""
-    by_urn = {resource["urn"]: resource for resource in state}
-    children: dict[str, list[str]] = {}
-    for resource in state:
-        children.setdefault(resource.get("parent", ""), []).append(resource["urn"])
-
-    def whole(urn: str) -> Iterator[str]:
-        for child in children.get(urn, []):
-            yield child
-            yield from whole(child)
-
+    direct = edges(state)
     found: dict[str, set[str]] = {}
 
     def closure(urn: str) -> set[str]:
         if urn not in found:
-            resource = by_urn[urn]
-            named = {*resource.get("dependencies", []), resource.get("provider", "").rsplit("::", 1)[0]} - {""}
-            direct = named & by_urn.keys()
-            # Who waits for a component waits for all in it (the engine's dependency_graph.go).
-            direct |= {other for name in direct if not by_urn[name].get("custom") for other in whole(name)}
-            if resource.get("parent") in by_urn:
-                direct |= {resource["parent"]}
-            found[urn] = direct.union(*(closure(other) for other in direct))
+            found[urn] = direct[urn].union(*(closure(other) for other in direct[urn]))
         return found[urn]
 
-    return {urn: closure(urn) for urn in by_urn}
+    return {urn: closure(urn) for urn in direct}
 
 
 ROUTES = ("Route ", "RouteTableAssociation ")
@@ -503,14 +482,11 @@ def test_failure_of_every_single_create_and_delete_is_survived(tmp_path: Path) -
     """One stack, in which each resource's first create fails, and then each one's first delete."""
     made = life(tmp_path)
     made.world.fail_each_once("create", "ServiceUnavailable: the service is out of order")
-    runs, kept, silent = 0, 0, 0
+    runs, kept = 0, 0
     while (done := made.up()).failed:
         runs += 1
         told = "\n".join(done.errors)
-        # On a busy machine the SDK's own "Resource monitor has terminated" can be all that a run's events still carry.
-        assert "ServiceUnavailable" in told or "Resource monitor has terminated" in told
-        silent += "ServiceUnavailable" not in told
-        assert silent <= 2
+        assert "ServiceUnavailable" in told
         assert made.drift() == []
         assert len(made.world.existing()) >= kept
         kept = len(made.world.existing())
@@ -561,17 +537,7 @@ def test_interrupted_run_is_taken_up_again(tmp_path: Path) -> None:
     made = life(tmp_path)
     made.world.slow(0.3)
 
-    def interrupt() -> None:
-        while len(made.world.created()) < 20:
-            time.sleep(0.1)
-        for process in psutil.Process(os.getpid()).children():
-            if process.name() == "pulumi":
-                process.send_signal(signal.SIGINT)
-
-    watcher = threading.Thread(target=interrupt, daemon=True)
-    watcher.start()
-    assert made.up().failed
-    watcher.join(60)
+    assert made.interrupted_up(lambda: len(made.world.created()) >= 20).failed
     assert made.drift() == []
     made.world.slow(0)
     assert made.up().errors == []

@@ -3,12 +3,13 @@
 `python -m tests.infra.test_critical_path` prints it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from tests.infra.aws import up
+from tests.infra.recording.run import edges
 
 TYPICAL: Mapping[str, float] = {
     # Minutes, from AWS's own guidance and what users report; everything else takes seconds.
@@ -28,38 +29,20 @@ SECONDS = 0.05
 def chain(resources: list[dict[str, Any]], end: str | None = None) -> list[tuple[str, float]]:
     """Names and minutes of the resources that `end`, or a whole first `up`, waits for, one after the other."""
     by_urn = {resource["urn"]: resource for resource in resources}
-    children: dict[str, list[str]] = {}
-    for resource in resources:
-        children.setdefault(resource.get("parent", ""), []).append(resource["urn"])
-
-    def made(urn: str) -> Iterator[str]:
-        """Who waits for a component waits for all in it."""
-        if by_urn[urn]["custom"]:
-            yield urn
-        else:
-            for child in children.get(urn, []):
-                yield from made(child)
-
+    before = edges(resources)
     best: dict[str, tuple[float, list[str]]] = {}
+
+    def minutes(urn: str) -> float:
+        return TYPICAL.get(by_urn[urn]["type"], SECONDS) if by_urn[urn]["custom"] else 0.0
 
     def finish(urn: str) -> tuple[float, list[str]]:
         if urn not in best:
-            resource = by_urn[urn]
-            # A reference to a provider reads URN::id: what it configures waits for it.
-            named = {*resource.get("dependencies", []), resource.get("provider", "").rsplit("::", 1)[0]}
-            # Nothing in a component is registered before the component is, which waits for its own dependencies.
-            above = resource.get("parent", "")
-            while above in by_urn:
-                named |= {*by_urn[above].get("dependencies", [])}
-                above = by_urn[above].get("parent", "")
-            before = {other for name in named & by_urn.keys() for other in made(name)}
-            start, path = max((finish(other) for other in before), default=(0.0, []))
-            best[urn] = (start + TYPICAL.get(resource["type"], SECONDS), [*path, urn])
+            start, path = max((finish(other) for other in before[urn]), default=(0.0, []))
+            best[urn] = (start + minutes(urn), [*path, urn])
         return best[urn]
 
-    ends = [urn for urn, resource in by_urn.items() if resource["custom"]] if end is None else [end]
-    _, path = max(finish(urn) for urn in ends)
-    return [(urn.split("$")[-1], TYPICAL.get(by_urn[urn]["type"], SECONDS)) for urn in path]
+    _, path = max(finish(urn) for urn in (by_urn if end is None else [end]))
+    return [(urn.split("$")[-1], minutes(urn)) for urn in path if by_urn[urn]["custom"]]
 
 
 @pytest.mark.parametrize("variant", ["base", "full"])

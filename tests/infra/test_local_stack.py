@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import socket
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 from infra.local.supervisor import Stack
 from tests.bundles import make_bundle
 from tests.infra.conftest import Checkout, listens, marked
+from tests.infra.waiting import eventually
 
 
 @pytest.fixture(autouse=True)
@@ -24,11 +24,7 @@ def _prometheus() -> None:
 
 
 def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    """Wait for it; the test fails when it doesn't come."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.1)
+    eventually(condition, patience=seconds, pause=0.1)
 
 
 def asked(checkout: Checkout, query: str) -> float:

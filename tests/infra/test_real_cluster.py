@@ -30,6 +30,7 @@ from tests.bundles import EXAMPLE, make_bundle
 from tests.infra.plugins import found
 from tests.infra.plugins.build import docker_build_plugin, kubernetes_plugin
 from tests.infra.recording.run import Life, Result
+from tests.infra.waiting import eventually
 
 REPOSITORY = Path(__file__).parents[2]
 APP = f"atlas-test-{uuid.uuid4().hex[:6]}"
@@ -243,7 +244,7 @@ def test_changed_settings_roll_out_without_a_failed_request(stack: Stack) -> Non
     try:
         done = stack.up(logLevel="debug", mlflowToken="second")
         # The old pod goes on for a while after `up` is done.
-        _until(lambda: old not in (names := [pod.metadata.name for pod in stack.pods()]) and len(names) == 1, 60)
+        eventually(lambda: old not in (names := [pod.metadata.name for pod in stack.pods()]) and len(names) == 1)
     finally:
         load.over.set()
         asking.join()
@@ -325,10 +326,3 @@ def _image(stack: Stack, last: str) -> str:
     command = ["docker", "buildx", "build", "--push", "--provenance=false", "-t", f"{name}:1", str(context)]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     return f"{name}@{found.manifest('atlas-test/idle', '1')[0]}"
-
-
-def _until(true: Callable[[], bool], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "not in time"
-        time.sleep(0.5)

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tarfile
 import threading
-import time
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +26,7 @@ from moto.server import ThreadedMotoServer
 from infra.hosts.boot import HostBoot, user_data
 from infra.hosts.versions import RELEASES, Release
 from tests.infra.monitoring.tools.build import tool
+from tests.infra.waiting import eventually
 
 HERE = Path(__file__).parent
 IMAGE = "atlas-test-host"
@@ -53,13 +53,7 @@ def docker(*arguments: str, check: bool = True, **options: Any) -> str:
 
 def wait_for(what: str, ask: Callable[[], Any], seconds: float = 60) -> Any:
     """The first true answer; a busy machine gets three minutes at least."""
-    seconds = max(seconds, 180)
-    until = time.monotonic() + seconds
-    while not (answer := ask()):
-        if time.monotonic() > until:
-            raise AssertionError(f"no {what} after {seconds} s")
-        time.sleep(0.5)
-    return answer
+    return eventually(ask, what, max(seconds, 180))
 
 
 @pytest.fixture(scope="session")

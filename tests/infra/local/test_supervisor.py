@@ -3,7 +3,6 @@
 import socket
 import stat
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,17 +11,14 @@ import pytest
 
 from infra.local.supervisor import LocalError, Program, Stack
 from tests.infra.conftest import HEALTHY, listens, marked
+from tests.infra.waiting import eventually
 
 Build = Callable[..., Program]
 NEVER = threading.Event()
 
 
 def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    """Wait for it; the test fails when it doesn't come."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
+    eventually(condition, patience=seconds, pause=0.05)
 
 
 def test_program_is_started_and_healthy_when_run_returns(stack: Stack, program: Build, port: int) -> None:

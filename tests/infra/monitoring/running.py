@@ -110,15 +110,6 @@ def query(port: int, expression: str) -> dict[str, float]:
     return {labels: value for labels, value in values.items() if value == value}  # noqa: PLR0124 - NaN
 
 
-def eventually(condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
-    """The first answer that is true."""
-    end = time.monotonic() + patience
-    while not (answer := condition()):
-        assert time.monotonic() < end, f"after {patience} s: {what}"
-        time.sleep(0.5)
-    return answer
-
-
 def _answers(url: str) -> bool:
     try:
         text(url)

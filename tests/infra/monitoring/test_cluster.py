@@ -18,8 +18,9 @@ from infra.monitoring.prometheus import RULES, aws_jobs, prometheus_config
 from tests.infra.conftest import free_ports
 from tests.infra.monitoring.kubelet import DISKS, SERIES
 from tests.infra.monitoring.rendered import of_a_cluster, queries
-from tests.infra.monitoring.running import api, eventually, hosts_own, prometheus, query, text
+from tests.infra.monitoring.running import api, hosts_own, prometheus, query, text
 from tests.infra.plugins import found
+from tests.infra.waiting import eventually
 
 NAMESPACE, APP = "atlas-monitoring-test", "flask-app"
 BUSY = """
@@ -190,7 +191,7 @@ def trust(address: str, authority: Path) -> dict[str, Any]:
 def test_query_about_pods_and_nodes_has_data(watched: Watched, expression: str) -> None:
     if "node:disk" in expression and not query(watched.port, next(iter(DISKS))):
         pytest.skip("this cluster's kubelet measures no disks (localStorageCapacityIsolation: false)")
-    eventually(lambda: query(watched.port, expression), expression)
+    assert eventually(lambda: query(watched.port, expression), expression)
 
 
 def test_just_the_apps_pods_are_asked_each_at_its_own_address(watched: Watched) -> None:
@@ -212,7 +213,7 @@ def test_just_the_apps_pods_are_asked_each_at_its_own_address(watched: Watched) 
 def test_kubelets_answer_with_the_declared_permissions(watched: Watched) -> None:
     nodes = len(watched.core.list_node().items)
     for job in ("kubelet", "resource", "cadvisor"):
-        eventually(lambda: len(query(watched.port, f'up{{job="{job}"}} == 1')) == nodes, job)  # noqa: B023
+        assert eventually(lambda: len(query(watched.port, f'up{{job="{job}"}} == 1')) == nodes, job)  # noqa: B023
 
 
 def test_series_of_the_kubelet_are_there_and_few(watched: Watched) -> None:

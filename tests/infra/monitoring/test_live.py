@@ -21,7 +21,6 @@ from tests.infra.monitoring.kubelet import SERIES
 from tests.infra.monitoring.rendered import of_a_cluster, queries
 from tests.infra.monitoring.running import (
     api,
-    eventually,
     hosts_own,
     on_path,
     prometheus,
@@ -30,6 +29,7 @@ from tests.infra.monitoring.running import (
     service,
     text,
 )
+from tests.infra.waiting import eventually
 
 FIRING = 'ALERTS{alertstate="firing"}'
 """No data is good news."""
@@ -40,6 +40,16 @@ ROWS = [
     EXAMPLE | {"visits": None},
     EXAMPLE | {"shop": "nowhere"},  # refused
 ]
+
+
+def alertmanager_command(folder: Path, port: int) -> list[str]:
+    return [
+        hosts_own("alertmanager"),
+        f"--config.file={folder}/alertmanager.yml",
+        f"--storage.path={folder}/alerts",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--cluster.listen-address=",
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -111,20 +121,13 @@ def host(served: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host
             static["targets"] = [f"127.0.0.1:{addresses[target]}" for target in static["targets"]]
     jobs += [job for job in local_jobs(f"127.0.0.1:{served}", "") if job["job_name"] == "service"]
     config = prometheus_config("1s", str(RULES), jobs, [f"127.0.0.1:{alertmanager}"], {"stack": "test"})
-    alerting = [
-        hosts_own("alertmanager"),
-        f"--config.file={folder}/alertmanager.yml",
-        f"--storage.path={folder}/alerts",
-        f"--web.listen-address=127.0.0.1:{alertmanager}",
-        "--cluster.listen-address=",
-    ]
     exporter = [
         hosts_own("node_exporter"),
         f"--web.listen-address=127.0.0.1:{node_exporter}",
         f"--collector.textfile.directory={folder}",
     ]
     with (
-        running(folder, alerting, f"http://127.0.0.1:{alertmanager}/-/ready"),
+        running(folder, alertmanager_command(folder, alertmanager), f"http://127.0.0.1:{alertmanager}/-/ready"),
         running(folder, exporter, f"http://127.0.0.1:{node_exporter}/metrics"),
         prometheus(folder, hosts_own("prometheus"), config, own),
     ):
@@ -146,13 +149,13 @@ def settle(port: int, served: int) -> None:
 
 @pytest.mark.parametrize("expression", queries("service.json", "model.json"))
 def test_query_about_service_and_model_has_data_on_a_local_stack(local: int, expression: str) -> None:
-    eventually(lambda: has_data(local, expression), expression, 15)
+    assert eventually(lambda: has_data(local, expression), expression, 15)
 
 
 # Of a cluster: test_cluster.py.
 @pytest.mark.parametrize("expression", [found for found in queries() if found != FIRING and not of_a_cluster(found)])
 def test_query_has_data_on_the_host(host: Host, expression: str) -> None:
-    eventually(lambda: has_data(host.prometheus, expression), expression, 15)
+    assert eventually(lambda: has_data(host.prometheus, expression), expression, 15)
 
 
 def test_dashboards_tell_the_kinds_of_input_apart(local: int) -> None:
@@ -294,7 +297,7 @@ def test_what_explains_an_alert_silences_it(host: Host) -> None:
         )
 
     expected = ["PodMemoryShort", "ServiceDown", "TargetDown cadvisor m", "TargetDown kubelet n", "TargetDown node"]
-    eventually(lambda: told() == expected, "inhibition", 20)
+    assert eventually(lambda: told() == expected, "inhibition", 20)
 
 
 def test_of_one_objective_the_page_silences_the_ticket(tmp_path: Path) -> None:
@@ -314,17 +317,9 @@ def test_of_one_objective_the_page_silences_the_ticket(tmp_path: Path) -> None:
             found = json.loads(text(f"http://127.0.0.1:{port}/api/v2/alerts?inhibited=false"))
             return {alert["labels"]["alertname"] for alert in found}
 
-        eventually(lambda: told() == {"AvailabilityBurnFast", "LatencyBurnSlow", "PodMemoryShort"}, "inhibition", 20)
-
-
-def alertmanager_command(folder: Path, port: int) -> list[str]:
-    return [
-        hosts_own("alertmanager"),
-        f"--config.file={folder}/alertmanager.yml",
-        f"--storage.path={folder}/alerts",
-        f"--web.listen-address=127.0.0.1:{port}",
-        "--cluster.listen-address=",
-    ]
+        assert eventually(
+            lambda: told() == {"AvailabilityBurnFast", "LatencyBurnSlow", "PodMemoryShort"}, "inhibition", 20
+        )
 
 
 def test_alert_reaches_who_subscribed_to_the_topic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

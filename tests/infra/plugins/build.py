@@ -6,12 +6,13 @@ Python, beside this file: Pulumi's is no Go module that a proxy serves.
 
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
+
+from infra.engine.install import cache_folder, find_go, go_environment
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[2]
@@ -25,8 +26,7 @@ class BuildError(Exception):
 
 def cache() -> Path:
     """Where providers are kept: NAME/VERSION/pulumi-resource-NAME."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "atlas" / "plugins"
+    return cache_folder() / "plugins"
 
 
 def docker_build_folder() -> Path:
@@ -41,7 +41,7 @@ def docker_build_folder() -> Path:
     target = folder / BINARY
     if target.exists():
         return folder
-    go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
+    go = find_go()
     if go is None:
         raise BuildError(f"{BINARY} {wanted} is built with Go, and there is none (go.dev)")
     if f"{MODULE.removesuffix('/provider')} v{wanted}" not in (HERE / "go.mod").read_text():
@@ -63,8 +63,7 @@ def docker_build_folder() -> Path:
         str(fresh),
         f"{MODULE}/cmd/{BINARY}",
     ]
-    environment = os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly"}
-    done = subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=HERE, env=go_environment(), capture_output=True, text=True, check=False)
     if done.returncode:
         tail = "\n".join(done.stderr.splitlines()[-10:])
         raise BuildError(f"building {BINARY} {wanted} failed:\n{tail}")

@@ -4,15 +4,18 @@ import asyncio
 import gc
 import os
 import shutil
+import signal
 import sys
+import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 from pulumi import automation as auto
 from pulumi.automation import events
 from pulumi.runtime._callbacks import _CallbackServicer
@@ -22,6 +25,7 @@ from infra.settings import PROJECT
 from tests.infra.recording.eks import Components
 from tests.infra.recording.provider import Recorder, start
 from tests.infra.recording.world import RECORD, World
+from tests.infra.waiting import eventually
 
 REPOSITORY = Path(__file__).parents[3]
 PACKAGES = ("aws", "eks", "kubernetes", "docker-build", "random")
@@ -149,6 +153,21 @@ class Life:
     def refresh(self) -> Result:
         return self._run(self.stack.refresh)
 
+    def interrupted_up(self, when: Callable[[], bool]) -> Result:
+        """`up`, whose engine gets a Ctrl-C once `when` is true."""
+
+        def interrupt() -> None:
+            eventually(when, "the moment to interrupt", pause=0.1)
+            for process in psutil.Process().children():
+                if process.name() == "pulumi":
+                    process.send_signal(signal.SIGINT)
+
+        watcher = threading.Thread(target=interrupt, daemon=True)
+        watcher.start()
+        result = self.up()
+        watcher.join(60)
+        return result
+
     def preview_destroy(self) -> Result:
         return self._run(self.stack.preview_destroy)
 
@@ -193,8 +212,8 @@ class Life:
             operation(on_event=watch, suppress_outputs=True, color="never", **options)
         except auto.CommandError as error:
             result.failed = True
-            if not result.errors:
-                result.errors.append(str(error))
+            # What the engine printed, too: on a busy machine the last events can be missed.
+            result.errors.append(str(error))
         self._tidy(result.failed)
         return result
 
@@ -227,3 +246,26 @@ def _note(result: Result, step: Any) -> None:
         result.keys[key] = sorted({path.split(".")[0].split("[")[0] for path in step.diffs})
     if step.detailed_diff:
         result.paths[key] = sorted(step.detailed_diff)
+
+
+def edges(state: list[dict[str, Any]]) -> dict[str, set[str]]:
+    """URN -> what it waits for directly, as the engine builds it (dependency_graph.go)."""
+    by_urn = {resource["urn"]: resource for resource in state}
+    children: dict[str, list[str]] = {}
+    for resource in state:
+        children.setdefault(resource.get("parent", ""), []).append(resource["urn"])
+
+    def whole(urn: str) -> Iterator[str]:
+        for child in children.get(urn, []):
+            yield child
+            yield from whole(child)
+
+    def direct(resource: dict[str, Any]) -> set[str]:
+        # A reference to a provider reads URN::id: what it configures waits for it.
+        provider = resource.get("provider", "").rsplit("::", 1)[0]
+        named = {*resource.get("dependencies", []), provider, resource.get("parent", "")} & by_urn.keys()
+        # Who waits for a component, but for its parent, waits for all in it.
+        components = {name for name in named - {resource.get("parent")} if not by_urn[name].get("custom")}
+        return named.union(*(whole(name) for name in components))
+
+    return {urn: direct(resource) for urn, resource in by_urn.items()}

@@ -1,14 +1,9 @@
 """The recording providers themselves: they refuse what is wrong, and know what exists, in which order and why."""
 
-import os
-import signal
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pulumi
 import pulumi_aws as aws
 import pulumi_docker_build as docker_build
@@ -412,22 +407,7 @@ def test_interrupted_run_leaves_nothing_unnoted(live: Callable[..., Life]) -> No
     made = live(small_program)
     made.world.slow(1)
 
-    def interrupt() -> None:
-        while not any(process.name() == "pulumi" and "up" in process.cmdline() for process in children()):
-            time.sleep(0.1)
-        while not made.world.calls("create"):
-            time.sleep(0.1)
-        for process in children():
-            if process.name() == "pulumi":
-                process.send_signal(signal.SIGINT)
-
-    def children() -> list[psutil.Process]:
-        return psutil.Process(os.getpid()).children()
-
-    watcher = threading.Thread(target=interrupt, daemon=True)
-    watcher.start()
-    assert made.up().failed
-    watcher.join(30)
+    assert made.interrupted_up(lambda: bool(made.world.calls("create"))).failed
     assert made.drift() == []
     made.world.slow(0)
     assert made.up().errors == []

@@ -4,7 +4,6 @@ Built from their Go modules, once (some 6 minutes on two cores), below the user'
 everywhere, and tests want what the hosts run, not what a distribution has. Such a build has no web page.
 """
 
-import os
 import re
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from infra.engine.install import cache_folder, find_go, go_environment
 from infra.hosts.versions import ALERTMANAGER, NODE_EXPORTER, PROMETHEUS, Release
 
 HERE = Path(__file__).parent
@@ -33,8 +33,7 @@ class ToolsError(Exception):
 
 def folder(release: Release) -> Path:
     """Where a release's programs are kept."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "atlas" / "monitoring" / f"{release.name}-{release.version}"
+    return cache_folder() / "monitoring" / f"{release.name}-{release.version}"
 
 
 def tool(name: str) -> Path | None:
@@ -65,7 +64,7 @@ def ensure(say: Callable[[str], None]) -> None:
             missing.setdefault(release, []).append(name)
     if not missing:
         return
-    go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
+    go = find_go()
     if go is None:
         raise ToolsError("no Go to build them with: install Go 1.25 or newer (go.dev)")
     for release in missing:
@@ -113,8 +112,7 @@ def _build(go: str, modfile: Path, release: Release, names: list[str]) -> None:
 
 
 def _run(*command: str) -> str:
-    environment = os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly"}
-    done = subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=HERE, env=go_environment(), capture_output=True, text=True, check=False)
     if done.returncode:
         raise ToolsError(f"`{' '.join(command[:3])} …` failed:\n" + "\n".join(done.stderr.splitlines()[-10:]))
     return done.stdout

@@ -1,0 +1,32 @@
+"""The `atlas` command: the program in this repository, through the Automation API; a module per group of commands."""
+
+from importlib import import_module
+
+import click
+
+COMMANDS = {
+    "destroy": "destroy:destroy",
+    "dvc-remote": "dvc:dvc_remote",
+    "preview": "stack:preview",
+    "refresh": "stack:refresh",
+    "status": "status:status",
+    "up": "stack:up",
+}
+"""Command -> module:function; only the module of the command that is asked for is imported."""
+
+
+class _Commands(click.Group):
+    def list_commands(self, _: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, _: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module, function = COMMANDS[name].split(":")
+        command: click.Command = getattr(import_module(f"{__name__}.{module}"), function)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """From raw data to a monitored prediction service, and back."""

@@ -1,0 +1,43 @@
+"""`atlas dvc-remote`: which remote DVC uses on this machine."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+from infra.__main__ import program
+from infra.cli.common import guarded, say, settings_of, stack_option
+from infra.engine.workspace import REPOSITORY, open_stack
+from infra.settings import LocalSettings, SettingsError
+
+
+@click.command("dvc-remote")
+@stack_option
+@guarded
+def dvc_remote(stack: str) -> None:
+    """Make the stack's bucket DVC's default remote on this machine, or the local folder again (--stack local).
+
+    The choice is kept in .dvc/config.local, which git ignores. Example: atlas dvc-remote --stack dev
+    """
+    settings = settings_of(stack, makes=False)
+    if isinstance(settings, LocalSettings):
+        _dvc("config", "--local", "--unset", "core.remote", accepted="doesn't exist")
+        click.echo(f"DVC's default remote is {settings.dvc_remote} again.")
+        return
+    outputs = open_stack(stack, settings, program, REPOSITORY, say).outputs()
+    if "dvcRemote" not in outputs:
+        raise SettingsError(f"the stack {stack} has no bucket yet: `atlas up --stack {stack}` makes it")
+    url = str(outputs["dvcRemote"].value)
+    _dvc("remote", "add", "--local", "--force", "--default", stack, url)
+    _dvc("remote", "modify", "--local", stack, "region", settings.region)
+    click.echo(f"DVC's default remote is {url}; `dvc push` fills it.")
+
+
+def _dvc(*arguments: str, accepted: str = "") -> None:
+    """Run DVC; a failure that says `accepted` means there was nothing to do."""
+    done = subprocess.run(
+        [Path(sys.prefix) / "bin" / "dvc", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0 and not (accepted and accepted in done.stderr):
+        raise SettingsError(f"dvc {' '.join(arguments)}: {' '.join(done.stderr.split()) or 'failed'}")
