@@ -159,6 +159,8 @@ class Host(pulumi.ComponentResource):
                     secret_arn=values["secret"],
                     mirror=args.mirror,
                     retention=args.retention,
+                    # Of the volume; the rest is for its file system, the write-ahead log and compaction.
+                    retention_size=f"{args.data_disk_gb * 1024 * 8 // 10}MB" if args.data_disk_gb else None,
                 )
             )
 
