@@ -512,7 +512,7 @@ def test_stack_that_failed_half_way_can_be_destroyed(which: int, tmp_path: Path)
     made = life(tmp_path)
     made.world.fail("create", which, "VcpuLimitExceeded: you have requested more vCPU capacity than your limit")
     done = made.up()
-    assert any("VcpuLimitExceeded" in error for error in done.errors)
+    assert "VcpuLimitExceeded" in "\n".join(done.errors)
     gone = made.destroy()
     assert gone.errors == []
     assert made.world.existing() == {}
@@ -523,7 +523,7 @@ def test_pods_that_never_become_ready_are_told_and_the_next_run_completes(tmp_pa
     made = life(tmp_path)
     made.world.fail_each_once("create", "0 of 1 pods are ready", tokens=(":Deployment", ":Service"), half=True)
     done = made.up()
-    assert any("0 of 1 pods are ready" in error for error in done.errors)
+    assert "0 of 1 pods are ready" in "\n".join(done.errors)
     assert made.drift() == []
     # The load balancer is made beside the pods, so its own failure may show in the first run or in the second.
     again = [made.up(), made.up()]
