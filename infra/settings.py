@@ -137,6 +137,8 @@ class AwsSettings(_Settings):
     """More than `replicas`: pods are added by CPU use, up to this many."""
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     """Processes in a pod; each holds the model."""
+    pod_memory_mib: Annotated[int, Field(ge=256, le=65536)] = 512
+    """The most memory that a pod may take, in MiB; three eighths of it are set aside for it."""
     log_level: LogLevel = "info"
 
     bundle: str = "models/bundle"
@@ -188,6 +190,11 @@ class AwsSettings(_Settings):
             raise ValueError("modelUri needs mlflowTrackingUri: the registry to ask")
         if self.max_replicas is not None and self.max_replicas < self.replicas:
             raise ValueError(f"maxReplicas must be at least replicas ({self.replicas}), got {self.max_replicas}")
+        if self.pod_memory_mib < 64 * (self.workers + 1):
+            raise ValueError(
+                f"podMemoryMib is {self.pod_memory_mib}, too little for {self.workers} workers, who take some 50 each "
+                f"and more with larger models: at least {64 * (self.workers + 1)}"
+            )
         room = self.pod_room
         wanted = self.pods + 1  # a rolling update runs one more
         if room is not None and wanted > room:

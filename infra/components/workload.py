@@ -15,11 +15,11 @@ GRACE_SECONDS = 60
 """preStop's pause, the workers' 30 s to finish their requests (service/__main__.py), and some."""
 DRAIN_SECONDS = 10
 """A terminating pod goes on answering for so long: endpoints and the load balancer need some seconds to notice."""
-REQUESTS = {"cpu": "250m", "memory": "192Mi"}
-"""Measured with kubelet in a restricted pod: 85 MiB with one worker, 131 with two, alike under load; 2.2 ms of CPU a
-request, so that 250m are some hundred requests a second."""
-LIMITS = {"cpu": "1", "memory": "512Mi"}
-"""A start takes 1.2 s of CPU; memory leaves room for eight workers, or for a larger model."""
+CPU_REQUEST = "250m"
+"""Some hundred requests a second: one takes 2.2 ms of CPU."""
+MEMORY_REQUEST = 3 / 8
+"""Of the limit: 192 MiB of the default's 512. Measured with kubelet in a restricted pod: 85 MiB with one worker, 131
+with two, alike under load. scikit-learn, for bundles that don't compile, adds some 150 MiB a worker."""
 ROLLOUT_SECONDS = 300
 """Until a rollout has failed: a pod is ready within seconds, a node that must be added takes minutes."""
 DELETE_TIMEOUT = "20m"
@@ -40,6 +40,10 @@ class WorkloadArgs:
     replicas: int
     max_replicas: int | None
     """More than `replicas`: a HorizontalPodAutoscaler decides."""
+    workers: int
+    """Processes in a pod."""
+    memory_mib: int
+    """The most memory that a pod may take, in MiB."""
     settings: Mapping[str, str]
     """Environment of the service (service/settings.py); no secrets."""
     mlflow_tracking_uri: str | None
@@ -325,7 +329,11 @@ def _pod(
                 "ports": [{"name": "http", "container_port": PORT, "protocol": "TCP"}],
                 "env_from": [{"config_map_ref": {"name": settings}}],
                 "env": list(environment),
-                "resources": {"requests": REQUESTS, "limits": LIMITS},
+                "resources": {
+                    "requests": {"cpu": CPU_REQUEST, "memory": f"{int(args.memory_mib * MEMORY_REQUEST)}Mi"},
+                    # A start takes 1.2 s of CPU; after it a worker uses one at most.
+                    "limits": {"cpu": str(args.workers), "memory": f"{args.memory_mib}Mi"},
+                },
                 "security_context": {
                     "allow_privilege_escalation": False,
                     "read_only_root_filesystem": True,

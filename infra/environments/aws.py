@@ -125,6 +125,8 @@ def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
             image=image,
             replicas=settings.replicas,
             max_replicas=settings.max_replicas,
+            workers=settings.workers,
+            memory_mib=settings.pod_memory_mib,
             settings=_service_settings(settings),
             mlflow_tracking_uri=settings.mlflow_tracking_uri,
             mlflow_token=pulumi.Output.secret(settings.mlflow_token.get_secret_value())

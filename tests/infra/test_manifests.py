@@ -52,8 +52,8 @@ def test_pod_is_restricted_and_bounded(variant: str) -> None:
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
-    assert container["resources"].keys() == {"requests", "limits"}
-    assert all(container["resources"][kind].keys() == {"cpu", "memory"} for kind in ("requests", "limits"))
+    assert container["resources"]["requests"] == {"cpu": "250m", "memory": "192Mi"}
+    assert container["resources"]["limits"] == {"cpu": "1", "memory": "512Mi"}
     assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys()
     assert "@sha256:" in container["image"]
     labels = of_kind(variant, "Namespace")["metadata"]["labels"]

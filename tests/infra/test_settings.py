@@ -145,6 +145,8 @@ def test_what_has_no_safe_default_must_be_said(key: str) -> None:
         ("modelUri", "models:/flights-late@champion", "modelUri needs mlflowTrackingUri"),
         ("mlflowTrackingUri", "https://me:token@dagshub.com/a.mlflow", "atlas:mlflowTrackingUri: "),
         ("replicas", "4", "4 pods, and one more while they roll, don't fit: 1 t3.small hold 4 beside the system's"),
+        ("workers", "12", "podMemoryMib is 512, too little for 12 workers, .*: at least 832"),
+        ("podMemoryMib", "100", "atlas:podMemoryMib: .*256.*'100'"),
         ("logRetentionDays", "31", "CloudWatch keeps logs for one of these"),
         ("disposable", "perhaps", "atlas:disposable: "),
         ("nodetype", "t3.small", "atlas:nodetype is no setting; there are accountId, "),
