@@ -161,8 +161,17 @@ class Progress:
                 self.changes[_name(step.urn)] = str(step.op.value)
         elif event.diagnostic_event is not None and event.diagnostic_event.severity in ("error", "warning"):
             text = COLOURS.sub("", event.diagnostic_event.message).strip()
-            if event.diagnostic_event.severity == "error" and text not in self.errors and "update failed" not in text:
+            summary = "update failed" in text or text == "preview failed"
+            if event.diagnostic_event.severity == "error" and text not in self.errors and not summary:
                 self.errors.append(text)
+        elif event.policy_event is not None:
+            # The first line is the policy's meaning, the rest what is wrong.
+            text = COLOURS.sub("", event.policy_event.message).strip().split("\n", 1)[-1]
+            told = f"policy {event.policy_event.policy_name}: {text}"
+            if event.policy_event.enforcement_level == "mandatory":
+                self.errors.append(told)
+            else:
+                self._say(f"  {told}")
 
     def _is_ours(self, kind: str) -> bool:
         return not kind.startswith("pulumi:")
