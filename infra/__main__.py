@@ -6,7 +6,7 @@ import pulumi
 import pulumi.runtime
 
 from infra.preflight import check
-from infra.settings import LocalSettings, load_settings
+from infra.settings import BootstrapSettings, LocalSettings, load_settings
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -19,6 +19,13 @@ def program(*, checked: bool = True) -> None:
         from infra.environments import local
 
         outputs = local.deploy(settings, REPOSITORY)
+    elif isinstance(settings, BootstrapSettings):
+        from infra.account import look
+        from infra.engine.workspace import bootstrapped
+        from infra.environments import bootstrap
+
+        adopt = look(settings).foreign_provider
+        outputs = bootstrap.deploy(settings, bootstrapped(settings, REPOSITORY), adopt=adopt)
     else:
         if not checked:
             check(settings)

@@ -217,11 +217,42 @@ class AwsSettings(_Settings):
         return None if limit is None else self.node_max * (limit - NODE_PODS) - CLUSTER_PODS
 
 
+class BootstrapSettings(_Settings):
+    """The `bootstrap` environment: what an account needs once, before and after all stacks (`atlas bootstrap`)."""
+
+    environment: Literal["bootstrap"]
+    account_id: Annotated[str, Field(pattern=r"^[0-9]{12}$")]
+    """The account; its number is part of the roles' permissions."""
+    region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$")] = "us-east-1"
+    """Of the state bucket and its key; stacks may be elsewhere."""
+    repository: Annotated[str, Field(pattern=r"^repo:[\w.-]+(@[0-9]+)?/[\w.-]+(@[0-9]+)?$")]
+    """How GitHub's tokens name the repository: repo:OWNER/REPO, or repo:OWNER@ID/REPO@ID."""
+    stacks: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,19}$")], ...], Field(min_length=1, max_length=8)
+    ] = ("dev", "prod")
+    """AWS stacks whose state is in the bucket, and who get roles; each has a stack file."""
+    state_bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$")] | None = None
+    """Its name; None: atlas-state-ACCOUNT-REGION."""
+    session_hours: Annotated[int, Field(ge=2, le=4)] = 4
+    """The longest session of a role: a destroy that goes badly takes more than one hour."""
+
+    @property
+    def bucket(self) -> str:
+        """The state bucket's name."""
+        return self.state_bucket or f"{PROJECT}-state-{self.account_id}-{self.region}"
+
+
 Settings = LocalSettings | AwsSettings
-KINDS: Mapping[str, type[LocalSettings] | type[AwsSettings]] = {"local": LocalSettings, "aws": AwsSettings}
+"""An environment that serves a model."""
+AnySettings = Settings | BootstrapSettings
+KINDS: Mapping[str, type[LocalSettings] | type[AwsSettings] | type[BootstrapSettings]] = {
+    "local": LocalSettings,
+    "aws": AwsSettings,
+    "bootstrap": BootstrapSettings,
+}
 
 
-def load_settings(config: Mapping[str, str]) -> Settings:
+def load_settings(config: Mapping[str, str]) -> AnySettings:
     """The settings from a stack's configuration, with keys `atlas:name`; lists are JSON, as the engine gives them.
 
     Raises SettingsError, one line per wrong key.
@@ -267,5 +298,7 @@ def _meaning(kind: type[BaseModel], key: str) -> str:
         "disposable": "say whether `destroy` may delete data too (true or false)",
         "apiAccessCidrs": "who reaches the Kubernetes API from outside: [203.0.113.0/24], say, or [] for the VPC only",
         "adminPrincipals": "IAM roles or users who administer the cluster, you among them",
+        "accountId": "the account's twelve digits (`aws sts get-caller-identity`)",
+        "repository": "how GitHub's tokens name the repository: repo:OWNER/REPO, or repo:OWNER@ID/REPO@ID",
         "serviceCidrs": "who may call the service, such as [203.0.113.0/24]; [0.0.0.0/0] for everyone",
     }.get(key, f"see {kind.__name__} in infra/settings.py")

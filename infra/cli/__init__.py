@@ -5,6 +5,7 @@ from importlib import import_module
 import click
 
 COMMANDS = {
+    "bootstrap": "bootstrap:bootstrap",
     "destroy": "destroy:destroy",
     "dvc-remote": "dvc:dvc_remote",
     "preview": "stack:preview",

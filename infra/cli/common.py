@@ -16,7 +16,7 @@ from infra.bundle import bundle_manifest
 from infra.engine.install import EngineError
 from infra.engine.workspace import COLOURS, REPOSITORY, LockedError, Progress, stack_settings
 from infra.preflight import PreflightError, check
-from infra.settings import AwsSettings, LocalSettings, Settings, SettingsError
+from infra.settings import AwsSettings, BootstrapSettings, LocalSettings, Settings, SettingsError
 
 stack_option = click.option("--stack", default="local", show_default=True, help="Which Pulumi.<stack>.yaml.")
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
@@ -89,6 +89,8 @@ class Interruption:
 def settings_of(stack: str, *, makes: bool = True) -> Settings:
     """The stack's settings, once it is sure that the command can work; `makes`: it makes things, or shows them."""
     settings = stack_settings(stack, REPOSITORY)
+    if isinstance(settings, BootstrapSettings):
+        raise SettingsError(f"the stack {stack} serves nothing: `atlas bootstrap` makes and removes it")
     if makes and (isinstance(settings, LocalSettings) or settings.image is None):
         bundle_manifest(REPOSITORY / settings.bundle)
     if isinstance(settings, AwsSettings):

@@ -17,13 +17,17 @@ class PrivateBucketArgs:
     tags: Mapping[str, str]
     noncurrent_days: int = 30
     """Days that an overwritten or deleted object can still be recovered."""
+    name: str | None = None
+    """Its name; None: one that Pulumi makes up, as bucket names are the whole world's."""
+    key_arn: pulumi.Input[str] | None = None
+    """The KMS key that encrypts it; None: S3's own."""
 
 
 class PrivateBucket(pulumi.ComponentResource):
     """The bucket with its policy.
 
     Outputs:
-        bucket: its name, made by Pulumi: bucket names are the whole world's.
+        bucket: its name.
         arn: its ARN.
     """
 
@@ -36,6 +40,7 @@ class PrivateBucket(pulumi.ComponentResource):
 
         bucket = aws.s3.Bucket(
             f"{name}-bucket",
+            bucket=args.name,
             force_destroy=args.disposable,
             tags=args.tags,
             opts=pulumi.ResourceOptions(parent=self, protect=not args.disposable),
@@ -55,7 +60,7 @@ class PrivateBucket(pulumi.ComponentResource):
         aws.s3.BucketServerSideEncryptionConfiguration(
             f"{name}-encryption",
             bucket=bucket.id,
-            rules=[{"apply_server_side_encryption_by_default": {"sse_algorithm": "AES256"}}],
+            rules=[_encryption(args.key_arn)],
             opts=here,
         )
         versioning = aws.s3.BucketVersioning(
@@ -87,6 +92,18 @@ class PrivateBucket(pulumi.ComponentResource):
         self.bucket = bucket.bucket
         self.arn = bucket.arn
         self.register_outputs({"bucket": self.bucket, "arn": self.arn})
+
+
+def _encryption(key_arn: pulumi.Input[str] | None) -> aws.s3.BucketServerSideEncryptionConfigurationRuleArgs:
+    """By S3's own key, or by the given one: then asked of KMS once a while for the bucket, not for each object."""
+    return aws.s3.BucketServerSideEncryptionConfigurationRuleArgs(
+        apply_server_side_encryption_by_default=(
+            aws.s3.BucketServerSideEncryptionConfigurationRuleApplyServerSideEncryptionByDefaultArgs(
+                sse_algorithm="AES256" if key_arn is None else "aws:kms", kms_master_key_id=key_arn
+            )
+        ),
+        bucket_key_enabled=None if key_arn is None else True,
+    )
 
 
 def _tls_only(arn: str) -> str:

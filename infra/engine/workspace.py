@@ -14,9 +14,20 @@ from pulumi import automation as auto
 from pulumi.automation import events
 
 from infra.engine.install import ensure
-from infra.settings import PROJECT, SECRETS, LocalSettings, Settings, SettingsError, load_settings
+from infra.settings import (
+    PROJECT,
+    SECRETS,
+    AnySettings,
+    AwsSettings,
+    BootstrapSettings,
+    LocalSettings,
+    SettingsError,
+    load_settings,
+)
 
 REPOSITORY = Path(__file__).parents[2]
+BACKEND_NOTE = ".atlas/backend"
+"""File in which `atlas bootstrap` notes the bucket for the AWS stacks."""
 COLOURS = re.compile(r"<\{%.*?%\}>")
 
 
@@ -24,7 +35,7 @@ class LockedError(Exception):
     """Another run holds the stack."""
 
 
-def stack_settings(stack: str, repository: Path) -> Settings:
+def stack_settings(stack: str, repository: Path) -> AnySettings:
     """The validated settings of Pulumi.<stack>.yaml, before anything starts.
 
     Raises SettingsError when there is no such stack, or a setting can't be used.
@@ -43,6 +54,25 @@ def stack_settings(stack: str, repository: Path) -> Settings:
         raise SettingsError("\n".join(f"{file.name}: {line}" for line in str(error).splitlines())) from None
 
 
+def bootstrapped(settings: BootstrapSettings, repository: Path) -> dict[str, AwsSettings]:
+    """The settings of the stacks that bootstrap makes roles for.
+
+    Raises SettingsError when one is no AWS stack, or in another account.
+    """
+    stacks = {}
+    for stack in settings.stacks:
+        own = stack_settings(stack, repository)
+        if not isinstance(own, AwsSettings):
+            raise SettingsError(f"Pulumi.bootstrap.yaml: atlas:stacks names {stack}, which is no AWS stack")
+        if own.account_id not in (None, settings.account_id):
+            raise SettingsError(
+                f"Pulumi.bootstrap.yaml is of account {settings.account_id}, Pulumi.{stack}.yaml of {own.account_id}: "
+                "take the stack out of atlas:stacks, and bootstrap its account from a branch of its own"
+            )
+        stacks[stack] = own
+    return stacks
+
+
 def _given(key: str, value: Any) -> str:
     """A value of the stack file as the engine would hand it over; a secret's stays hidden."""
     name = key.removeprefix(f"{PROJECT}:")
@@ -54,19 +84,31 @@ def _given(key: str, value: Any) -> str:
     return json.dumps(value) if isinstance(value, dict | list | bool) else str(value)
 
 
-def environment(settings: Settings, repository: Path) -> dict[str, str]:
+def environment(settings: AnySettings, repository: Path, backend: str | None = None) -> dict[str, str]:
     """What the engine needs: for a local stack no account, prompt or look at the network; else the shared state.
 
+    bootstrap's own state is taken to be in a file: `atlas bootstrap` knows better once there is a bucket.
     Raises SettingsError when an AWS stack has no place for its state.
     """
-    if not isinstance(settings, LocalSettings):
-        if "PULUMI_BACKEND_URL" not in os.environ:
+    if isinstance(settings, AwsSettings):
+        note = repository / BACKEND_NOTE
+        backend = (
+            backend or os.environ.get("PULUMI_BACKEND_URL") or (note.read_text().strip() if note.is_file() else None)
+        )
+        if not backend:
             raise SettingsError(
-                "PULUMI_BACKEND_URL is not set: it names where AWS stacks keep their state, such as s3://BUCKET"
+                "PULUMI_BACKEND_URL is not set: it names where AWS stacks keep their state, such as s3://BUCKET; "
+                "`atlas bootstrap` makes such a bucket, and is then asked no more on this machine"
             )
-        return {"PULUMI_SKIP_UPDATE_CHECK": "true"}
+        return {"PULUMI_BACKEND_URL": backend, "PULUMI_SKIP_UPDATE_CHECK": "true"}
     state = repository / ".atlas" / "state"
     state.mkdir(parents=True, exist_ok=True)
+    if isinstance(settings, BootstrapSettings):
+        return {
+            "PULUMI_BACKEND_URL": backend or state.as_uri(),
+            "PULUMI_CONFIG_PASSPHRASE": "",  # bootstrap keeps no secret
+            "PULUMI_SKIP_UPDATE_CHECK": "true",
+        }
     return {
         "PULUMI_BACKEND_URL": state.as_uri(),
         "PULUMI_CONFIG_PASSPHRASE": "",  # the local stack keeps no secret
@@ -78,23 +120,49 @@ def environment(settings: Settings, repository: Path) -> dict[str, str]:
     }
 
 
-def open_stack(stack: str, settings: Settings, program: Any, repository: Path, say: Any) -> auto.Stack:
+def open_stack(
+    stack: str,
+    settings: AnySettings,
+    program: Any,
+    repository: Path,
+    say: Any,
+    *,
+    backend: str | None = None,
+    secrets_provider: str | None = None,
+) -> auto.Stack:
     """The stack, made if need be, with the pinned engine.
 
+    `backend` says where its state is, instead of the usual place; `secrets_provider` who encrypts its secrets if it is
+    made, instead of a passphrase.
     Raises LockedError when another run is at work on it, EngineError when there is no engine.
     """
-    binary = ensure(say)
-    os.environ.setdefault("PULUMI_AUTOMATION_API_SKIP_VERSION_CHECK", "true")  # ensure() has checked it
-    variables = environment(settings, repository)
-    if isinstance(settings, LocalSettings):
+    options = _options(settings, repository, say, backend)
+    options.secrets_provider = secrets_provider
+    if isinstance(settings, LocalSettings | BootstrapSettings):
         for line in release_dead_locks(stack, repository):
             say(line)
-    options = auto.LocalWorkspaceOptions(
+    return auto.create_or_select_stack(stack, project_name=PROJECT, program=program, opts=options)
+
+
+def stacks_in(backend: str, settings: AnySettings, repository: Path, say: Any) -> dict[str, int]:
+    """Stack -> how many resources it has, of all in this place; another project's by its whole name."""
+    options = _options(settings, repository, say, backend)
+    workspace = auto.LocalWorkspace(
+        work_dir=options.work_dir, env_vars=options.env_vars, pulumi_command=options.pulumi_command
+    )
+    return {found.name: found.resource_count or 0 for found in workspace.list_stacks(include_all=True)}
+
+
+def _options(
+    settings: AnySettings, repository: Path, say: Any, backend: str | None = None
+) -> auto.LocalWorkspaceOptions:
+    binary = ensure(say)
+    os.environ.setdefault("PULUMI_AUTOMATION_API_SKIP_VERSION_CHECK", "true")  # ensure() has checked it
+    return auto.LocalWorkspaceOptions(
         work_dir=str(repository),
-        env_vars=variables,
+        env_vars=environment(settings, repository, backend),
         pulumi_command=auto.PulumiCommand(root=str(binary.parents[1])),
     )
-    return auto.create_or_select_stack(stack, project_name=PROJECT, program=program, opts=options)
 
 
 def release_dead_locks(stack: str, repository: Path) -> list[str]:

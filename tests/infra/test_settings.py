@@ -29,7 +29,7 @@ def test_text_from_a_stack_file_becomes_typed_values() -> None:
 
 
 def test_settings_are_frozen() -> None:
-    settings = load_settings({"atlas:environment": "local"})
+    settings = LocalSettings(environment="local")
     with pytest.raises(ValidationError, match="frozen"):
         settings.workers = 3  # type: ignore[misc]
 
@@ -49,7 +49,7 @@ def test_keys_of_other_namespaces_are_not_ours() -> None:
         ("atlas:workers", "0", "atlas:workers: .*1.*'0'"),
         ("atlas:logLevel", "loud", "atlas:logLevel: .*'debug', 'info', 'warning' or 'error'.*'loud'"),
         ("atlas:scrapeInterval", "soon", "atlas:scrapeInterval: .*'soon'"),
-        ("atlas:environment", "moon", "atlas:environment must be one of local, aws, got 'moon'"),
+        ("atlas:environment", "moon", "atlas:environment must be one of local, aws, bootstrap, got 'moon'"),
         ("atlas:mlflowPort", "5000", "servicePort, mlflowPort, .* must differ"),
     ],
 )

@@ -35,6 +35,7 @@ IDS: Mapping[str, str] = {
     "BucketServerSideEncryptionConfiguration": "{bucket}",
     "BucketVersioning": "{bucket}",
     "Budget": ACCOUNT + ":{name}",
+    "Alias": "{name}",
     "Cluster": "{name}",
     "InstanceProfile": "{name}",
     "LifecyclePolicy": "{repository}",
@@ -55,6 +56,8 @@ ARNS: Mapping[str, str] = {
     "InstanceProfile": f"arn:aws:iam::{ACCOUNT}:instance-profile/{{name}}",
     "LogGroup": f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:{{name}}",
     "NodeGroup": f"arn:aws:eks:{REGION}:{ACCOUNT}:nodegroup/{{clusterName}}/{{nodeGroupName}}/{{unique}}",
+    "OpenIdConnectProvider": f"arn:aws:iam::{ACCOUNT}:oidc-provider/token.actions.githubusercontent.com",
+    "Policy": f"arn:aws:iam::{ACCOUNT}:policy/{{name}}",
     "Repository": f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/{{name}}",
     "Role": f"arn:aws:iam::{ACCOUNT}:role/{{name}}",
     "Secret": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:{{name}}-{{unique}}",
@@ -95,7 +98,7 @@ def made(
             outputs |= {"publicIp": "203.0.113.20" if inputs.get("associatePublicIpAddress") else ""}
         case "LaunchTemplate":
             outputs |= {"latestVersion": 1, "defaultVersion": 1}
-        case "Topic" | "Secret":
+        case "Topic" | "Secret" | "Policy" | "OpenIdConnectProvider":
             identifier = arn
         case "SecretVersion":
             identifier = f"{inputs['secretId']}|{uuid.uuid4()}"

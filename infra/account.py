@@ -1,0 +1,93 @@
+"""What `atlas bootstrap` finds in the account: who asks, the state bucket, GitHub's identity provider."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+
+from infra.preflight import PreflightError
+from infra.settings import PROJECT, BootstrapSettings
+
+GITHUB = "token.actions.githubusercontent.com"
+AUDIENCE = "sts.amazonaws.com"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The account as it is before bootstrap does anything."""
+
+    bucket: bool
+    """The state bucket is there."""
+    foreign_provider: bool
+    """GitHub's identity provider is there, and bootstrap hasn't made it: it is used and left alone."""
+
+
+def look(settings: BootstrapSettings) -> Found:
+    """Look at the account.
+
+    Raises PreflightError when the credentials are missing or another account's, or a name is somebody else's.
+    """
+    try:
+        _right_account(settings)
+        return Found(bucket=_bucket(settings), foreign_provider=_foreign_provider(settings))
+    except (BotoCoreError, ClientError) as error:
+        raise PreflightError(f"AWS refuses: {' '.join(str(error).split())}") from None
+
+
+def _right_account(settings: BootstrapSettings) -> None:
+    try:
+        account = boto3.client("sts", region_name=settings.region).get_caller_identity()["Account"]
+    except (BotoCoreError, ClientError) as error:
+        reason = " ".join(str(error).split())
+        raise PreflightError(
+            f"AWS gives no identity ({reason}): log in (`aws sso login`, `aws configure`), or set AWS_PROFILE"
+        ) from None
+    if account != settings.account_id:
+        raise PreflightError(
+            f"these credentials belong to account {account}, Pulumi.bootstrap.yaml says {settings.account_id} "
+            "(atlas:accountId): use the right profile (AWS_PROFILE), or correct the file"
+        )
+
+
+def _bucket(settings: BootstrapSettings) -> bool:
+    try:
+        boto3.client("s3", region_name=settings.region).head_bucket(
+            Bucket=settings.bucket, ExpectedBucketOwner=settings.account_id
+        )
+    except ClientError as error:
+        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+        if status == 404:
+            return False
+        if status == 403:
+            raise PreflightError(
+                f"the bucket {settings.bucket} is another account's, or these credentials may not see it: "
+                "choose another name (atlas:stateBucket), or use credentials that may"
+            ) from None
+        raise
+    return True
+
+
+def _foreign_provider(settings: BootstrapSettings) -> bool:
+    client = boto3.client("iam", region_name=settings.region)
+    try:
+        provider: dict[str, Any] = client.get_open_id_connect_provider(
+            OpenIDConnectProviderArn=provider_arn(settings.account_id)
+        )
+    except client.exceptions.NoSuchEntityException:
+        return False
+    tags = {tag["Key"]: tag["Value"] for tag in provider.get("Tags", [])}
+    if tags.get("project") == PROJECT and tags.get("stack") == "bootstrap":
+        return False
+    if AUDIENCE not in provider["ClientIDList"]:
+        raise PreflightError(
+            f"the account's identity provider for GitHub doesn't accept the audience {AUDIENCE}: "
+            "`aws iam add-client-id-to-open-id-connect-provider "
+            f"--open-id-connect-provider-arn {provider_arn(settings.account_id)} --client-id {AUDIENCE}`"
+        )
+    return True
+
+
+def provider_arn(account: str) -> str:
+    """GitHub's identity provider in the account; there can be one only."""
+    return f"arn:aws:iam::{account}:oidc-provider/{GITHUB}"

@@ -1,0 +1,69 @@
+"""A role that GitHub's workflows take by their own token: no stored key, and only for the exact jobs it names."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_aws as aws
+
+from infra.account import AUDIENCE, GITHUB
+
+
+@dataclass(frozen=True, slots=True)
+class GithubRoleArgs:
+    """What the role needs to know."""
+
+    description: str
+    subjects: Sequence[str]
+    """The tokens' subjects, each whole: no wildcard."""
+    provider_arn: pulumi.Input[str]
+    policies: Mapping[str, str]
+    """What it may do: label -> policy document, each a managed policy of its own."""
+    session_hours: int
+    tags: Mapping[str, str]
+
+
+class GithubRole(pulumi.ComponentResource):
+    """Role and policies, named as the component: workflows and stack files say their names.
+
+    Outputs:
+        arn: the role's.
+    """
+
+    arn: pulumi.Output[str]
+
+    def __init__(self, name: str, args: GithubRoleArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("atlas:aws:GithubRole", name, None, opts)
+        here = pulumi.ResourceOptions(parent=self)
+
+        role = aws.iam.Role(
+            name,
+            name=name,
+            description=args.description,
+            assume_role_policy=pulumi.Output.from_input(args.provider_arn).apply(
+                lambda arn: trusted_subjects(arn, args.subjects)
+            ),
+            max_session_duration=args.session_hours * 3600,
+            tags=args.tags,
+            opts=here,
+        )
+        for label, document in args.policies.items():
+            policy = aws.iam.Policy(
+                f"{name}-{label}", name=f"{name}-{label}", policy=document, tags=args.tags, opts=here
+            )
+            aws.iam.RolePolicyAttachment(f"{name}-{label}", role=role.name, policy_arn=policy.arn, opts=here)
+
+        self.arn = role.arn
+        self.register_outputs({"arn": self.arn})
+
+
+def trusted_subjects(provider_arn: str, subjects: Sequence[str]) -> str:
+    """The trust policy: tokens made for AWS, of exactly these subjects."""
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"Federated": provider_arn},
+        "Action": "sts:AssumeRoleWithWebIdentity",
+        "Condition": {"StringEquals": {f"{GITHUB}:aud": AUDIENCE, f"{GITHUB}:sub": list(subjects)}},
+    }
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})

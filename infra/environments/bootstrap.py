@@ -1,0 +1,82 @@
+"""What an account needs once: the stacks' state bucket and key, and the roles that GitHub's workflows take."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pulumi
+import pulumi_aws as aws
+
+from infra.account import AUDIENCE, GITHUB, provider_arn
+from infra.components.github_role import GithubRole, GithubRoleArgs
+from infra.components.state import State, StateArgs
+from infra.permissions import Scope, boundary, deploy_policies, destroy_policies, preview_policies
+from infra.settings import PROJECT, AwsSettings, BootstrapSettings
+
+
+def deploy(
+    settings: BootstrapSettings, stacks: Mapping[str, AwsSettings], *, adopt: bool, closing: bool = False
+) -> dict[str, Any]:
+    """Declare the stack; returns its outputs.
+
+    `adopt`: the account has an identity provider for GitHub already, which is used and left alone.
+    `closing`: the next thing is destroy, so that what protects the state is taken off.
+    """
+    tags = {"project": PROJECT, "stack": "bootstrap", "managed-by": "pulumi"}
+    provider = aws.Provider("aws", region=settings.region, allowed_account_ids=[settings.account_id])
+    here = pulumi.ResourceOptions(providers={"aws": provider})
+    scopes = {name: Scope(name, own, settings) for name, own in stacks.items()}
+
+    State(f"{PROJECT}-state", StateArgs(settings.bucket, closing, tags), here)
+    github: pulumi.Input[str] = provider_arn(settings.account_id)
+    if not adopt:
+        github = aws.iam.OpenIdConnectProvider(
+            "github",
+            url=f"https://{GITHUB}",
+            client_id_lists=[AUDIENCE],
+            tags=tags,
+            opts=pulumi.ResourceOptions(provider=provider),
+        ).arn
+
+    def role(name: str, description: str, subjects: list[str], policies: Mapping[str, str]) -> pulumi.Output[str]:
+        subjects = [f"{settings.repository}:{subject}" for subject in subjects]
+        hours = settings.session_hours
+        return GithubRole(name, GithubRoleArgs(description, subjects, github, policies, hours, tags), here).arn
+
+    outputs: dict[str, Any] = {
+        "backend": backend_url(settings),
+        "previewRole": role(
+            f"{PROJECT}-preview",
+            "Reads what a preview needs; for pull requests",
+            ["pull_request", "ref:refs/heads/main"],
+            preview_policies(list(scopes.values())),
+        ),
+    }
+    for stack, scope in scopes.items():
+        bounds = aws.iam.Policy(
+            f"{PROJECT}-boundary-{stack}",
+            name=f"{PROJECT}-boundary-{stack}",
+            description=f"The most that roles of the stack {stack} can be given",
+            policy=boundary(scope),
+            tags=tags,
+            opts=pulumi.ResourceOptions(provider=provider),
+        )
+        outputs[f"{stack}PermissionsBoundary"] = bounds.arn
+        outputs[f"{stack}DeployRole"] = role(
+            f"{PROJECT}-deploy-{stack}",
+            f"Makes and changes the stack {stack}; for jobs in the environment {stack}",
+            [f"environment:{stack}"],
+            deploy_policies(scope),
+        )
+        if scope.settings.disposable:
+            outputs[f"{stack}DestroyRole"] = role(
+                f"{PROJECT}-destroy-{stack}",
+                f"Takes the stack {stack} down; for jobs in the environment {stack}-destroy",
+                [f"environment:{stack}-destroy"],
+                destroy_policies(scope),
+            )
+    return outputs
+
+
+def backend_url(settings: BootstrapSettings) -> str:
+    """Where Pulumi finds the stacks' state."""
+    return f"s3://{settings.bucket}?region={settings.region}"
