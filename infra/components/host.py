@@ -50,8 +50,6 @@ class HostArgs:
     """The secret it reads at its start."""
     mirror: str | None = None
     """Where it fetches software instead of the official addresses."""
-    retention: str = "15d"
-    """How long Prometheus keeps samples."""
 
 
 class Host(pulumi.ComponentResource):
@@ -158,9 +156,6 @@ class Host(pulumi.ComponentResource):
                     volume_id=values["volume"],
                     secret_arn=values["secret"],
                     mirror=args.mirror,
-                    retention=args.retention,
-                    # Of the volume; the rest is for its file system, the write-ahead log and compaction.
-                    retention_size=f"{args.data_disk_gb * 1024 * 8 // 10}MB" if args.data_disk_gb else None,
                 )
             )
 

@@ -12,6 +12,7 @@ import pulumi_random as random
 
 from infra.bundle import bundle_manifest
 from infra.components.alerting import Alerting, AlertingArgs
+from infra.components.bounded_roles import bound_roles
 from infra.components.cluster import Cluster, ClusterArgs
 from infra.components.host import Host, HostArgs, host_role
 from infra.components.image import Image, ImageArgs
@@ -43,6 +44,7 @@ def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
     name = f"{PROJECT}-{stack}"
     tags = {"project": PROJECT, "stack": stack, "managed-by": "pulumi"}
     plan = layout(settings.vpc_cidr)
+    bound_roles(stack, settings.permissions_boundary)
     provider = aws.Provider(
         "aws",
         region=settings.region,
@@ -158,7 +160,6 @@ def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
             role="prometheus",
             address=plan.prometheus,
             cluster=settings.cluster_name,
-            retention=settings.retention,
             data_disk_gb=settings.data_disk_gb,
             files=_prometheus_files(settings, plan, cluster, alerting),
             statements=[
@@ -275,6 +276,7 @@ def _prometheus_files(
             jobs,
             alertmanagers=["127.0.0.1:9093"],
             labels={"stack": pulumi.get_stack()},  # alerts say where they are from
+            retention=settings.retention,
         ),
         "rules.yml": RULES.read_text(),
         "alertmanager.yml": alerting.topic_arn.apply(

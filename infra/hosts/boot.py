@@ -39,10 +39,6 @@ class HostBoot:
     """Where software is fetched instead of the official addresses: MIRROR/NAME/FILE (infra/hosts/versions.py)."""
     endpoint_url: str | None = None
     """AWS's address where it isn't the public one: one endpoint for every service, such as a private gateway."""
-    retention: str = "15d"
-    """How long Prometheus keeps samples."""
-    retention_size: str | None = None
-    """How many bytes of them at most (such as 16GB): less than the disk, or Prometheus stops when that is full."""
     releases: Sequence[Release] | None = None
     """What to install; None: the pinned ones of the role."""
 
@@ -58,7 +54,7 @@ def user_data(boot: HostBoot) -> str:
         _file("/etc/atlas/releases", _releases(boot)),
         *([_file("/etc/atlas/grafana.ini", _read("grafana.ini"))] if boot.role == "grafana" else []),
         *(_file(f"/usr/local/sbin/{name}", _read(name), mode="0755") for name in _scripts(boot)),
-        *(_file(f"/etc/systemd/system/{name}", _unit(name, boot)) for name in _unit_files(boot)),
+        *(_file(f"/etc/systemd/system/{name}", _unit(name)) for name in _unit_files(boot)),
     ]
     document = {
         "write_files": files,
@@ -82,10 +78,6 @@ def _check(boot: HostBoot) -> None:
         raise ValueError("secret_arn is missing: without it Grafana would start with a password everybody knows")
     if boot.volume_id is not None and not re.fullmatch(r"vol-[0-9a-f]+", boot.volume_id):
         raise ValueError(f"volume_id is {boot.volume_id!r}, not the id of an EBS volume (vol-…)")
-    if not re.fullmatch(r"(\d+(y|w|d|h|m|s|ms))+", boot.retention):
-        raise ValueError(f"retention is {boot.retention!r}, not a duration such as 15d")
-    if boot.retention_size is not None and not re.fullmatch(r"\d+(B|KB|MB|GB|TB)", boot.retention_size):
-        raise ValueError(f"retention_size is {boot.retention_size!r}, not a size such as 16GB")
 
 
 def _environment(boot: HostBoot) -> str:
@@ -137,13 +129,8 @@ def _scripts(boot: HostBoot) -> list[str]:
     return [name for name in units if name.startswith("atlas-")]
 
 
-def _unit(name: str, boot: HostBoot) -> str:
-    size = f" --storage.tsdb.retention.size={boot.retention_size}" if boot.retention_size else ""
-    return (
-        _read(name)
-        .replace("@HARDENING@\n", _read("hardening"))
-        .replace("@RETENTION@", f"--storage.tsdb.retention.time={boot.retention}{size}")
-    )
+def _unit(name: str) -> str:
+    return _read(name).replace("@HARDENING@\n", _read("hardening"))
 
 
 def _read(name: str) -> str:

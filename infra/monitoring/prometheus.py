@@ -110,10 +110,12 @@ def prometheus_config(
     jobs: Sequence[Mapping[str, Any]],
     alertmanagers: Sequence[str] = (),
     labels: Mapping[str, str] | None = None,
+    retention: str | None = None,
 ) -> str:
     """The configuration file's text; `rules` is the path of the rules on Prometheus's machine.
 
-    `labels` go with every alert to Alertmanager, such as the stack's name.
+    `labels` go with every alert to Alertmanager, such as the stack's name. `retention`: how long samples are kept, such
+    as 15d; the oldest go earlier when the disk fills. Read by Prometheus 3.11 or newer, at each reload.
     """
     document: dict[str, Any] = {
         "global": {"scrape_interval": scrape_interval, "evaluation_interval": scrape_interval},
@@ -124,6 +126,9 @@ def prometheus_config(
     if alertmanagers:
         document["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": list(alertmanagers)}]}]}
     document["scrape_configs"] = list(jobs)
+    if retention:
+        # A fifth of the disk is for the write-ahead log and for compaction, which writes before it deletes.
+        document["storage"] = {"tsdb": {"retention": {"time": retention, "percentage": 80}}}
     return yaml.dump(document, Dumper=_Plain, sort_keys=False)
 
 

@@ -264,10 +264,7 @@ CHANGES: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]] = {
         {"Service flask-app-service": "update"},
     ),
     "scrape interval": ({"scrapeInterval": "30s"}, {"BucketObjectv2 prometheus-prometheus.yml": "update"}),
-    "retention": (
-        {"retention": "30d"},
-        {key: value for key, value in HOSTS.items() if "grafana" not in key},
-    ),
+    "retention": ({"retention": "30d"}, {"BucketObjectv2 prometheus-prometheus.yml": "update"}),
     "mirror": ({"downloadMirror": "https://mirror.example.com/releases"}, HOSTS),
     "size of the hosts": (
         {"hostType": "t3.large"},

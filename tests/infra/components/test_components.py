@@ -187,7 +187,6 @@ def test_host_is_hardened_and_reads_only_its_own_configuration(declared: Any) ->
     assert "keyName" not in instance
     assert instance["userDataReplaceOnChange"] is True
     assert "vol0123456789abcdef0" in instance["userData"].replace("-", "")
-    assert "retention.size=24576MB" in instance["userData"]  # four fifths of the volume
     assert world.of("Volume")["prometheus-data"]["encrypted"] is True
     statements = json.loads(world.of("RolePolicy")["prometheus-policy"]["policy"])["Statement"]
     assert [s["Resource"] for s in statements if s["Action"] == "s3:GetObject"] == [

@@ -23,7 +23,6 @@ BOOTS = {
         config_uri="s3://atlas-dev-config-0a1b2c3d/prometheus",
         cluster="flask-app-cluster",
         volume_id="vol-0123456789abcdef0",
-        retention_size="16GB",
     ),
     "grafana": HostBoot(
         role="grafana",
@@ -67,8 +66,6 @@ def test_what_ec2_does_not_take_is_refused() -> None:
         ({"config_uri": "https://bucket/prefix"}, "config_uri is 'https://bucket/prefix', not s3://BUCKET/PREFIX"),
         ({"secret_arn": None}, "secret_arn is missing"),
         ({"volume_id": "vol-x; reboot"}, "volume_id is 'vol-x; reboot'"),
-        ({"retention": "15 days"}, "retention is '15 days'"),
-        ({"retention_size": "most"}, "retention_size is 'most'"),
     ],
 )
 def test_what_a_host_could_not_work_with_is_refused(change: dict[str, Any], message: str) -> None:

@@ -48,7 +48,9 @@ def configuration(world: World) -> dict[str, str]:
         "current-context": "eks",
     }
     return {
-        "prometheus.yml": prometheus_config("2s", "/etc/atlas/current/rules.yml", jobs, ["127.0.0.1:9093"]),
+        "prometheus.yml": prometheus_config(
+            "2s", "/etc/atlas/current/rules.yml", jobs, ["127.0.0.1:9093"], retention="3d"
+        ),
         "rules.yml": RULES.format(1),
         "alertmanager.yml": alertmanager_config(region="us-east-1", topic_arn="arn:aws:sns:us-east-1:123456789012:a"),
         "kubeconfig": json.dumps(kubeconfig),

@@ -32,7 +32,7 @@ def prometheus_aws(folder: str = "/etc/atlas/current", token_file: str = "/run/a
         folder=folder,
         token_file=token_file,
     )
-    return prometheus_config("15s", f"{folder}/rules.yml", jobs, ["127.0.0.1:9093"], {"stack": "dev"})
+    return prometheus_config("15s", f"{folder}/rules.yml", jobs, ["127.0.0.1:9093"], {"stack": "dev"}, "15d")
 
 
 def panels() -> list[tuple[str, dict[str, Any]]]:

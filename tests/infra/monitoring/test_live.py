@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -106,7 +107,7 @@ def host(served: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host
     """An AWS stack's Prometheus with all of its jobs that need no cluster; Grafana's targets don't answer."""
     folder = tmp_path_factory.mktemp("host")
     own, alertmanager, node_exporter, nobody = free_ports(4)
-    (folder / "atlas.prom").write_text("atlas_config_ok 1\n")
+    (folder / "atlas.prom").write_text(f"atlas_config_ok 1\natlas_config_timestamp_seconds {time.time():.0f}\n")
     (folder / "alertmanager.yml").write_text(alertmanager_config(region="us-east-1", topic_arn="arn:aws:sns:x:1:t"))
     jobs = aws_jobs(namespace="n", app="a", prometheus="prometheus", grafana="grafana")
     addresses = {
@@ -120,7 +121,7 @@ def host(served: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host
         for static in job["static_configs"]:
             static["targets"] = [f"127.0.0.1:{addresses[target]}" for target in static["targets"]]
     jobs += [job for job in local_jobs(f"127.0.0.1:{served}", "") if job["job_name"] == "service"]
-    config = prometheus_config("1s", str(RULES), jobs, [f"127.0.0.1:{alertmanager}"], {"stack": "test"})
+    config = prometheus_config("1s", str(RULES), jobs, [f"127.0.0.1:{alertmanager}"], {"stack": "test"}, "3d")
     exporter = [
         hosts_own("node_exporter"),
         f"--web.listen-address=127.0.0.1:{node_exporter}",
@@ -221,6 +222,10 @@ def selected(port: int, expression: str) -> set[str]:
     return set(walk(api(port, "parse_query", query=expression)))
 
 
+def test_host_keeps_samples_for_as_long_as_the_configuration_says_and_while_there_is_room(host: Host) -> None:
+    assert api(host.prometheus, "status/runtimeinfo")["storageRetention"] == "3d or 80%"
+
+
 def exposed(*ports: int) -> set[str]:
     """Names of the series at /metrics."""
     lines = [line for port in ports for line in text(f"http://127.0.0.1:{port}/metrics").splitlines()]
@@ -234,7 +239,8 @@ def test_every_series_that_rules_and_dashboards_read_exists(host: Host, served: 
     own = {rule["record"] for rule in rules if "record" in rule}
     of_prometheus = {"up", "ALERTS", "scrape_duration_seconds"}
     # Written on the hosts for node_exporter.
-    assert "atlas_config_ok" in (REPOSITORY / "infra/hosts/files/atlas-config").read_text()
+    script = (REPOSITORY / "infra/hosts/files/atlas-config").read_text()
+    assert all(name in script for name in ("atlas_config_ok", "atlas_config_timestamp_seconds"))
     real = exposed(served, host.prometheus, host.alertmanager, host.node_exporter)
     assert read - own - of_prometheus - SERIES - real == set()
     # And nothing is recorded that nobody reads.
