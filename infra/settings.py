@@ -35,6 +35,7 @@ def _retention(days: int) -> int:
 Port = Annotated[int, Field(ge=1024, le=65535)]
 Duration = Annotated[str, Field(pattern=r"^[1-9][0-9]*[smhd]$")]
 Cidr = Annotated[str, AfterValidator(_network)]
+Policy = Annotated[str, Field(pattern=r"^arn:aws[\w-]*:iam::[0-9]{12}:policy/[\w+=,.@/-]+$")]
 Principal = Annotated[str, Field(pattern=r"^arn:aws[\w-]*:iam::[0-9]{12}:(role|user)/[\w+=,.@/-]+$")]
 KubernetesName = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,48}[a-z0-9])?$")]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -111,6 +112,10 @@ class AwsSettings(_Settings):
     """Who reaches the Kubernetes API over the internet; empty: only the VPC."""
     admin_principals: Annotated[tuple[Principal, ...], Field(min_length=1)]
     """IAM roles or users who administer the cluster; whoever runs `up` must be among them."""
+    permissions_boundary: (
+        Annotated[str, Field(pattern=r"^arn:aws[\w-]*:iam::[0-9]{12}:policy/[\w+=,.@/-]+$")] | None
+    ) = None
+    """The most that the stack's own roles can be given; GitHub's deploy role makes no role without it."""
     node_group_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]{0,62}$")] = "flask-app-nodes"
     node_type: Annotated[str, Field(pattern=r"^[a-z0-9-]+\.[a-z0-9]+$")] = "t3.small"
     node_min: Annotated[int, Field(ge=1, le=100)] = 1
