@@ -66,7 +66,7 @@ tools: .venv/dev ## Build the real tools that some tests use: Prometheus and Ale
 	$(BIN)/python -m tests.infra.monitoring.tools.build
 
 test: .venv/dev engine ## Install what the tests need and run them all
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile $(ARGS)
 
 lint: .venv/dev ## Format, lint and type-check
 	$(if $(CI),$(BIN)/ruff format --check,$(BIN)/ruff format)
