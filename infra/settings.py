@@ -4,6 +4,7 @@ import ipaddress
 import json
 import re
 from collections.abc import Mapping
+from datetime import date
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
@@ -56,8 +57,29 @@ CLUSTER_PODS = 4
 """Pods that the system runs once: two of coredns, two of metrics-server."""
 
 
+STRICT = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+
+class PolicyException(BaseModel):
+    """Leave to break a rule of the policy pack, for a while."""
+
+    model_config = STRICT
+
+    rule: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
+    """Its name in docs/policy.md."""
+    reason: Annotated[str, Field(min_length=10)]
+    """Why, for whoever reads the log of a run: at least ten letters."""
+    until: date
+    """The last day on which it counts, such as "2026-12-31"."""
+    resources: Annotated[str, Field(min_length=1)] = "*"
+    """Names of the resources it is for; * stands for any letters."""
+
+
 class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+    model_config = STRICT
+
+    policy_exceptions: tuple[PolicyException, ...] = ()
+    """Rules that may be broken; each run prints them."""
 
 
 class LocalSettings(_Settings):

@@ -81,7 +81,8 @@ def _given(key: str, value: Any) -> str:
         raise SettingsError(f"{key} must be encrypted: `pulumi config set --secret {name} …`")
     if secret:
         return "encrypted"
-    return json.dumps(value) if isinstance(value, dict | list | bool) else str(value)
+    # YAML has dates, JSON hasn't.
+    return json.dumps(value, default=str) if isinstance(value, dict | list | bool) else str(value)
 
 
 def environment(settings: AnySettings, repository: Path, backend: str | None = None) -> dict[str, str]:

@@ -1,6 +1,11 @@
 """The rules as a policy pack of the engine: what it asks is passed to them, and their answers to it."""
 
-from collections.abc import Callable
+import json
+import os
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 from pulumi_policy import (
     EnforcementLevel,
@@ -13,52 +18,88 @@ from pulumi_policy import (
     StackValidationPolicy,
 )
 from pulumi_policy.proxy import UnknownValueError
+from pydantic import BaseModel
 
+from infra.policy.exceptions import STACK, exceptions_in_force, exceptions_valid, excused
 from infra.policy.rule import Resource, Rule, StackRule
-from infra.policy.rules import storage
+from infra.policy.rules import RULES
+from infra.settings import SettingsError, load_settings
 
-RULES = tuple(value for module in (storage,) for value in vars(module).values() if isinstance(value, Rule | StackRule))
+ALL = (*RULES, exceptions_valid, exceptions_in_force)
+REPOSITORY = Path(__file__).parents[2]
 
 
 def serve() -> None:
     """Answer the engine until it ends this process."""
-    PolicyPack("atlas", [_policy(rule) for rule in RULES])
+    seen: dict[str, Mapping[str, Any]] = {}
+    PolicyPack("atlas", [_policy(rule, seen) for rule in ALL])
 
 
-def _policy(rule: Rule | StackRule) -> Policy:
+def _policy(rule: Rule | StackRule, seen: dict[str, Mapping[str, Any]]) -> Policy:
+    """The rule for the engine; `seen` collects the inputs of each resource, by URN."""
     level = EnforcementLevel(rule.level)
     if isinstance(rule, Rule):
-        return ResourceValidationPolicy(rule.name, rule.meaning, _of_resource(rule), level)
-    return StackValidationPolicy(rule.name, rule.meaning, _of_stack(rule), level)
+        return ResourceValidationPolicy(rule.name, rule.meaning, _of_resource(rule, seen), level)
+    return StackValidationPolicy(rule.name, rule.meaning, _of_stack(rule, seen), level)
 
 
-def _of_resource(rule: Rule) -> Callable[[ResourceValidationArgs, ReportViolation], None]:
+def _of_resource(
+    rule: Rule, seen: dict[str, Mapping[str, Any]]
+) -> Callable[[ResourceValidationArgs, ReportViolation], None]:
     def validate(args: ResourceValidationArgs, report: ReportViolation) -> None:
+        seen[args.urn] = args.props
+        resource = Resource(args.resource_type, args.name, args.props, _settings(args.urn), args.urn)
         try:
-            for breach in rule(Resource(args.resource_type, args.name, args.props, None, args.urn)):
-                report(f"{args.name}: {breach}", None)
+            breaches = rule(resource)
         except UnknownValueError:
-            return  # a preview; `up` asks again, with the value
+            return  # a preview; `up` asks again, with the value, before the resource is made
+        for breach in [] if excused(rule.name, resource) else breaches:
+            report(f"{resource.name}: {breach}", None)
 
     return validate
 
 
-def _of_stack(rule: StackRule) -> Callable[[StackValidationArgs, ReportViolation], None]:
+def _of_stack(
+    rule: StackRule, seen: Mapping[str, Mapping[str, Any]]
+) -> Callable[[StackValidationArgs, ReportViolation], None]:
     def validate(args: StackValidationArgs, report: ReportViolation) -> None:
         resources = [
             Resource(
                 kind=resource.resource_type,
                 name=resource.name,
-                inputs=resource.props,
+                # The engine gives outputs now, of which a preview knows few; only the stack's own are wanted.
+                inputs=resource.props if resource.resource_type == STACK else seen.get(resource.urn, resource.props),
+                settings=_settings(resource.urn),
                 urn=resource.urn,
                 uses={key: [one.urn for one in used] for key, used in resource.property_dependencies.items()},
             )
             for resource in args.resources
         ]
         try:
-            for resource, breach in rule(resources):
-                report(f"{resource.name}: {breach}", resource.urn)
+            breaches = rule(resources)
         except UnknownValueError:
             return
+        for resource, breach in breaches:
+            if not excused(rule.name, resource):
+                report(f"{resource.name}: {breach}", resource.urn)
 
     return validate
+
+
+def _settings(urn: str) -> BaseModel | None:
+    """The settings of the resource's stack; None when they can't be used, which the program itself tells."""
+    return _settings_of_stack(urn.split("::", maxsplit=1)[0].rsplit(":", 1)[-1])
+
+
+@cache
+def _settings_of_stack(stack: str) -> BaseModel | None:
+    given = os.environ.get("PULUMI_CONFIG")
+    try:
+        if given is not None:
+            return load_settings(json.loads(given))
+        # The official CLI starts the pack by its Python host, and tells it nothing of the stack.
+        from infra.engine.workspace import stack_settings
+
+        return stack_settings(stack, REPOSITORY)
+    except SettingsError:
+        return None

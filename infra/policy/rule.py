@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from infra.settings import Settings
+from pydantic import BaseModel
 
 Level = Literal["mandatory", "advisory"]
 
@@ -23,9 +23,9 @@ class Resource:
     name: str
     """Its name in the program."""
     inputs: Mapping[str, Any]
-    """What it is asked to be; for a rule over a whole stack, what it is."""
-    settings: Settings | None = None
-    """The stack's settings; None when they can't be had."""
+    """What it is asked to be; of the stack itself (pulumi:pulumi:Stack), its outputs."""
+    settings: BaseModel | None = None
+    """The stack's settings (infra/settings.py); None where there are none."""
     urn: str = ""
     uses: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Input -> URNs of the resources it comes from; for rules over a whole stack."""
@@ -116,3 +116,8 @@ def statements(policy: Any) -> Iterator[Mapping[str, Any]]:
     """The statements of an IAM policy document, given as JSON or as an object."""
     document = json.loads(policy) if isinstance(policy, str) else policy
     yield from items((document or {}).get("Statement"))
+
+
+def allowed(policy: Any) -> Iterator[Mapping[str, Any]]:
+    """Those of them that grant something."""
+    return (statement for statement in statements(policy) if statement.get("Effect") == "Allow")

@@ -1,0 +1,68 @@
+"""The Kubernetes cluster in AWS: who reaches its API, what it logs, what it runs."""
+
+from collections.abc import Iterator, Sequence
+
+from infra.policy.rule import Resource, items, rule, stack_rule, true
+from infra.policy.rules.network import everyone
+
+CLUSTER, LOG_GROUP = "aws:eks/cluster:Cluster", "aws:cloudwatch/logGroup:LogGroup"
+LOGS = ("api", "audit", "authenticator", "controllerManager", "scheduler")
+
+
+@rule(CLUSTER, ids=("CKV_AWS_38", "CKV_AWS_39"))
+def api_endpoint_restricted(resource: Resource) -> Iterator[str]:
+    """The Kubernetes API is reached from within the VPC, and over the internet from named networks or not at all.
+
+    Hosted CI runners need `atlas:apiAccessCidrs: [0.0.0.0/0]`, and that a named exception: IAM and RBAC still guard it.
+    """
+    vpc = resource.inputs.get("vpcConfig") or {}
+    if not true(vpc.get("endpointPrivateAccess")):
+        yield "vpcConfig.endpointPrivateAccess must be true"
+    if vpc.get("endpointPublicAccess") in (False, "false"):
+        return
+    cidrs = items(vpc.get("publicAccessCidrs"))
+    for cidr in filter(everyone, cidrs or ["0.0.0.0/0"]):  # what EKS takes when nothing is said
+        yield f"the Kubernetes API is open to {cidr}: name the networks in atlas:apiAccessCidrs, or say [] for none"
+
+
+@rule(CLUSTER, ids=("CKV_AWS_37",))
+def control_plane_logged(resource: Resource) -> Iterator[str]:
+    """A cluster's control plane writes all its logs."""
+    missing = [log for log in LOGS if log not in items(resource.inputs.get("enabledClusterLogTypes"))]
+    if missing:
+        yield f"enabledClusterLogTypes lacks {', '.join(missing)}"
+
+
+@rule(LOG_GROUP, ids=("CKV_AWS_66",))
+def logs_expire(resource: Resource) -> Iterator[str]:
+    """A log group says how long it keeps logs."""
+    if not resource.inputs.get("retentionInDays"):
+        yield "retentionInDays must be said; without, logs stay and cost for ever"
+
+
+@stack_rule(ids=("CKV_AWS_66",))
+def control_plane_logs_expire(resources: Sequence[Resource]) -> Iterator[tuple[Resource, str]]:
+    """A cluster's log group is the stack's own: the one that EKS makes keeps logs for ever."""
+    groups = [one.inputs.get("name") for one in resources if one.kind == LOG_GROUP]
+    for cluster in resources:
+        if cluster.kind == CLUSTER and f"/aws/eks/{cluster.inputs.get('name')}/cluster" not in groups:
+            yield cluster, "no log group for its control plane's logs: declare one, before the cluster"
+
+
+@rule(CLUSTER, ids=("CKV_AWS_58",))
+def cluster_secrets_encrypted(resource: Resource) -> Iterator[str]:
+    """Kubernetes' secrets are encrypted with a key of our own."""
+    config = resource.inputs.get("encryptionConfig") or {}
+    if "secrets" not in items(config.get("resources")):
+        yield "encryptionConfig must name secrets and a key"
+
+
+@rule(CLUSTER, "aws:eks/addon:Addon", "aws:eks/nodeGroup:NodeGroup")
+def versions_pinned(resource: Resource) -> Iterator[str]:
+    """Cluster, add-ons and launch templates are of a version that the program names."""
+    if resource.kind == CLUSTER and not resource.inputs.get("version"):
+        yield "version must be said"
+    if resource.kind == "aws:eks/addon:Addon" and not resource.inputs.get("addonVersion"):
+        yield "addonVersion must be said"
+    if str((resource.inputs.get("launchTemplate") or {}).get("version", "")).startswith("$"):
+        yield "launchTemplate.version must be a number"

@@ -1,0 +1,98 @@
+"""Who may do what in AWS: no stars, no static keys, trust that names exactly whom."""
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+
+from infra.policy.rule import Resource, allowed, items, rule
+
+GRANTS = (
+    "aws:iam/policy:Policy",
+    "aws:iam/rolePolicy:RolePolicy",
+    "aws:iam/userPolicy:UserPolicy",
+    "aws:iam/groupPolicy:GroupPolicy",
+)
+ROLE = "aws:iam/role:Role"
+TOO_MUCH = ("AdministratorAccess", "IAMFullAccess", "PowerUserAccess")
+CREDENTIALS = ("aws:iam/accessKey:AccessKey", "aws:iam/user:User", "aws:iam/userLoginProfile:UserLoginProfile")
+
+
+def documents(resource: Resource) -> Iterator[object]:
+    """The policy documents that grant something by this resource."""
+    if resource.kind == ROLE:
+        yield from (inline.get("policy") for inline in items(resource.inputs.get("inlinePolicies")))
+    else:
+        yield resource.inputs.get("policy")
+
+
+@rule(*GRANTS, ROLE, ids=("CKV_AWS_62", "CKV_AWS_63", "CKV2_AWS_40", "CIS 1.16"))
+def iam_actions_named(resource: Resource) -> Iterator[str]:
+    """Every action that is granted is named in full."""
+    for document in documents(resource):
+        for statement in allowed(document):
+            for action in items(statement.get("Action")):
+                if "*" in action:
+                    yield f"grants {action}: name the actions"
+            if statement.get("NotAction"):
+                yield "grants all but some (NotAction): name the actions"
+
+
+@rule(*GRANTS, ROLE, ids=("CKV_AWS_110", "CKV_AWS_286"))
+def iam_pass_role_named(resource: Resource) -> Iterator[str]:
+    """Who may hand a role to a service may do so with named roles only."""
+    for document in documents(resource):
+        for statement in allowed(document):
+            passes = any(fnmatchcase("iam:passrole", str(one).lower()) for one in items(statement.get("Action")))
+            for target in items(statement.get("Resource")) if passes else []:
+                if target == "*" or target.endswith((":*", ":role/*")):
+                    yield f"grants iam:PassRole on {target}: name the roles"
+
+
+@rule(
+    "aws:iam/rolePolicyAttachment:RolePolicyAttachment",
+    "aws:iam/policyAttachment:PolicyAttachment",
+    "aws:iam/userPolicyAttachment:UserPolicyAttachment",
+    "aws:iam/groupPolicyAttachment:GroupPolicyAttachment",
+    ROLE,
+    ids=("CKV_AWS_274", "CKV2_AWS_56"),
+)
+def iam_no_administrators(resource: Resource) -> Iterator[str]:
+    """Nobody is given AWS's own policies for administrators."""
+    given = [resource.inputs["policyArn"]] if "policyArn" in resource.inputs else []
+    for arn in [*given, *items(resource.inputs.get("managedPolicyArns"))]:
+        if str(arn).rsplit("/", 1)[-1] in TOO_MUCH:
+            yield f"attaches {arn}: grant what is needed"
+
+
+@rule(ROLE, ids=("CKV_AWS_60", "CKV_AWS_61"))
+def iam_trust_named(resource: Resource) -> Iterator[str]:
+    """A role names who may take it."""
+    for statement in allowed(resource.inputs.get("assumeRolePolicy")):
+        principal = statement.get("Principal")
+        named = {} if isinstance(principal, str) else (principal or {})
+        whom = [principal] if isinstance(principal, str) else [one for key in named for one in items(named[key])]
+        if not whom or "*" in whom or "NotPrincipal" in statement:
+            yield "everyone may take the role: name the service or the account's role"
+
+
+@rule(ROLE, ids=("CKV_AWS_358",))
+def iam_web_tokens_exact(resource: Resource) -> Iterator[str]:
+    """A role for workflows asks of a token its exact audience and subject."""
+    for statement in allowed(resource.inputs.get("assumeRolePolicy")):
+        if "sts:AssumeRoleWithWebIdentity" not in items(statement.get("Action")):
+            continue
+        exact = (statement.get("Condition") or {}).get("StringEquals") or {}
+        for claim in ("aud", "sub"):
+            values = [value for key in exact if key.endswith(f":{claim}") for value in items(exact[key])]
+            if not values or any("*" in value for value in values):
+                yield f"needs StringEquals on the token's {claim}, without a star"
+
+
+@rule(*CREDENTIALS, "pulumi:providers:aws", ids=("CKV_AWS_41", "CKV_AWS_273"))
+def no_static_keys(resource: Resource) -> Iterator[str]:
+    """No IAM user, no access key, and no key in a provider's settings: roles give credentials that expire."""
+    if resource.kind in CREDENTIALS:
+        yield f"{resource.kind.rsplit(':', 1)[-1]}: use a role"
+    else:
+        for key in ("accessKey", "secretKey", "token"):
+            if resource.inputs.get(key):
+                yield f"{key} is set: use a role, or a profile of yours"

@@ -1,0 +1,45 @@
+"""Every resource of AWS says whose it is."""
+
+from collections.abc import Iterator
+
+from infra.policy.rule import Resource, items, rule
+
+TAGS = ("project", "stack", "managed-by")
+TAGLESS = frozenset(
+    {
+        "aws:ec2/route:Route",
+        "aws:ec2/routeTableAssociation:RouteTableAssociation",
+        "aws:ec2/volumeAttachment:VolumeAttachment",
+        "aws:ecr/lifecyclePolicy:LifecyclePolicy",
+        "aws:eks/accessPolicyAssociation:AccessPolicyAssociation",
+        "aws:iam/rolePolicy:RolePolicy",
+        "aws:iam/rolePolicyAttachment:RolePolicyAttachment",
+        "aws:kms/alias:Alias",
+        "aws:s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration",
+        "aws:s3/bucketOwnershipControls:BucketOwnershipControls",
+        "aws:s3/bucketPolicy:BucketPolicy",
+        "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock",
+        "aws:s3/bucketServerSideEncryptionConfiguration:BucketServerSideEncryptionConfiguration",
+        "aws:s3/bucketVersioning:BucketVersioning",
+        "aws:secretsmanager/secretVersion:SecretVersion",
+        "aws:sns/topicSubscription:TopicSubscription",
+    }
+)
+"""Types that AWS has no tags for."""
+
+
+@rule("aws:")
+def tagged(resource: Resource) -> Iterator[str]:
+    """Everything in AWS that can be tagged says its project, stack and who manages it; so do disks and nodes."""
+    if resource.kind in TAGLESS:
+        return
+    given = {"": resource.inputs.get("tags") or {}}
+    if resource.kind == "aws:ec2/instance:Instance":
+        given["rootBlockDevice "] = (resource.inputs.get("rootBlockDevice") or {}).get("tags") or {}
+    if resource.kind == "aws:ec2/launchTemplate:LaunchTemplate":
+        made = {one["resourceType"]: one.get("tags") or {} for one in items(resource.inputs.get("tagSpecifications"))}
+        given |= {f"tagSpecifications {kind} ": made.get(kind, {}) for kind in ("instance", "volume")}
+    for where, tags in given.items():
+        missing = [tag for tag in TAGS if not tags.get(tag)]
+        if missing:
+            yield f"{where}lacks the tags {', '.join(missing)} (a type without tags belongs into TAGLESS)"
