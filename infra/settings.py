@@ -255,9 +255,10 @@ class BootstrapSettings(_Settings):
     repository: Annotated[str, Field(pattern=r"^repo:[\w.-]+(@[0-9]+)?/[\w.-]+(@[0-9]+)?$")]
     """How GitHub's tokens name the repository: repo:OWNER/REPO, or repo:OWNER@ID/REPO@ID."""
     stacks: Annotated[
-        tuple[Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,19}$")], ...], Field(min_length=1, max_length=8)
+        tuple[Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,19}$")], ...], Field(min_length=1, max_length=4)
     ] = ("dev", "prod")
-    """AWS stacks whose state is in the bucket, and who get roles; each has a stack file."""
+    """AWS stacks whose state is in the bucket, and who get roles; each has a stack file. Four: a role can have ten
+    policies, and the preview role takes two for each stack."""
     state_bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$")] | None = None
     """Its name; None: atlas-state-ACCOUNT-REGION."""
     session_hours: Annotated[int, Field(ge=2, le=4)] = 4
@@ -298,7 +299,9 @@ def load_settings(config: Mapping[str, str]) -> AnySettings:
         for detail in error.errors():
             key = ".".join(map(str, detail["loc"]))
             message = detail["msg"].removeprefix("Value error, ")
-            if detail["type"] == "extra_forbidden":
+            if detail["type"] == "extra_forbidden" and key.startswith("policyExceptions."):
+                lines.append(f"{PROJECT}:{key} is no part of an exception; there are rule, reason, until, resources")
+            elif detail["type"] == "extra_forbidden":
                 lines.append(f"{PROJECT}:{key} is no setting; there are {known}")
             elif detail["type"] == "missing":
                 lines.append(f"{PROJECT}:{key} is missing: {_meaning(kind, key)}")
@@ -322,10 +325,13 @@ def _decoded(key: str, value: str) -> Any:
 def _meaning(kind: type[BaseModel], key: str) -> str:
     """What a setting without a default asks for."""
     return {
+        "rule": "what may be broken, by its name in docs/policy.md",
+        "reason": "why the rule may be broken",
+        "until": 'the last day on which it may be, such as "2026-12-31"',
         "disposable": "say whether `destroy` may delete data too (true or false)",
         "apiAccessCidrs": "who reaches the Kubernetes API from outside: [203.0.113.0/24], say, or [] for the VPC only",
         "adminPrincipals": "IAM roles or users who administer the cluster, you among them",
         "accountId": "the account's twelve digits (`aws sts get-caller-identity`)",
         "repository": "how GitHub's tokens name the repository: repo:OWNER/REPO, or repo:OWNER@ID/REPO@ID",
         "serviceCidrs": "who may call the service, such as [203.0.113.0/24]; [0.0.0.0/0] for everyone",
-    }.get(key, f"see {kind.__name__} in infra/settings.py")
+    }.get(key.rsplit(".", 1)[-1], f"see {kind.__name__} in infra/settings.py")

@@ -1,0 +1,290 @@
+"""For each rule what it must catch: a recorded resource with one thing changed, or one that no stack declares."""
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from infra.policy.rule import Resource
+
+REMOVED = object()
+POD = "spec template spec"
+BOX = f"{POD} containers 0"
+WORLD = "0.0.0.0/0"
+
+
+@dataclass(frozen=True, slots=True)
+class Breach:
+    """One way to break a rule."""
+
+    rule: str
+    of: str
+    """The resource: its name in the variant `full`, after its type where names are alike; or a type not declared."""
+    change: Mapping[str, Any] = field(default_factory=dict)
+    """Path of an input, in words -> its new value; of a stack rule none: the resource isn't there at all."""
+    told: str = ""
+
+    def inputs(self, before: Mapping[str, Any]) -> dict[str, Any]:
+        """The inputs with the change."""
+        changed: dict[str, Any] = copy.deepcopy(dict(before))
+        for path, value in self.change.items():
+            *steps, last = [int(step) if step.isdigit() else step for step in path.split(" ")]
+            holder: Any = changed
+            for step in steps:
+                holder = holder[step] if isinstance(step, int) else holder.setdefault(step, {})
+            if value is REMOVED:
+                del holder[last]
+            else:
+                holder[last] = value
+        return changed
+
+
+def document(**statement: Any) -> str:
+    """A policy of one statement."""
+    return json.dumps({"Statement": [{"Effect": "Allow", "Action": "s3:GetObject", "Resource": "a"} | statement]})
+
+
+def found(resources: Sequence[Resource], of: str) -> Resource:
+    """The resource that a breach is about."""
+    kind, _, name = of.rpartition(" ")
+    hits = [one for one in resources if one.name == name and one.kind.endswith(f":{kind}" if kind else "")]
+    if not hits and ":" in name:
+        return Resource(name, "undeclared", {}, resources[0].settings)
+    (hit,) = hits
+    return hit
+
+
+def broken(resources: Sequence[Resource], breach: Breach) -> tuple[Resource | None, list[Resource]]:
+    """The resource as the breach has it, None if it isn't there any more; and all resources with it."""
+    before = found(resources, breach.of)
+    if not breach.change and ":" not in breach.of:
+        return None, [one for one in resources if one is not before]
+    after = replace(before, inputs=breach.inputs(before.inputs))
+    return after, [after if one is before else one for one in resources]
+
+
+GITHUB = "token.actions.githubusercontent.com"
+TOKEN = "sts:AssumeRoleWithWebIdentity"
+TRUSTED = {"Principal": {"Federated": "arn"}, "Action": TOKEN, "Resource": None}
+INGRESS, EGRESS = "monitoring-operator-0-grafana", "grafana-out-https"
+DEPLOYMENT, SERVICE = "flask-app-deployment", "flask-app-service"
+
+BREACHES: Sequence[Breach] = (
+    # --- storage ---
+    Breach("s3-public-access-blocked", "atlas-dev-data-closed", {"blockPublicPolicy": False}, "blockPublicPolicy must"),
+    Breach("s3-public-access-blocked", "atlas-dev-data-closed", {"ignorePublicAcls": REMOVED}, "ignorePublicAcls must"),
+    Breach("s3-no-public-acl", "atlas-dev-data-bucket", {"acl": "public-read"}, "acl public-read opens it"),
+    Breach("s3-no-public-acl", "aws:s3/bucketAcl:BucketAcl", {"acl": "authenticated-read"}, "authenticated-read opens"),
+    Breach("s3-tls-only", "atlas-dev-data-policy", {"policy": document(Principal={"AWS": "a"})}, "aws:SecureTransport"),
+    Breach("s3-encrypted", "atlas-dev-data-encryption", {"rules": []}, "sseAlgorithm"),
+    Breach("s3-versioned", "atlas-dev-data-versioning", {"versioningConfiguration status": "Suspended"}, "Enabled"),
+    Breach("s3-closed", "atlas-dev-data-closed", told="no public access block"),
+    Breach("s3-closed", "atlas-dev-config-policy", told="no policy that refuses plain HTTP"),
+    Breach("s3-closed", "atlas-dev-data-encryption", told="no encryption"),
+    Breach("s3-closed", "atlas-dev-data-versioning", told="no versioning"),
+    Breach("nobody-in-particular", "atlas-dev-data-policy", {"policy": document(Principal="*")}, "lets everyone in"),
+    Breach(
+        "nobody-in-particular", "Key atlas-dev-secrets", {"policy": document(Principal={"AWS": ["*"]})}, "lets everyone"
+    ),
+    Breach("disks-encrypted", "Volume prometheus-data", {"encrypted": False}, "encrypted must be true"),
+    Breach("disks-encrypted", "grafana-instance", {"rootBlockDevice": REMOVED}, "rootBlockDevice: encrypted"),
+    Breach(
+        "disks-encrypted",
+        "LaunchTemplate atlas-dev-node",
+        {"blockDeviceMappings 0 ebs encrypted": "false"},
+        "/dev/xvda",
+    ),
+    Breach("disks-encrypted", "LaunchTemplate atlas-dev-node", {"blockDeviceMappings": REMOVED}, "blockDeviceMappings"),
+    Breach("topics-encrypted", "atlas-dev-topic", {"kmsMasterKeyId": REMOVED}, "kmsMasterKeyId"),
+    Breach("parameters-encrypted", "aws:ssm/parameter:Parameter", {"type": "String"}, "SecureString"),
+    Breach("keys-rotate", "Key atlas-dev-secrets", {"enableKeyRotation": REMOVED}, "enableKeyRotation"),
+    Breach("images-fixed-and-scanned", "atlas-dev-repository", {"imageTagMutability": "MUTABLE"}, "IMMUTABLE"),
+    Breach("images-fixed-and-scanned", "atlas-dev-repository", {"imageScanningConfiguration": REMOVED}, "scanOnPush"),
+    # --- network ---
+    Breach("no-remote-login", INGRESS, {"fromPort": 20, "toPort": 25}, "ports 20-25 let SSH in"),
+    Breach("no-remote-login", INGRESS, {"ipProtocol": "-1"}, "let RDP in"),
+    Breach(
+        "no-remote-login",
+        "prometheus-sg",
+        {"ingress": [{"protocol": "tcp", "fromPort": 22, "toPort": 22, "cidrBlocks": ["10.0.0.0/8"]}]},
+        "SSH",
+    ),
+    Breach("no-ssh-keys", "grafana-instance", {"keyName": "mine"}, "an SSH key"),
+    Breach("no-ssh-keys", "NodeGroup atlas-dev-nodes", {"remoteAccess ec2SshKey": "mine"}, "an SSH key"),
+    Breach("no-open-ports", INGRESS, {"cidrIpv4": WORLD}, "port 3000 is open to 0.0.0.0/0"),
+    Breach("no-open-ports", INGRESS, {"cidrIpv4": "128.0.0.0/1"}, "open to 128.0.0.0/1"),
+    Breach("no-open-ports", INGRESS, {"cidrIpv6": "::/0"}, "open to ::/0"),
+    Breach(
+        "no-open-ports",
+        "aws:ec2/securityGroupRule:SecurityGroupRule",
+        {"type": "ingress", "protocol": "tcp", "fromPort": 443, "toPort": 443, "cidrBlocks": [WORLD]},
+        "port 443 is open",
+    ),
+    Breach("no-open-egress", EGRESS, {"ipProtocol": "-1"}, "every port is open"),
+    Breach("default-group-empty", "atlas-dev-default-sg", {"ingress": [{"self": True}]}, "ingress must be empty"),
+    Breach("default-group-adopted", "atlas-dev-default-sg", told="as AWS made it"),
+    Breach("no-public-addresses", "atlas-dev-public-a", {"mapPublicIpOnLaunch": True}, "mapPublicIpOnLaunch"),
+    Breach(
+        "no-public-addresses",
+        "LaunchTemplate atlas-dev-node",
+        {"networkInterfaces": [{"associatePublicIpAddress": "true"}]},
+        "networkInterfaces",
+    ),
+    Breach("imdsv2", "grafana-instance", {"metadataOptions httpTokens": "optional"}, "httpTokens must be required"),
+    Breach("imdsv2", "LaunchTemplate atlas-dev-node", {"metadataOptions httpPutResponseHopLimit": 2}, "must be 1"),
+    Breach("imdsv2", "prometheus-instance", {"metadataOptions": REMOVED}, "httpTokens"),
+    # --- cluster ---
+    Breach("api-endpoint-restricted", "atlas-dev-eksCluster", {"vpcConfig publicAccessCidrs": [WORLD]}, "open to 0.0"),
+    Breach("api-endpoint-restricted", "atlas-dev-eksCluster", {"vpcConfig publicAccessCidrs": REMOVED}, "open to 0.0"),
+    Breach("api-endpoint-restricted", "atlas-dev-eksCluster", {"vpcConfig endpointPrivateAccess": False}, "Private"),
+    Breach("control-plane-logged", "atlas-dev-eksCluster", {"enabledClusterLogTypes": ["api"]}, "lacks audit, auth"),
+    Breach("logs-expire", "atlas-dev-logs", {"retentionInDays": REMOVED}, "retentionInDays"),
+    Breach("control-plane-logs-expire", "atlas-dev-logs", told="no log group"),
+    Breach("control-plane-logs-expire", "atlas-dev-logs", {"name": "/another"}, "no log group"),
+    Breach("cluster-secrets-encrypted", "atlas-dev-eksCluster", {"encryptionConfig": REMOVED}, "encryptionConfig"),
+    Breach("versions-pinned", "atlas-dev-eksCluster", {"version": REMOVED}, "version must be said"),
+    Breach("versions-pinned", "atlas-dev-coredns", {"addonVersion": REMOVED}, "addonVersion"),
+    Breach("versions-pinned", "NodeGroup atlas-dev-nodes", {"launchTemplate version": "$Latest"}, "a number"),
+    # --- iam ---
+    Breach("iam-actions-named", "atlas-dev-service-policy", {"policy": document(Action="s3:*")}, "grants s3:*"),
+    Breach("iam-actions-named", "aws:iam/policy:Policy", {"policy": document(Action=["*"], Resource="*")}, "grants *"),
+    Breach("iam-actions-named", "grafana-policy", {"policy": document(NotAction="iam:*", Action=None)}, "NotAction"),
+    Breach(
+        "iam-actions-named", "grafana-role", {"inlinePolicies": [{"policy": document(Action="ec2:*")}]}, "grants ec2:*"
+    ),
+    Breach(
+        "iam-pass-role-named",
+        "atlas-dev-service-policy",
+        {"policy": document(Action="iam:PassRole", Resource="*")},
+        "iam:PassRole on *",
+    ),
+    Breach(
+        "iam-pass-role-named",
+        "atlas-dev-service-policy",
+        {"policy": document(Action="iam:Pass*", Resource="arn:aws:iam::123456789012:role/*")},
+        "iam:PassRole on arn:aws:iam::123456789012:role/*",
+    ),
+    Breach(
+        "iam-no-administrators",
+        "prometheus-ssm",
+        {"policyArn": "arn:aws:iam::aws:policy/AdministratorAccess"},
+        "what is",
+    ),
+    Breach("iam-no-administrators", "grafana-role", {"managedPolicyArns": ["…/IAMFullAccess"]}, "IAMFullAccess"),
+    Breach(
+        "iam-trust-named",
+        "grafana-role",
+        {"assumeRolePolicy": document(Action="sts:AssumeRole", Principal={"AWS": "*"})},
+        "everyone may take",
+    ),
+    Breach("iam-trust-named", "grafana-role", {"assumeRolePolicy": document(Principal="*")}, "everyone may take"),
+    Breach("iam-web-tokens-exact", "grafana-role", {"assumeRolePolicy": document(**TRUSTED)}, "the token's aud"),
+    Breach(
+        "iam-web-tokens-exact",
+        "grafana-role",
+        {
+            "assumeRolePolicy": document(
+                **TRUSTED,
+                Condition={
+                    "StringEquals": {f"{GITHUB}:aud": "sts.amazonaws.com"},
+                    "StringLike": {f"{GITHUB}:sub": "repo:OWNER/*"},
+                },
+            )
+        },
+        "the token's sub",
+    ),
+    Breach("no-static-keys", "aws:iam/accessKey:AccessKey", {"user": "ann"}, "AccessKey: use a role"),
+    Breach("no-static-keys", "aws:iam/user:User", {"name": "ann"}, "User: use a role"),
+    Breach("no-static-keys", "pulumi:providers:aws", {"accessKey": "AKIA"}, "accessKey is set"),
+    # --- kubernetes ---
+    Breach("pods-apart-from-node", DEPLOYMENT, {f"{POD} hostNetwork": True}, "hostNetwork"),
+    Breach("pods-apart-from-node", DEPLOYMENT, {f"{POD} volumes": [{"name": "x", "hostPath": {}}]}, "a hostPath"),
+    Breach("pods-apart-from-node", DEPLOYMENT, {f"{BOX} securityContext privileged": True}, "privileged"),
+    Breach("pods-apart-from-node", DEPLOYMENT, {f"{BOX} ports 0 hostPort": 80}, "hostPort"),
+    Breach("pods-restricted", DEPLOYMENT, {f"{POD} securityContext runAsNonRoot": REMOVED}, "runAsNonRoot"),
+    Breach("pods-restricted", DEPLOYMENT, {f"{BOX} securityContext runAsUser": 0}, "runAsUser not 0"),
+    Breach("pods-restricted", DEPLOYMENT, {f"{BOX} securityContext capabilities add": ["NET_RAW"]}, "drop ALL"),
+    Breach("pods-restricted", DEPLOYMENT, {f"{BOX} securityContext capabilities": REMOVED}, "drop ALL"),
+    Breach("pods-restricted", DEPLOYMENT, {f"{POD} securityContext seccompProfile": REMOVED}, "seccompProfile"),
+    Breach("pods-restricted", DEPLOYMENT, {f"{BOX} securityContext allowPrivilegeEscalation": REMOVED}, "Escalation"),
+    Breach("pods-restricted", DEPLOYMENT, {f"{POD} initContainers": [{"name": "first", "image": "x"}]}, "first: "),
+    Breach("root-read-only", DEPLOYMENT, {f"{BOX} securityContext readOnlyRootFilesystem": False}, "readOnlyRoot"),
+    Breach("resources-said", DEPLOYMENT, {f"{BOX} resources limits cpu": REMOVED}, "lacks limits.cpu"),
+    Breach("resources-said", DEPLOYMENT, {f"{BOX} resources requests": REMOVED}, "requests.cpu, requests.memory"),
+    Breach("probed", DEPLOYMENT, {f"{BOX} livenessProbe": REMOVED}, "no livenessProbe"),
+    Breach("probed", DEPLOYMENT, {f"{BOX} readinessProbe": REMOVED}, "no readinessProbe"),
+    Breach("images-by-digest", DEPLOYMENT, {f"{BOX} image": "app:1.2.3"}, "image app:1.2.3 must"),
+    Breach(
+        "images-by-digest",
+        "kubernetes:batch/v1:CronJob",
+        {"spec": {"jobTemplate": {"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "x"}]}}}}}},
+        "image x must",
+    ),
+    Breach("no-idle-tokens", DEPLOYMENT, {f"{POD} automountServiceAccountToken": REMOVED}, "automount"),
+    Breach("no-idle-tokens", "flask-app-account", {"automountServiceAccountToken": True}, "automount"),
+    Breach("own-namespace", DEPLOYMENT, {"metadata namespace": REMOVED}, "one of its own"),
+    Breach(
+        "namespaces-restricted",
+        "flask-app-namespace",
+        {"metadata labels pod-security.kubernetes.io/enforce": "baseline"},
+        "restricted",
+    ),
+    Breach("traffic-denied-by-default", "flask-app-deny", told="no NetworkPolicy"),
+    Breach("traffic-denied-by-default", "flask-app-deny", {"spec policyTypes": ["Ingress"]}, "no NetworkPolicy"),
+    Breach("traffic-denied-by-default", "flask-app-deny", {"spec ingress": [{}]}, "no NetworkPolicy"),
+    Breach("rbac-named", "ClusterRole flask-app-prometheus-nodes", {"rules 0 verbs": ["*"]}, "a star in verbs"),
+    Breach("rbac-named", "Role flask-app-prometheus", {"rules 0 resources": ["pods/*"]}, "a star in resources"),
+    Breach(
+        "rbac-no-way-up", "ClusterRole flask-app-prometheus-nodes", {"rules 1 resources": ["nodes/proxy"]}, "nodes/p"
+    ),
+    Breach(
+        "rbac-no-way-up", "ClusterRole flask-app-prometheus-nodes", {"rules 0 verbs": ["escalate"]}, "verb escalate"
+    ),
+    Breach(
+        "rbac-no-way-up", "ClusterRole flask-app-prometheus-nodes", {"rules 0 resources": ["secrets"]}, "use a Role"
+    ),
+    Breach("rbac-no-way-up", "RoleBinding flask-app-prometheus", {"roleRef name": "cluster-admin"}, "wide roles"),
+    Breach("load-balancer-sources", SERVICE, {"spec loadBalancerSourceRanges": REMOVED}, "must be said"),
+    Breach("load-balancer-sources", SERVICE, {"spec type": "NodePort"}, "NodePort"),
+    Breach(
+        "load-balancer-tls",
+        SERVICE,
+        {"metadata annotations service.beta.kubernetes.io/aws-load-balancer-ssl-cert": REMOVED},
+        "plain HTTP for everyone",
+    ),
+    # --- secrets ---
+    Breach(
+        "no-secret-in-plain-text", "grafana-instance", {"userData": "export K=AKIAIOSFODNN7EXAMPLE"}, "an AWS access"
+    ),
+    Breach(
+        "no-secret-in-plain-text",
+        "LaunchTemplate atlas-dev-node",
+        {"userData": "ZXhwb3J0IEs9QUtJQUlPU0ZPRE5ON0VYQU1QTEU="},
+        "userData holds an AWS access key",
+    ),
+    Breach(
+        "no-secret-in-plain-text", "flask-app-settings", {"data WHO": "the-token"}, "data.WHO holds a secret setting"
+    ),
+    Breach(
+        "no-secret-in-plain-text",
+        "prometheus-rules.yml",
+        {"content": "-----BEGIN RSA PRIVATE KEY-----"},
+        "content holds a private key",
+    ),
+    Breach("no-secret-in-plain-text", SERVICE, {"metadata annotations x": "ghp_" + "a" * 36}, "a GitHub token"),
+    Breach(
+        "no-secret-in-plain-text", "flask-app-settings", {"data URL": "https://me:pass@host"}, "a password in a URL"
+    ),
+    Breach("secrets-by-reference", DEPLOYMENT, {f"{BOX} env 0": {"name": "DB_PASSWORD", "value": "x"}}, "DB_PASSWORD"),
+    Breach("secrets-by-reference", "flask-app-settings", {"data API_KEY": "x"}, "API_KEY has a plain value"),
+    Breach(
+        "no-secret-in-outputs", "Stack atlas-dev", {"token": "the-token"}, "the output token holds a secret setting"
+    ),
+    Breach("no-secret-in-outputs", "Stack atlas-dev", {"url": {"of": ["http://a:b@c"]}}, "the output url.of.0 holds"),
+    # --- tags ---
+    Breach("tagged", "grafana-instance", {"tags": REMOVED}, "lacks the tags project, stack, managed-by"),
+    Breach("tagged", "grafana-instance", {"rootBlockDevice tags": REMOVED}, "rootBlockDevice lacks"),
+    Breach("tagged", "LaunchTemplate atlas-dev-node", {"tagSpecifications": []}, "tagSpecifications volume lacks"),
+    Breach("tagged", "aws:dynamodb/table:Table", {"name": "x"}, "lacks the tags"),
+)

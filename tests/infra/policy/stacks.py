@@ -1,0 +1,74 @@
+"""What each stack declares, recorded on the real engine once, as rules see it."""
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+
+import pulumi
+import yaml
+
+from infra.__main__ import program
+from infra.environments import bootstrap
+from infra.policy.rule import Resource
+from infra.settings import AnySettings, AwsSettings, BootstrapSettings, load_settings
+from tests.infra.aws import BASE, DIGEST, FULL, up
+from tests.infra.recording.run import REPOSITORY, Life
+
+STACKS = ("base", "full", "dev", "prod", "bootstrap")
+"""Variants of the AWS program, the stack files as they are, and bootstrap."""
+
+
+def stack_file(stack: str) -> dict[str, str]:
+    """The settings of Pulumi.<stack>.yaml, as the engine is given them; the image is there already."""
+    config = yaml.safe_load((REPOSITORY / f"Pulumi.{stack}.yaml").read_text())["config"]
+    given = {
+        key.removeprefix("atlas:"): value if isinstance(value, str) else json.dumps(value)
+        for key, value in config.items()
+    }
+    return given if stack == "bootstrap" else given | {"image": DIGEST}
+
+
+def settings_of(stack: str) -> AnySettings:
+    given: Mapping[str, str] = {"base": BASE, "full": FULL}.get(stack) or stack_file(stack)
+    return load_settings({f"atlas:{key}": value.removeprefix("secret:") for key, value in given.items()})
+
+
+def program_of(stack: str) -> Callable[[], None]:
+    """What declares the stack; of bootstrap without a look at the account."""
+    if stack != "bootstrap":
+        return program
+
+    def declare() -> None:
+        settings = settings_of("bootstrap")
+        assert isinstance(settings, BootstrapSettings)
+        stacks = {name: own for name in settings.stacks if isinstance(own := settings_of(name), AwsSettings)}
+        for name, value in bootstrap.deploy(settings, stacks, adopt=False).items():
+            pulumi.export(name, value)
+
+    return declare
+
+
+@cache
+def resources(stack: str) -> list[Resource]:
+    """All resources of the stack, up."""
+    if stack in ("base", "full"):
+        made = up(stack)
+    else:
+        folder = Path(tempfile.mkdtemp(prefix="atlas-policy-"))
+        made = Life(folder, program_of(stack), stack_file(stack), stack=stack)
+        done = made.up()
+        assert done.errors == [], done.errors
+    settings = settings_of(stack)
+    return [
+        Resource(
+            kind=one["type"],
+            name=one["urn"].rsplit("::", 1)[-1],
+            inputs=one.get("outputs" if one["type"] == "pulumi:pulumi:Stack" else "inputs") or {},
+            settings=settings,
+            urn=one["urn"],
+            uses=one.get("propertyDependencies") or {},
+        )
+        for one in made.state()
+    ]

@@ -1,0 +1,111 @@
+"""Each rule holds on what every stack declares, and catches its breach."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from pydantic import BaseModel
+
+from infra.policy.pack import ALL
+from infra.policy.rule import Resource, Rule, StackRule
+from infra.policy.rules.tags import TAGLESS
+from infra.settings import load_settings
+from tests.infra.aws import FULL
+from tests.infra.policy.breaches import BREACHES, Breach, broken, found
+from tests.infra.policy.stacks import STACKS, resources, settings_of
+from tests.infra.recording.schema import arguments
+
+NAMED = {rule.name: rule for rule in ALL}
+WARNED = {("base", "load-balancer-tls"), ("dev", "load-balancer-tls"), ("prod", "load-balancer-tls")}
+"""Where a rule has something to say: plain HTTP is the default."""
+ABOUT_EXCEPTIONS = {"exceptions-in-force", "exceptions-valid"}
+"""Tested in test_exceptions.py."""
+ON_ITS_OWN = {"private-nodes": "the breach is a way to the internet: test_node_in_public_subnet_is_caught"}
+
+
+def said(rule: Rule | StackRule, everything: list[Resource]) -> list[str]:
+    """What the rule says of a stack."""
+    if isinstance(rule, StackRule):
+        return [f"{one.name}: {breach}" for one, breach in rule(everything)]
+    return [f"{one.name}: {breach}" for one in everything for breach in rule(one)]
+
+
+@pytest.mark.parametrize("stack", STACKS)
+@pytest.mark.parametrize("name", NAMED)
+def test_rule_holds_on_stack(stack: str, name: str) -> None:
+    lines = said(NAMED[name], resources(stack))
+    assert bool(lines) == ((stack, name) in WARNED), lines
+
+
+def breach_id(breach: Breach) -> str:
+    return f"{breach.rule}: {breach.of} {' '.join(breach.change)}".strip()
+
+
+@pytest.mark.parametrize("breach", BREACHES, ids=breach_id)
+def test_rule_catches_its_breach(breach: Breach) -> None:
+    rule = NAMED[breach.rule]
+    before = resources("full")
+    assert said(rule, before) == []
+    after, everything = broken(before, breach)
+    if isinstance(rule, StackRule):
+        lines = said(rule, everything)
+    else:
+        assert after is not None
+        lines = rule(after)
+    assert any(breach.told in line for line in lines), lines
+
+
+def test_every_rule_has_a_breach() -> None:
+    caught = {breach.rule for breach in BREACHES}
+    assert caught | ABOUT_EXCEPTIONS | ON_ITS_OWN.keys() == NAMED.keys()
+
+
+def test_node_in_public_subnet_is_caught() -> None:
+    everything = resources("full")
+    nodes = found(everything, "NodeGroup atlas-dev-nodes")
+    public = found(everything, "Subnet atlas-dev-public-a")
+    moved = replace(nodes, uses={**nodes.uses, "subnetIds": [public.urn]})
+    assert said(NAMED["private-nodes"], [moved, *everything]) == [
+        "atlas-dev-nodes: nodes are in a subnet with a route to the internet gateway: use private ones"
+    ]
+
+
+def test_public_address_needs_operators_in_the_stack_file() -> None:
+    rule, host = NAMED["no-public-addresses"], found(resources("full"), "grafana-instance")
+    assert isinstance(rule, Rule)
+    assert rule(host) == []
+    (line,) = rule(replace(host, settings=settings_of("base")))
+    assert "unless atlas:operatorCidrs" in line
+
+
+def test_secret_is_where_secrets_belong() -> None:
+    rule = NAMED["no-secret-in-plain-text"]
+    assert isinstance(rule, Rule)
+    settings: BaseModel = load_settings({f"atlas:{key}": value.removeprefix("secret:") for key, value in FULL.items()})
+    inputs = {"stringData": {"CAPSTONE_TEST": "the-token"}, "metadata": {"name": "x"}}
+    assert rule(Resource("kubernetes:core/v1:Secret", "kept", inputs, settings)) == []
+    assert len(rule(Resource("kubernetes:core/v1:ConfigMap", "told", inputs, settings))) == 1
+
+
+def test_roles_for_workflows_are_looked_at() -> None:
+    """The rule on tokens would hold on bootstrap if there were none, too."""
+    policies = [one.inputs["assumeRolePolicy"] for one in resources("bootstrap") if one.kind.endswith(":Role")]
+    assert sum("sts:AssumeRoleWithWebIdentity" in policy for policy in policies) >= 3
+
+
+@pytest.mark.parametrize("kind", sorted(TAGLESS))
+def test_type_without_tags_has_none(kind: str) -> None:
+    known = arguments(kind)
+    assert known is not None
+    assert not hasattr(known, "tags"), "it has tags: take it out of TAGLESS, and tag it"
+
+
+def test_ids_are_written_as_their_books_do() -> None:
+    for rule in ALL:
+        for one in rule.ids:
+            assert re.fullmatch(r"CKV2?_(AWS|K8S)_\d+|CKV_SECRET_\d+|CIS \d+(\.\d+)+", one), f"{rule.name}: {one}"
+        assert len(set(rule.ids)) == len(rule.ids)
+
+
+def test_names_are_unique() -> None:
+    assert len(NAMED) == len(ALL)
