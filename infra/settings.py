@@ -7,7 +7,16 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
 PROJECT = "atlas"
@@ -31,6 +40,11 @@ def _retention(days: int) -> int:
     if days not in allowed:
         raise ValueError(f"CloudWatch keeps logs for one of these numbers of days: {', '.join(map(str, allowed))}")
     return days
+
+
+def _day(value: object) -> object:
+    """Without quotation marks YAML has a date, which the engine hands over as a moment."""
+    return value.removesuffix(" 00:00:00 +0000 UTC") if isinstance(value, str) else value
 
 
 Port = Annotated[int, Field(ge=1024, le=65535)]
@@ -69,7 +83,7 @@ class PolicyException(BaseModel):
     """Its name in docs/policy.md."""
     reason: Annotated[str, Field(min_length=10)]
     """Why, for whoever reads the log of a run: at least ten letters."""
-    until: date
+    until: Annotated[date, BeforeValidator(_day)]
     """The last day on which it counts, such as "2026-12-31"."""
     resources: Annotated[str, Field(min_length=1)] = "*"
     """Names of the resources it is for; * stands for any letters."""

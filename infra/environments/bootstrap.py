@@ -9,7 +9,9 @@ import pulumi_aws as aws
 from infra.account import AUDIENCE, GITHUB, provider_arn
 from infra.components.github_role import GithubRole, GithubRoleArgs
 from infra.components.state import State, StateArgs
-from infra.permissions import Scope, boundary, deploy_policies, destroy_policies, preview_policies
+from infra.permissions.boundary import boundary
+from infra.permissions.grant import Scope, boundary_name, document
+from infra.permissions.roles import deploy_policies, destroy_policies, preview_policies
 from infra.settings import PROJECT, AwsSettings, BootstrapSettings
 
 
@@ -25,6 +27,9 @@ def deploy(
     provider = aws.Provider("aws", region=settings.region, allowed_account_ids=[settings.account_id])
     here = pulumi.ResourceOptions(providers={"aws": provider})
     scopes = {name: Scope(name, own, settings) for name, own in stacks.items()}
+
+    # `atlas promote` goes from what is disposable to what is kept.
+    tried = [scope for scope in scopes.values() if scope.settings.disposable]
 
     State(f"{PROJECT}-state", StateArgs(settings.bucket, closing, tags), here)
     github: pulumi.Input[str] = provider_arn(settings.account_id)
@@ -53,10 +58,10 @@ def deploy(
     }
     for stack, scope in scopes.items():
         bounds = aws.iam.Policy(
-            f"{PROJECT}-boundary-{stack}",
-            name=f"{PROJECT}-boundary-{stack}",
+            boundary_name(stack),
+            name=boundary_name(stack),
             description=f"The most that roles of the stack {stack} can be given",
-            policy=boundary(scope),
+            policy=document(boundary(scope)),
             tags=tags,
             opts=pulumi.ResourceOptions(provider=provider),
         )
@@ -65,7 +70,7 @@ def deploy(
             f"{PROJECT}-deploy-{stack}",
             f"Makes and changes the stack {stack}; for jobs in the environment {stack}",
             [f"environment:{stack}"],
-            deploy_policies(scope),
+            deploy_policies(scope, [] if scope.settings.disposable else tried),
         )
         if scope.settings.disposable:
             outputs[f"{stack}DestroyRole"] = role(

@@ -31,7 +31,7 @@ def test_text_from_a_stack_file_becomes_typed_values() -> None:
 def test_settings_are_frozen() -> None:
     settings = LocalSettings(environment="local")
     with pytest.raises(ValidationError, match="frozen"):
-        settings.workers = 3  # type: ignore[misc]
+        settings.workers = 3
 
 
 def test_keys_of_other_namespaces_are_not_ours() -> None:

@@ -1,0 +1,1 @@
+"""What GitHub's roles may do: every action by name, with why, on as little as AWS can name."""

@@ -1,0 +1,166 @@
+"""The most that a stack's own roles can be given, whatever their policies say: what cluster, hosts and pods do."""
+
+from infra.permissions.grant import EVERYTHING, Grant, Scope
+
+
+def boundary(scope: Scope) -> list[Grant]:
+    """No IAM but one linked role, no other stack's data, no state, and no other region."""
+    ec2 = scope.ec2(
+        "instance", "network-interface", "route-table", "security-group", "security-group-rule", "subnet", "volume",
+        "vpc",
+    )  # fmt: skip
+    balancing = scope.arn(
+        "elasticloadbalancing", "loadbalancer/*", "loadbalancer/net/*/*", "targetgroup/*/*", "listener/net/*/*/*"
+    )
+    return [
+        Grant(
+            "See",
+            "EKS, its network plug-in and the load balancers' controller look around; no finer resource",
+            [
+                "autoscaling:DescribeAutoScalingGroups", "ecr:GetAuthorizationToken",
+                *(
+                    f"ec2:Describe{what}"
+                    for what in (
+                        "AccountAttributes", "Addresses", "AvailabilityZones", "DhcpOptions", "InstanceTopology",
+                        "InstanceTypes", "Instances", "InternetGateways", "NetworkInterfaces", "RouteTables",
+                        "SecurityGroups", "Subnets", "Tags", "Volumes", "VolumesModifications", "Vpcs",
+                    )
+                ),
+                *(
+                    f"elasticloadbalancing:Describe{what}"
+                    for what in (
+                        "Listeners", "LoadBalancerAttributes", "LoadBalancerPolicies", "LoadBalancers",
+                        "TargetGroupAttributes", "TargetGroups", "TargetHealth",
+                    )
+                ),
+            ],
+            EVERYTHING,
+            scope.here,
+        ),
+        Grant(
+            "Ec2",
+            "nodes' and pods' addresses, load balancers' groups, Kubernetes' volumes",
+            [
+                f"ec2:{action}"
+                for action in (
+                    "AssignPrivateIpAddresses", "AttachNetworkInterface", "AttachVolume",
+                    "AuthorizeSecurityGroupIngress", "CreateNetworkInterface", "CreateRoute", "CreateSecurityGroup",
+                    "CreateTags", "CreateVolume", "DeleteNetworkInterface", "DeleteRoute", "DeleteSecurityGroup",
+                    "DeleteVolume", "DetachNetworkInterface", "DetachVolume", "ModifyInstanceAttribute",
+                    "ModifyNetworkInterfaceAttribute", "ModifyVolume", "RevokeSecurityGroupIngress",
+                    "UnassignPrivateIpAddresses",
+                )
+            ],
+            ec2,
+        ),
+        Grant(
+            "LoadBalancers",
+            "for Services of type LoadBalancer",
+            [
+                f"elasticloadbalancing:{action}"
+                for action in (
+                    "AddTags", "ApplySecurityGroupsToLoadBalancer", "AttachLoadBalancerToSubnets",
+                    "ConfigureHealthCheck", "CreateListener", "CreateLoadBalancer", "CreateLoadBalancerListeners",
+                    "CreateLoadBalancerPolicy", "CreateTargetGroup", "DeleteListener", "DeleteLoadBalancer",
+                    "DeleteLoadBalancerListeners", "DeleteTargetGroup", "DeregisterInstancesFromLoadBalancer",
+                    "DeregisterTargets", "DetachLoadBalancerFromSubnets", "ModifyListener",
+                    "ModifyLoadBalancerAttributes", "ModifyTargetGroup", "ModifyTargetGroupAttributes",
+                    "RegisterInstancesWithLoadBalancer", "RegisterTargets", "SetLoadBalancerPoliciesForBackendServer",
+                    "SetLoadBalancerPoliciesOfListener",
+                )
+            ],
+            balancing,
+        ),
+        Grant(
+            "LinkBalancing",
+            "the first load balancer of an account; AWS fixes what this role may do",
+            ["iam:CreateServiceLinkedRole"],
+            [
+                f"arn:aws:iam::{scope.home.account_id}:role/aws-service-role/elasticloadbalancing.amazonaws.com/"
+                "AWSServiceRoleForElasticLoadBalancing"
+            ],
+        ),
+        Grant("Key", "of the cluster's secrets", ["kms:DescribeKey"], scope.arn("kms", "key/*"), scope.own),
+        Grant(
+            "PodIdentity",
+            "nodes hand pods their roles' credentials",
+            ["eks-auth:AssumeRoleForPodIdentity"],
+            scope.arn("eks", f"cluster/{scope.settings.cluster_name}"),
+        ),
+        Grant(
+            "Pull",
+            "the service's image, and the add-ons', which are in accounts of AWS",
+            ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
+            [f"arn:aws:ecr:{scope.settings.region}:*:repository/*"],
+        ),
+        Grant(
+            "Agent",
+            "the hosts' way in (Session Manager); its agent's channels have no finer resource",
+            [
+                *(
+                    f"ssmmessages:{action}"
+                    for action in (
+                        "CreateControlChannel", "CreateDataChannel", "OpenControlChannel", "OpenDataChannel",
+                    )
+                ),
+                *(
+                    f"ec2messages:{action}"
+                    for action in (
+                        "AcknowledgeMessage", "DeleteMessage", "FailMessage", "GetEndpoint", "GetMessages", "SendReply",
+                    )
+                ),
+                *(
+                    f"ssm:{action}"
+                    for action in (
+                        "GetDeployablePatchSnapshotForInstance", "GetManifest", "ListAssociations",
+                        "PutConfigurePackageResult", "PutInventory",
+                    )
+                ),
+            ],
+            EVERYTHING,
+            scope.here,
+        ),
+        Grant(
+            "AgentOfInstance",
+            "its agent tells that it is there",
+            ["ssm:ListInstanceAssociations", "ssm:PutComplianceItems", "ssm:UpdateInstanceInformation"],
+            scope.ec2("instance"),
+        ),
+        Grant(
+            "Configuration",
+            "hosts read theirs; the service reads its own",
+            ["s3:GetObject", "s3:ListBucket"],
+            [
+                *scope.buckets, f"arn:aws:s3:::{scope.prefix}-config-bucket-*/*",
+                f"arn:aws:s3:::{scope.prefix}-data-bucket-*/service/*",
+            ],
+        ),
+        Grant(
+            "Predictions",
+            "the service logs what it predicted",
+            ["s3:PutObject"],
+            [f"arn:aws:s3:::{scope.prefix}-data-bucket-*/predictions/*"],
+        ),
+        Grant("Alerts", "Alertmanager tells who is on call", ["sns:Publish"], scope.arn("sns", f"{scope.prefix}-topic-*")),
+        Grant(
+            "Password",
+            "Grafana's host reads it at boot",
+            ["secretsmanager:GetSecretValue"],
+            scope.arn("secretsmanager", f"secret:{scope.prefix}/*"),
+        ),
+    ]  # fmt: skip
+
+
+WITHHELD = {
+    # What AWS's policies for these roles would allow, and nothing here needs.
+    "autoscaling:UpdateAutoScalingGroup": "the group is the managed node group's, which EKS scales itself",
+    "ecr:BatchImportUpstreamImage": "there is no pull-through cache",
+    "ssm:DescribeAssociation": "State Manager isn't used",
+    "ssm:DescribeDocument": "State Manager isn't used",
+    "ssm:GetDocument": "State Manager isn't used; sessions don't need it",
+    "ssm:GetParameter": "would read the parameters of others; the hosts read none",
+    "ssm:GetParameters": "would read the parameters of others; the hosts read none",
+    "ssm:UpdateAssociationStatus": "State Manager isn't used",
+    "ssm:UpdateInstanceAssociationStatus": "State Manager isn't used",
+}
+"""Action -> why the boundary leaves it out."""

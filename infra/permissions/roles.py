@@ -1,0 +1,54 @@
+"""Which role gets what: label -> policy document, each a managed policy of its own, as IAM limits their size."""
+
+from collections.abc import Sequence
+
+from infra.permissions import cluster, data, identity, network, state
+from infra.permissions.grant import Scope, document
+
+
+def preview_policies(scopes: Sequence[Scope]) -> dict[str, str]:
+    """Looks at every stack and changes none: no secret's value, of S3 only state, hosts' configuration, DVC's data.
+
+    It decrypts the stacks' state and so, as every preview does, the secrets in it.
+    """
+    return {
+        "state": document(state.read(scopes)),
+        **{f"{label}-{scope.stack}": policy for scope in scopes for label, policy in _look(scope).items()},
+    }
+
+
+def deploy_policies(scope: Scope, sources: Sequence[Scope]) -> dict[str, str]:
+    """Makes and changes the stack, which includes to delete what a change removes.
+
+    `sources`: stacks whose images are promoted to it.
+    """
+    copied = data.copy(sources) if sources else []
+    return {
+        "state": document([*state.read([scope, *sources]), *state.write(scope), *copied]),
+        **_look(scope),
+        "remove": _remove(scope),
+        "network": document(network.change(scope)),
+        "cluster": document([*cluster.change(scope), *identity.change(scope)]),
+        "data": document(data.change(scope)),
+    }
+
+
+def destroy_policies(scope: Scope) -> dict[str, str]:
+    """Takes the stack down and sweeps what it may leave; makes nothing."""
+    return {
+        "state": document([*state.read([scope]), *state.write(scope)]),
+        **_look(scope),
+        "remove": _remove(scope),
+        "sweep": document(network.sweep(scope)),
+    }
+
+
+def _look(scope: Scope) -> dict[str, str]:
+    return {
+        "see": document([*network.read(scope), *cluster.read(scope)]),
+        "read": document([*data.read(scope), *identity.read(scope)]),
+    }
+
+
+def _remove(scope: Scope) -> str:
+    return document([*network.remove(scope), *cluster.remove(scope), *data.remove(scope), *identity.remove(scope)])

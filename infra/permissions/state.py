@@ -1,0 +1,88 @@
+"""Pulumi's state and the stacks' secrets, in bootstrap's bucket and under its key."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from infra.components.state import ALIAS
+from infra.permissions.grant import Grant, Scope
+from infra.settings import PROJECT, BootstrapSettings
+
+
+def paths(stack: str) -> list[str]:
+    """Where Pulumi keeps a stack in the bucket (pulumi/pkg/backend/diy)."""
+    return [
+        f".pulumi/stacks/{PROJECT}/{stack}.json",
+        f".pulumi/stacks/{PROJECT}/{stack}.json.*",
+        f".pulumi/history/{PROJECT}/{stack}/*",
+        f".pulumi/backups/{PROJECT}/{stack}/*",
+        f".pulumi/locks/organization/{PROJECT}/{stack}/*",
+    ]
+
+
+def read(scopes: Sequence[Scope]) -> list[Grant]:
+    """The state of these stacks, and their secrets."""
+    home = scopes[0].home
+    bucket = f"arn:aws:s3:::{home.bucket}"
+    stacks = [scope.stack for scope in scopes]
+    return [
+        Grant(
+            "ListState",
+            "the engine finds stacks, locks and history by listing; the names of all stacks show",
+            ["s3:ListBucket"],
+            [bucket],
+            {"StringLike": {"s3:prefix": [".pulumi/*"]}},
+        ),
+        Grant(
+            "ReadState",
+            "the state itself, and the mark of the backend's version",
+            ["s3:GetObject"],
+            [f"{bucket}/.pulumi/meta.yaml", *(f"{bucket}/{path}" for stack in stacks for path in paths(stack))],
+        ),
+        Grant(
+            "DecryptState",
+            "S3 decrypts what is in the bucket in the caller's name",
+            ["kms:Decrypt"],
+            _keys(home),
+            _by_s3(home),
+        ),
+        Grant(
+            "DecryptSecrets",
+            "Pulumi decrypts the stack's secrets; the key's context tells the stacks apart",
+            ["kms:Decrypt"],
+            _keys(home),
+            {**_named(), "StringEquals": {"kms:EncryptionContext:stack": stacks}},
+        ),
+    ]
+
+
+def write(scope: Scope) -> list[Grant]:
+    """The stack's own state; another's can't be touched."""
+    home = scope.home
+    return [
+        Grant(
+            "WriteState",
+            "state, locks, history and backups of this stack",
+            ["s3:PutObject", "s3:DeleteObject"],
+            [f"arn:aws:s3:::{home.bucket}/{path}" for path in paths(scope.stack)],
+        ),
+        Grant(
+            "EncryptState",
+            "S3 encrypts what goes into the bucket in the caller's name",
+            ["kms:GenerateDataKey"],
+            _keys(home),
+            _by_s3(home),
+        ),
+    ]
+
+
+def _keys(home: BootstrapSettings) -> list[str]:
+    # The key's id isn't known before there is one: its alias, in the condition, says which.
+    return [f"arn:aws:kms:{home.region}:{home.account_id}:key/*"]
+
+
+def _named() -> dict[str, Any]:
+    return {"ForAnyValue:StringEquals": {"kms:ResourceAliases": ALIAS}}
+
+
+def _by_s3(home: BootstrapSettings) -> dict[str, Any]:
+    return {**_named(), "StringEquals": {"kms:ViaService": f"s3.{home.region}.amazonaws.com"}}
