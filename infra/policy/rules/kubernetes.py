@@ -173,7 +173,7 @@ def rbac_named(resource: Resource) -> Iterator[str]:
 @rule(
     *ROLES,
     *BINDINGS,
-    ids=("CKV2_K8S_1", "CKV2_K8S_2", "CKV2_K8S_3", "CKV2_K8S_5", "CKV_K8S_155", "CKV_K8S_157", "CKV_K8S_158"),
+    ids=("CKV2_K8S_2", "CKV2_K8S_3", "CKV2_K8S_5", "CKV_K8S_157", "CKV_K8S_158"),
 )
 def rbac_no_way_up(resource: Resource) -> Iterator[str]:
     """Nobody is given what leads to more: nodes/proxy, exec, impersonation, other roles, all secrets, cluster-admin."""

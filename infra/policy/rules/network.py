@@ -154,7 +154,7 @@ def private_nodes(resources: Sequence[Resource]) -> Iterator[tuple[Resource, str
 
 @rule(INSTANCE, TEMPLATE, ids=("CKV_AWS_79", "CKV_AWS_341", "CIS 5.6"))
 def imdsv2(resource: Resource) -> Iterator[str]:
-    """Instances and nodes tell their credentials by IMDSv2 only, and one hop far: pods can't ask."""
+    """Instances and nodes give their credentials by IMDSv2 only, one hop away: pods can't ask."""
     options = resource.inputs.get("metadataOptions") or {}
     if options.get("httpEndpoint") == "disabled":
         return

@@ -57,7 +57,7 @@ def secrets_by_reference(resource: Resource) -> Iterator[str]:
 
 @stack_rule(ids=("CKV_SECRET_2", "CKV_SECRET_4", "CKV_SECRET_13"))
 def no_secret_in_outputs(resources: Sequence[Resource]) -> Iterator[tuple[Resource, str]]:
-    """No output of the stack holds a secret: who may see the state's names may see outputs."""
+    """No output of the stack holds a secret: outputs are printed."""
     for stack in resources:
         if stack.kind == "pulumi:pulumi:Stack":
             for path, text in texts(stack.inputs):

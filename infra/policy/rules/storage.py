@@ -82,7 +82,7 @@ def s3_closed(resources: Sequence[Resource]) -> Iterator[tuple[Resource, str]]:
     "aws:sqs/queuePolicy:QueuePolicy",
     ids=("CKV_AWS_70", "CKV_AWS_32", "CKV_AWS_33"),
 )
-def nobody_in_particular(resource: Resource) -> Iterator[str]:
+def no_anonymous_access(resource: Resource) -> Iterator[str]:
     """No policy of a bucket, key, secret, topic, queue or repository lets in whoever asks."""
     for statement in allowed(resource.inputs.get("policy")):
         principal = statement.get("Principal")

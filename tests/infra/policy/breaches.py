@@ -83,9 +83,9 @@ BREACHES: Sequence[Breach] = (
     Breach("s3-closed", "atlas-dev-config-policy", told="no policy that refuses plain HTTP"),
     Breach("s3-closed", "atlas-dev-data-encryption", told="no encryption"),
     Breach("s3-closed", "atlas-dev-data-versioning", told="no versioning"),
-    Breach("nobody-in-particular", "atlas-dev-data-policy", {"policy": document(Principal="*")}, "lets everyone in"),
+    Breach("no-anonymous-access", "atlas-dev-data-policy", {"policy": document(Principal="*")}, "lets everyone in"),
     Breach(
-        "nobody-in-particular", "Key atlas-dev-secrets", {"policy": document(Principal={"AWS": ["*"]})}, "lets everyone"
+        "no-anonymous-access", "Key atlas-dev-secrets", {"policy": document(Principal={"AWS": ["*"]})}, "lets everyone"
     ),
     Breach("disks-encrypted", "Volume prometheus-data", {"encrypted": False}, "encrypted must be true"),
     Breach("disks-encrypted", "grafana-instance", {"rootBlockDevice": REMOVED}, "rootBlockDevice: encrypted"),

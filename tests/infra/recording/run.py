@@ -42,6 +42,8 @@ class Result:
     paths: dict[str, list[str]] = field(default_factory=dict)
     """Resource -> the same in depth, such as vpcConfig.publicAccessCidrs[0]."""
     errors: list[str] = field(default_factory=list)
+    policies: list[str] = field(default_factory=list)
+    """What the policy pack said: level, rule and message."""
     failed: bool = False
 
 
@@ -144,8 +146,8 @@ class Life:
         shutil.copy(self.world.file, folder / self.world.file.name)
         return Life(folder, self.program, {}, stack=self.name)
 
-    def preview(self) -> Result:
-        return self._run(self.stack.preview, diff=True)
+    def preview(self, **options: Any) -> Result:
+        return self._run(self.stack.preview, diff=True, **options)
 
     def up(self, **options: Any) -> Result:
         return self._run(self.stack.up, **options)
@@ -207,6 +209,9 @@ class Life:
                 _note(result, step.metadata)
             if event.diagnostic_event is not None and event.diagnostic_event.severity == "error":
                 result.errors.append(event.diagnostic_event.message.strip())
+            if event.policy_event is not None:
+                told = event.policy_event
+                result.policies.append(f"{told.enforcement_level} {told.policy_name}: {told.message.strip()}")
 
         try:
             operation(on_event=watch, suppress_outputs=True, color="never", **options)
