@@ -15,6 +15,7 @@ from infra.cli.common import guarded, json_option, raise_reported, say
 from infra.components.state import ALIAS
 from infra.engine.workspace import (
     BACKEND_NOTE,
+    POLICIES,
     REPOSITORY,
     Progress,
     bootstrapped,
@@ -149,7 +150,7 @@ class Home:
     def _up(self, opened: auto.Stack) -> tuple[dict[str, Any], dict[str, str]]:
         progress = Progress(say)
         try:
-            result = opened.up(on_event=progress, suppress_outputs=True, color="never")
+            result = opened.up(on_event=progress, suppress_outputs=True, color="never", policy_packs=POLICIES)
         except auto.CommandError:
             raise_reported(progress)
             raise

@@ -10,8 +10,7 @@ from pulumi import automation as auto
 
 from infra.__main__ import program
 from infra.cli.common import answers, guarded, json_option, raise_reported, say, settings_of, stack_option, table
-from infra.engine.policies import with_policies
-from infra.engine.workspace import REPOSITORY, Progress, open_stack
+from infra.engine.workspace import POLICIES, REPOSITORY, Progress, open_stack
 from infra.settings import AwsSettings, LocalSettings
 
 
@@ -31,15 +30,16 @@ def up(stack: str, as_json: bool, wait: int) -> None:
     opened = open_stack(stack, settings, program, REPOSITORY, say)
     progress = Progress(say)
     foreseen = Progress(lambda _: None)
-    policies = with_policies(opened)
     begun = time.monotonic()
     try:
         # On this machine refreshed first: what crashed, or was killed with the machine, is started again.
         local = isinstance(settings, LocalSettings)
         if not local:
             # A breach of a policy is told before anything is made.
-            opened.preview(on_event=foreseen, suppress_outputs=True, color="never", **policies)
-        result = opened.up(refresh=local, on_event=progress, suppress_outputs=True, color="never", **policies)
+            opened.preview(on_event=foreseen, suppress_outputs=True, color="never", policy_packs=POLICIES)
+        result = opened.up(
+            refresh=local, on_event=progress, suppress_outputs=True, color="never", policy_packs=POLICIES
+        )
     except auto.CommandError:
         raise_reported(foreseen)
         raise_reported(progress)
@@ -76,7 +76,7 @@ def preview(stack: str, as_json: bool) -> None:
             on_event=progress,
             on_output=None if as_json else lambda line: click.echo(line.rstrip("\n")),
             color="never",
-            **with_policies(opened),
+            policy_packs=POLICIES,
         )
     except auto.CommandError:
         raise_reported(progress)

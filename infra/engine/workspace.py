@@ -28,6 +28,8 @@ from infra.settings import (
 REPOSITORY = Path(__file__).parents[2]
 BACKEND_NOTE = ".atlas/backend"
 """File in which `atlas bootstrap` notes the bucket for the AWS stacks."""
+POLICIES = [str(REPOSITORY / "infra" / "policy")]
+"""Policy packs that every `up` and `preview` asks; Pulumi.yaml says who starts them."""
 COLOURS = re.compile(r"<\{%.*?%\}>")
 
 

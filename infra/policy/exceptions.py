@@ -26,8 +26,8 @@ def named(settings: BaseModel | None) -> tuple[PolicyException, ...]:
 
 
 def excused(name: str, resource: Resource) -> bool:
-    """Whether the resource may break the rule of this name today."""
-    return any(
+    """Whether the resource may break the rule of this name today; the rules about exceptions know none."""
+    return name in NAMES and any(
         one.rule == name and one.until >= today() and fnmatchcase(resource.name, one.resources)
         for one in named(resource.settings)
     )

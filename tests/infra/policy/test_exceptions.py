@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from infra.engine.policies import PACK
 from infra.policy import exceptions, pack
 from infra.policy.exceptions import exceptions_in_force, exceptions_valid, excused
 from infra.policy.rule import Resource
@@ -49,6 +48,12 @@ def test_exception_from_no_rule_is_refused() -> None:
     assert exceptions_in_force(stack(rule="imds-v2")) == []
 
 
+def test_nothing_is_excused_from_having_valid_exceptions() -> None:
+    clever = stack(rule="exceptions-valid")
+    assert not excused("exceptions-valid", clever)
+    assert "there is no rule exceptions-valid" in exceptions_valid(clever)[0]
+
+
 def test_exception_is_for_its_rule_and_resources_only() -> None:
     named = stack(resources="atlas-*")
     assert excused("imdsv2", named)
@@ -86,12 +91,6 @@ def test_stack_file_is_read_where_the_engine_says_nothing(tmp_path: Path, monkey
     monkeypatch.setattr(pack, "REPOSITORY", tmp_path)
     read = pack._settings("urn:pulumi:other::atlas::pulumi:pulumi:Stack::atlas-other")
     assert excused("imdsv2", Resource("aws:ec2/instance:Instance", "host", {}, read))
-
-
-def test_engine_without_python_host_starts_the_pack_by_this_script() -> None:
-    script = PACK / "pulumi-analyzer-policy-python"
-    assert script.stat().st_mode & 0o111
-    assert (PACK / "PulumiPolicy.yaml").is_file()
 
 
 @pytest.mark.timeout(600)

@@ -9,7 +9,7 @@ import pulumi_aws as aws
 import pytest
 
 from infra.__main__ import program
-from infra.engine.policies import PACK
+from infra.engine.workspace import POLICIES
 from tests.infra.aws import BASE
 from tests.infra.policy.stacks import STACKS, program_of, stack_file
 from tests.infra.recording.run import Life
@@ -17,7 +17,6 @@ from tests.infra.test_aws_stack import VARIANTS
 
 TAGS = {"project": "atlas", "stack": "dev", "managed-by": "pulumi"}
 PLAIN_HTTP = "plain HTTP for"
-POLICIES = {"policy_packs": [str(PACK)]}
 
 pytestmark = [
     pytest.mark.timeout(600),
@@ -27,13 +26,13 @@ pytestmark = [
 
 
 def life(folder: Path, config: Mapping[str, str], run: Callable[[], None] = program, **more: Any) -> Life:
-    return Life(folder, run, config, more_path=[PACK], **more)
+    return Life(folder, run, config, more_path=map(Path, POLICIES), **more)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_variant_passes(variant: str, tmp_path: Path) -> None:
     config = {**BASE, **VARIANTS[variant]}
-    foreseen = life(tmp_path, config).preview(**POLICIES)
+    foreseen = life(tmp_path, config).preview(policy_packs=POLICIES)
     assert foreseen.errors == []
     expected = 0 if "certificateArn" in config else 1
     assert len(foreseen.policies) == expected
@@ -45,19 +44,19 @@ def test_stack_passes_and_comes_up(stack: str, tmp_path: Path) -> None:
     """When all is known, rules see what a preview couldn't show them."""
     config = BASE if stack == "base" else stack_file(stack)
     made = life(tmp_path, config, program_of(stack), stack="dev" if stack == "base" else stack)
-    assert made.preview(**POLICIES).errors == []
-    done = made.up(**POLICIES)
+    assert made.preview(policy_packs=POLICIES).errors == []
+    done = made.up(policy_packs=POLICIES)
     assert done.errors == []
     assert all(PLAIN_HTTP in line for line in done.policies)
     assert done.policies != [] or stack == "bootstrap"
-    again = made.up(**POLICIES)
+    again = made.up(policy_packs=POLICIES)
     assert again.steps == {}
     assert again.policies == done.policies
 
 
 def test_breach_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     made = life(tmp_path, {**BASE, "apiAccessCidrs": '["0.0.0.0/0"]'})
-    refused = made.preview(**POLICIES)
+    refused = made.preview(policy_packs=POLICIES)
     assert refused.failed
     (line,) = [line for line in refused.policies if line.startswith("mandatory")]
     assert line.startswith("mandatory api-endpoint-restricted: ")
@@ -83,9 +82,9 @@ def test_value_that_only_up_knows_is_refused_before_its_resource_is_made(tmp_pat
         )
 
     made = life(tmp_path, BASE, declare)
-    foreseen = made.preview(**POLICIES)
+    foreseen = made.preview(policy_packs=POLICIES)
     assert (foreseen.errors, foreseen.policies) == ([], [])
-    refused = made.up(**POLICIES)
+    refused = made.up(policy_packs=POLICIES)
     assert refused.failed
     (line,) = refused.policies
     assert "way: port 443 is open to 0.0.0.0/0" in line
@@ -97,7 +96,7 @@ def test_stack_as_a_whole_is_looked_at(tmp_path: Path) -> None:
         aws.s3.Bucket("open", tags=TAGS)
         aws.ec2.Vpc("wide", cidr_block="10.0.0.0/16", tags=TAGS)
 
-    refused = life(tmp_path, BASE, declare).preview(**POLICIES)
+    refused = life(tmp_path, BASE, declare).preview(policy_packs=POLICIES)
     assert refused.failed
     assert sorted(line.split("\n")[-1] for line in refused.policies) == [
         "open: the bucket has no encryption: PrivateBucket brings all it needs",
@@ -113,7 +112,7 @@ def test_secret_in_an_output_is_refused(tmp_path: Path) -> None:
         pulumi.export("where", {"url": "https://example.com"})
         pulumi.export("key", pulumi.Output.secret("AKIAIOSFODNN7EXAMPLE"))
 
-    refused = life(tmp_path, BASE, declare).preview(**POLICIES)
+    refused = life(tmp_path, BASE, declare).preview(policy_packs=POLICIES)
     (line,) = refused.policies
     assert line.startswith("mandatory no-secret-in-outputs: ")
     assert "the output key holds an AWS access key" in line
@@ -124,6 +123,6 @@ def test_secret_setting_in_plain_text_is_refused(tmp_path: Path) -> None:
         token = pulumi.Config("atlas").require("mlflowToken")
         aws.ec2.LaunchTemplate("told", description=f"uses {token}", tags=TAGS)
 
-    refused = life(tmp_path, {**BASE, "mlflowToken": "secret:the-token"}, declare).preview(**POLICIES)
+    refused = life(tmp_path, {**BASE, "mlflowToken": "secret:the-token"}, declare).preview(policy_packs=POLICIES)
     assert any("description holds a secret setting's value" in line for line in refused.policies)
     assert not any("the-token" in line for line in [*refused.policies, *refused.errors])
