@@ -1,6 +1,7 @@
 """Free ports, stand-in processes, and a temporary copy of the repository with a small bundle."""
 
 import json
+import logging
 import os
 import shutil
 import socket
@@ -16,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from moto.server import ThreadedMotoServer
 
 from infra.local.supervisor import MARK, Program, Stack
 from tests.bundles import EXAMPLE, make_bundle
@@ -180,3 +182,33 @@ def checkout(tmp_path: Path) -> Iterator[Checkout]:
     checkout.configure(scrapeInterval="1s", workers=1, **{f"{name}Port": port for name, port in checkout.ports.items()})
     yield checkout
     Stack(checkout.home).stop()
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[str]:
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # not a line per call
+    running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    host, port = running.get_host_and_port()
+    yield f"http://{host}:{port}"
+    running.stop()
+
+
+@pytest.fixture
+def moto(moto_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty account that moto's server plays over HTTP, to this process and those that it starts."""
+    urllib.request.urlopen(urllib.request.Request(f"{moto_server}/moto-api/reset", method="POST"), timeout=10)
+    variables = {
+        "AWS_ENDPOINT_URL": moto_server,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_CONFIG_FILE": str(tmp_path / "none"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    return moto_server

@@ -27,8 +27,8 @@ pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture
-def account(checkout: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    """An account to which the recorded world answers; the checkout has a stack file for it."""
+def account(checkout: Checkout, moto: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """An account to which the recorded world answers, and moto, empty, to who looks for leftovers."""
     tools = tmp_path / "bin"
     recorders(tools)
     (tools / "aws").write_text(AWS)
@@ -82,9 +82,9 @@ def test_stack_comes_up_is_shown_feeds_dvc_and_goes(checkout: Checkout, account:
     assert "remote = dev" not in (checkout.path / ".dvc/config.local").read_text()
     checkout.atlas("dvc-remote", "--stack", "local")  # twice is once
 
-    assert "Removed:" in checkout.atlas("destroy", "--stack", "dev").stdout
+    assert "Removed:" in checkout.atlas("destroy", "--stack", "dev", "--yes").stdout
     assert account.existing() == {}
-    assert "nothing" in checkout.atlas("destroy", "--stack", "dev").stdout
+    assert "nothing" in checkout.atlas("destroy", "--stack", "dev", "--yes").stdout
 
 
 @pytest.mark.parametrize(
@@ -130,5 +130,5 @@ def test_failure_in_the_middle_is_named_and_the_next_up_goes_on(checkout: Checko
     assert "the service is out of order" in failed.stderr
     assert "Traceback" not in failed.stderr
     checkout.atlas("up", "--stack", "dev", "--wait", "0")
-    checkout.atlas("destroy", "--stack", "dev")
+    checkout.atlas("destroy", "--stack", "dev", "--yes")
     assert account.existing() == {}

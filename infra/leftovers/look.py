@@ -1,0 +1,390 @@
+"""What is left of a stack: each service is asked itself, as the tagging API lists deleted things for a while."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from infra.components.bounded_roles import role_path
+from infra.leftovers.place import (
+    CLUSTER_TAG,
+    CNI_TAG,
+    NODES_TAG,
+    Place,
+    cluster_of,
+    code_of,
+    raise_expired,
+    reason,
+    tags_of,
+)
+from infra.settings import PROJECT
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """Something that is still there."""
+
+    kind: str
+    id: str
+    remedy: str
+    """The command that removes it, or what to do."""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a look brought."""
+
+    left: tuple[Leftover, ...]
+    unseen: tuple[str, ...]
+    """Where it could not look, each with the reason: what is there nobody knows."""
+
+    @property
+    def nothing(self) -> bool:
+        """Surely nothing."""
+        return not self.left and not self.unseen
+
+
+@dataclass(frozen=True, slots=True)
+class Ec2:
+    """How EC2 lists one kind of thing."""
+
+    kind: str
+    operation: str
+    found: str
+    """Where in the answer, in JMESPath."""
+    key: str
+    remedy: str
+    """`aws ec2 …`, without the id."""
+    gone: tuple[str, ...] = ()
+    """States in which it is as good as deleted."""
+    in_vpc: str | None = None
+    """The filter by network."""
+    by_cluster: str = ""
+    """The tag by which EKS or Kubernetes says whose cluster's it is."""
+    owned: Mapping[str, Any] | None = None
+    """The option that leaves out what isn't the account's."""
+
+
+EC2: Mapping[str, Ec2] = {
+    # Its ARN's kind -> how to list it; in an order in which they can be deleted.
+    "instance": Ec2(
+        "instance", "describe_instances", "Reservations[].Instances[]", "InstanceId",
+        "terminate-instances --instance-ids", ("terminated", "shutting-down"), "vpc-id",
+        by_cluster=CLUSTER_TAG,
+    ),
+    "vpc-endpoint": Ec2(
+        "VPC endpoint", "describe_vpc_endpoints", "VpcEndpoints[]", "VpcEndpointId",
+        "delete-vpc-endpoints --vpc-endpoint-ids", ("deleted", "deleting"), "vpc-id",
+    ),
+    "natgateway": Ec2(
+        "NAT gateway", "describe_nat_gateways", "NatGateways[]", "NatGatewayId",
+        "delete-nat-gateway --nat-gateway-id", ("deleted", "deleting"), "vpc-id",
+    ),
+    "network-interface": Ec2(
+        "network interface", "describe_network_interfaces", "NetworkInterfaces[]", "NetworkInterfaceId",
+        "delete-network-interface --network-interface-id", (), "vpc-id",
+        by_cluster=CNI_TAG,
+    ),
+    "elastic-ip": Ec2(
+        "Elastic IP", "describe_addresses", "Addresses[]", "AllocationId", "release-address --allocation-id",
+    ),
+    "volume": Ec2(
+        "EBS volume", "describe_volumes", "Volumes[]", "VolumeId", "delete-volume --volume-id", ("deleted", "deleting"),
+        by_cluster=CLUSTER_TAG,
+    ),
+    "snapshot": Ec2(
+        "EBS snapshot", "describe_snapshots", "Snapshots[]", "SnapshotId", "delete-snapshot --snapshot-id",
+        owned={"OwnerIds": ["self"]},
+        by_cluster=CLUSTER_TAG,
+    ),
+    "image": Ec2(
+        "machine image", "describe_images", "Images[]", "ImageId", "deregister-image --image-id", ("deregistered",),
+        owned={"Owners": ["self"]},
+    ),
+    "launch-template": Ec2(
+        "launch template", "describe_launch_templates", "LaunchTemplates[]", "LaunchTemplateId",
+        "delete-launch-template --launch-template-id",
+        by_cluster=NODES_TAG,
+    ),
+    "security-group": Ec2(
+        # A network's own `default` group goes with it.
+        "security group", "describe_security_groups", "SecurityGroups[?GroupName!='default']", "GroupId",
+        "delete-security-group --group-id", (), "vpc-id",
+        by_cluster=CLUSTER_TAG,
+    ),
+    "subnet": Ec2("subnet", "describe_subnets", "Subnets[]", "SubnetId", "delete-subnet --subnet-id", (), "vpc-id"),
+    "route-table": Ec2(
+        # The main one goes with the network.
+        "route table", "describe_route_tables", "RouteTables[?!not_null(Associations[?Main]|[0])]", "RouteTableId",
+        "delete-route-table --route-table-id", (), "vpc-id",
+    ),
+    "internet-gateway": Ec2(
+        "internet gateway", "describe_internet_gateways", "InternetGateways[]", "InternetGatewayId",
+        "delete-internet-gateway --internet-gateway-id", (), "attachment.vpc-id",
+    ),
+    "vpc": Ec2("VPC", "describe_vpcs", "Vpcs[]", "VpcId", "delete-vpc --vpc-id", (), "vpc-id"),
+}  # fmt: skip
+
+
+def look(place: Place) -> Found:
+    """Everything of the stack that is still there.
+
+    Raises PreflightError when the credentials are no longer good.
+    """
+    left: list[Leftover] = []
+    unseen: list[str] = list(place.unseen)
+    for what, find in FINDERS.items():
+        try:
+            left += find(place)
+        except (BotoCoreError, ClientError) as error:
+            raise_expired(error)
+            unseen.append(f"could not look at {what}: {reason(error)}")
+    try:
+        for arn in _tagged(place):
+            if any(arn == thing.id or arn.endswith((f"/{thing.id}", f":{thing.id}")) for thing in left):
+                continue
+            try:
+                thing = _confirmed(place, arn)
+            except (BotoCoreError, ClientError) as error:
+                raise_expired(error)
+                unseen.append(f"could not look at {arn}: {reason(error)}")
+            else:
+                left += [thing] if thing else []
+    except (BotoCoreError, ClientError) as error:
+        raise_expired(error)
+        unseen.append(f"could not look at what has the stack's tags: {reason(error)}")
+    return Found(tuple(left), tuple(unseen))
+
+
+def ec2_things(place: Place, kind: Ec2) -> Iterator[dict[str, Any]]:
+    """What EC2 has of a kind that is the stack's: by the stack's tags, its cluster's tags, or in its network."""
+    searches: list[dict[str, list[str]]] = [{"tag:stack": [place.stack]}]
+    if kind.by_cluster and place.cluster is not None:
+        searches.append({"tag-key": [kind.by_cluster.format(place.cluster)]})
+    if kind.in_vpc and place.vpcs:
+        searches.append({kind.in_vpc: list(place.vpcs)})
+    seen: set[str] = set()
+    for search in searches:
+        filters = [{"Name": name, "Values": values} for name, values in search.items()]
+        for thing in place.all("ec2", kind.operation, kind.found, Filters=filters, **(kind.owned or {})):
+            whose = place.owns(tags_of(thing)) or (kind.in_vpc is not None and kind.in_vpc in search)
+            if whose and thing[kind.key] not in seen and _state(thing) not in kind.gone:
+                seen.add(thing[kind.key])
+                yield thing
+
+
+def cluster_balancers(place: Place) -> Iterator[tuple[str, dict[str, str]]]:
+    """ARN and tags of each network or application load balancer of the stack's cluster."""
+    client = place.client("elbv2")
+    listed = list(place.all("elbv2", "describe_load_balancers", "LoadBalancers[]"))
+    in_network = {found["LoadBalancerArn"] for found in listed if found.get("VpcId") in place.vpcs}
+    for arn, tags in _elb_tags(client, [found["LoadBalancerArn"] for found in listed]):
+        if place.owns(tags) or arn in in_network:
+            yield arn, tags
+
+
+def cluster_target_groups(place: Place) -> Iterator[str]:
+    """ARN of each target group of the stack's cluster."""
+    client = place.client("elbv2")
+    for arn, tags in _elb_tags(client, place.all("elbv2", "describe_target_groups", "TargetGroups[].TargetGroupArn")):
+        if place.owns(tags):
+            yield arn
+
+
+def classic_balancers(place: Place) -> Iterator[tuple[str, dict[str, str]]]:
+    """Name and tags of each classic load balancer of the stack's cluster."""
+    client = place.client("elb")
+    listed = {found["LoadBalancerName"]: found for found in place.all(
+        "elb", "describe_load_balancers", "LoadBalancerDescriptions[]"
+    )}  # fmt: skip
+    names = list(listed)
+    for start in range(0, len(names), 20):
+        for found in client.describe_tags(LoadBalancerNames=names[start : start + 20])["TagDescriptions"]:
+            name, tags = found["LoadBalancerName"], tags_of(found)
+            if place.owns(tags) or listed[name].get("VPCId") in place.vpcs:
+                yield name, tags
+
+
+def log_groups(place: Place) -> Iterator[str]:
+    """The control plane's log group, which EKS makes again while it goes."""
+    if place.cluster is not None:
+        name = f"/aws/eks/{place.cluster}/cluster"
+        found = place.all("logs", "describe_log_groups", "logGroups[].logGroupName", logGroupNamePrefix=name)
+        yield from (group for group in found if group == name)
+
+
+def _state(thing: Mapping[str, Any]) -> str:
+    state = thing.get("State") or thing.get("Status") or ""
+    return str(state.get("Name", "")) if isinstance(state, dict) else str(state)
+
+
+def _elb_tags(client: Any, arns: Any) -> Iterator[tuple[str, dict[str, str]]]:
+    arns = list(arns)
+    for start in range(0, len(arns), 20):  # twenty at once is the limit
+        for found in client.describe_tags(ResourceArns=arns[start : start + 20])["TagDescriptions"]:
+            yield found["ResourceArn"], tags_of(found)
+
+
+# --- finders, one per service ---
+
+
+def _ec2(kind: Ec2) -> Callable[[Place], Iterator[Leftover]]:
+    def find(place: Place) -> Iterator[Leftover]:
+        for thing in ec2_things(place, kind):
+            name, state = tags_of(thing).get("Name", ""), _state(thing)
+            remedy = f"aws ec2 {kind.remedy} {thing[kind.key]} --region {place.region}"
+            yield Leftover(kind.kind, thing[kind.key], remedy, ", ".join(filter(None, (name, state))))
+
+    return find
+
+
+def _cluster(place: Place) -> Iterator[Leftover]:
+    cluster = cluster_of(place)
+    if cluster is None:
+        return
+    name, where = place.cluster, f"--region {place.region}"
+    for group in place.all("eks", "list_nodegroups", "nodegroups[]", clusterName=name):
+        remedy = f"aws eks delete-nodegroup --cluster-name {name} --nodegroup-name {group} {where}"
+        yield Leftover("EKS node group", str(group), remedy)
+    remedy = f"aws eks delete-cluster --name {name} {where}"
+    yield Leftover("EKS cluster", str(name), remedy, "with its access entries and add-ons")
+
+
+def _balancers(place: Place) -> Iterator[Leftover]:
+    where = f"--region {place.region}"
+    for arn, tags in cluster_balancers(place):
+        remedy = f"aws elbv2 delete-load-balancer --load-balancer-arn {arn} {where}"
+        yield Leftover("load balancer", arn, remedy, tags.get("kubernetes.io/service-name", ""))
+    for arn in cluster_target_groups(place):
+        yield Leftover("target group", arn, f"aws elbv2 delete-target-group --target-group-arn {arn} {where}")
+    for name, tags in classic_balancers(place):
+        remedy = f"aws elb delete-load-balancer --load-balancer-name {name} {where}"
+        yield Leftover("classic load balancer", name, remedy, tags.get("kubernetes.io/service-name", ""))
+
+
+def _logs(place: Place) -> Iterator[Leftover]:
+    for name in log_groups(place):
+        remedy = f"aws logs delete-log-group --log-group-name {name} --region {place.region}"
+        yield Leftover("log group", name, remedy)
+
+
+def _roles(place: Place) -> Iterator[Leftover]:
+    path = role_path(place.stack)
+    for found in place.all("iam", "list_instance_profiles", "InstanceProfiles[]", PathPrefix=path):
+        if found["Path"] == path:
+            name = found["InstanceProfileName"]
+            remedy = f"aws iam delete-instance-profile --instance-profile-name {name}"
+            yield Leftover("instance profile", name, remedy, "its role must be taken out first")
+    for found in place.all("iam", "list_roles", "Roles[]", PathPrefix=path):
+        name = found["RoleName"]
+        remedy = f"aws iam delete-role --role-name {name}"
+        yield Leftover("role", name, remedy, "its policies must be taken off first")
+
+
+def _oidc(place: Place) -> Iterator[Leftover]:
+    client = place.client("iam")
+    for arn in place.all("iam", "list_open_id_connect_providers", "OpenIDConnectProviderList[].Arn"):
+        # Only EKS's are looked at: GitHub's is bootstrap's, the others are none of ours.
+        if f"oidc.eks.{place.region}." in arn and place.owns(
+            tags_of(client.list_open_id_connect_provider_tags(OpenIDConnectProviderArn=arn))
+        ):
+            remedy = f"aws iam delete-open-id-connect-provider --open-id-connect-provider-arn {arn}"
+            yield Leftover("identity provider of a cluster", arn, remedy)
+
+
+def _repositories(place: Place) -> Iterator[Leftover]:
+    for name in place.all("ecr", "describe_repositories", "repositories[].repositoryName"):
+        if name.startswith(f"{place.prefix}/"):
+            images = sum(1 for _ in place.all("ecr", "list_images", "imageIds[]", repositoryName=name))
+            remedy = f"aws ecr delete-repository --repository-name {name} --force --region {place.region}"
+            yield Leftover("ECR repository", name, remedy, f"{images} images")
+
+
+def _buckets(place: Place) -> Iterator[Leftover]:
+    # The engine's names end in seven hexadecimal digits; a stack whose name merely begins alike is not meant.
+    ours = re.compile(rf"{re.escape(place.prefix)}-(data|config)-bucket-[0-9a-f]{{7}}")
+    for name in place.all("s3", "list_buckets", "Buckets[].Name"):
+        if ours.fullmatch(name):
+            yield _bucket(place, name)
+
+
+def _bucket(place: Place, name: str) -> Leftover:
+    first = place.client("s3").list_object_versions(Bucket=name, MaxKeys=1000)
+    count = len(first.get("Versions", [])) + len(first.get("DeleteMarkers", []))
+    more = " or more" if first.get("IsTruncated") else ""
+    return Leftover(
+        "bucket", name, f"`aws s3api delete-bucket --bucket {name}`, once its versions are deleted (console: Empty)",
+        f"{count}{more} versions of objects",
+    )  # fmt: skip
+
+
+def _secrets(place: Place) -> Iterator[Leftover]:
+    # Those that wait for their deletion are not listed.
+    filters = [{"Key": "name", "Values": [f"{place.prefix}/"]}]
+    names = place.all("secretsmanager", "list_secrets", "SecretList[?!DeletedDate].Name", Filters=filters)
+    for name in names:
+        if name.startswith(f"{place.prefix}/"):
+            remedy = f"aws secretsmanager delete-secret --secret-id {name} --region {place.region}"
+            yield Leftover("secret", name, remedy)
+
+
+FINDERS: Mapping[str, Callable[[Place], Iterator[Leftover]]] = {
+    "the cluster": _cluster,
+    "load balancers": _balancers,
+    **{f"{kind.kind}s": _ec2(kind) for kind in EC2.values()},
+    "log groups": _logs,
+    "roles": _roles,
+    "identity providers": _oidc,
+    "ECR repositories": _repositories,
+    "buckets": _buckets,
+    "secrets": _secrets,
+}
+
+
+# --- what the tagging API lists ---
+
+
+def _tagged(place: Place) -> Iterator[str]:
+    filters = [{"Key": "project", "Values": [PROJECT]}, {"Key": "stack", "Values": [place.stack]}]
+    yield from place.all(
+        "resourcegroupstaggingapi", "get_resources", "ResourceTagMappingList[].ResourceARN", TagFilters=filters
+    )
+
+
+def _confirmed(place: Place, arn: str) -> Leftover | None:
+    """The tagging API's hit, when its own service has it too; None when it is gone, or was asked for already."""
+    service, name = arn.split(":")[2], arn.split(":", 5)[5]
+    match service:
+        case "ec2" if name.split("/")[0] in (*EC2, "security-group-rule"):
+            return None  # a rule goes with its group
+        case "eks" | "iam" | "elasticloadbalancing":
+            return None
+        case "kms":
+            key = place.client("kms").describe_key(KeyId=arn)["KeyMetadata"]
+            remedy = f"aws kms schedule-key-deletion --key-id {key['KeyId']} --region {place.region}"
+            gone = key["KeyState"] in ("PendingDeletion", "PendingReplicaDeletion")
+            return None if gone else Leftover("KMS key", arn, remedy, key.get("Description", ""))
+        case "s3":
+            return _if_there(lambda: _bucket(place, name), "NoSuchBucket", "404")
+        case "sns":
+            remedy = f"aws sns delete-topic --topic-arn {arn} --region {place.region}"
+            return _if_there(
+                lambda: (place.client("sns").get_topic_attributes(TopicArn=arn), Leftover("topic", arn, remedy))[1],
+                "NotFound", "NotFoundException",
+            )  # fmt: skip
+        case "ecr" | "logs" | "secretsmanager":
+            return None  # asked by name
+        case _:
+            return Leftover("tagged thing", arn, "look at it in the console: Atlas doesn't know the kind")
+
+
+def _if_there(ask: Callable[[], Any], *not_found: str) -> Any:
+    try:
+        return ask()
+    except ClientError as error:
+        if code_of(error) in not_found:
+            return None
+        raise
