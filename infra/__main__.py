@@ -28,7 +28,7 @@ def program(*, checked: bool = True) -> None:
         outputs = bootstrap.deploy(settings, bootstrapped(settings, REPOSITORY), adopt=adopt)
     else:
         if not checked:
-            check(settings)
+            check(settings, changes=not pulumi.runtime.is_dry_run())
         from infra.environments import aws  # half a second of imports that a local stack needn't wait for
 
         outputs = aws.deploy(settings, REPOSITORY)

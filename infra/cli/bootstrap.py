@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 import pulumi
+import yaml
 from pulumi import automation as auto
 
 from infra.account import look
@@ -23,8 +24,9 @@ from infra.engine.workspace import (
     stack_settings,
     stacks_in,
 )
+from infra.engine.workspace import environment as backend_variables
 from infra.environments import bootstrap as environment
-from infra.settings import AwsSettings, BootstrapSettings, SettingsError
+from infra.settings import PROJECT, AwsSettings, BootstrapSettings, SettingsError
 
 STACK = "bootstrap"
 
@@ -57,42 +59,55 @@ def bootstrap(as_json: bool, destroy: bool, yes: bool) -> None:
             json.dumps({"outputs": outputs, "changes": changes, "initialised": ready, "variables": variables}, indent=1)
         )
         return
-    _explain(settings, variables)
+    _explain(settings, stacks, outputs, variables)
 
 
 class Home:
-    """The account's bootstrap, and where its own state is: in the bucket, or before there is one in a file."""
+    """The account's bootstrap, and where its own state is: in the bucket, or before there is one in a file.
+
+    Every step can be repeated: a run that was killed is taken up by the next one.
+    """
 
     def __init__(self, settings: BootstrapSettings, stacks: Mapping[str, AwsSettings]) -> None:
         self.settings, self.stacks = settings, stacks
-        self.backend = environment.backend_url(settings)
+        self.bucket = environment.backend_url(settings)
+        self.file = backend_variables(settings, REPOSITORY)["PULUMI_BACKEND_URL"]
         self.found = look(settings)
         self.closing = False
 
     def make(self) -> tuple[dict[str, Any], dict[str, str]]:
-        """Everything as the settings say; its outputs, and resource -> operation of what changed."""
-        in_bucket = self._in_bucket()
-        opened = self._open(self.backend if in_bucket else None)
+        """Everything as the settings say; its outputs, and resource -> operation of what changed.
+
+        Raises SettingsError when there is a bucket whose state is lost.
+        """
+        in_bucket, in_file = self._in_bucket(), STACK in self._stacks(self.file)
+        if self.found.bucket and not in_bucket and not in_file:
+            raise SettingsError(
+                f"the bucket {self.settings.bucket} is there, but bootstrap's state is neither in it nor in "
+                f".atlas/state: docs/bootstrap.md says how to restore it, or choose another atlas:stateBucket"
+            )
+        opened = self._open(self.bucket if in_bucket else self.file)
         outputs, changes = self._up(opened)
         if not in_bucket:
-            target = self._open(self.backend)
-            _move(opened, target)
-            say(f"bootstrap's own state is in {self.backend} now")
+            _move(opened, self._open(self.bucket))
+            say(f"bootstrap's own state is in {self.bucket} now")
+        elif in_file:  # a run was killed after the copy
+            self._open(self.file).workspace.remove_stack(STACK, force=True, preserve_config=True)
         note = REPOSITORY / BACKEND_NOTE
-        if not note.is_file() or note.read_text().strip() != self.backend:
+        if not note.is_file() or note.read_text().strip() != self.bucket:
             note.parent.mkdir(parents=True, exist_ok=True)
-            note.write_text(f"{self.backend}\n")
+            note.write_text(f"{self.bucket}\n")
         return outputs, changes
 
     def init_stacks(self) -> list[str]:
         """Give each stack its place in the bucket and its secrets to the key; returns those that had none."""
-        there = self._stacks_in_bucket()
+        there = self._stacks(self.bucket)
         made = []
         for stack, own in self.stacks.items():
             if stack not in there:
                 open_stack(
                     stack, own, lambda: None, REPOSITORY, say,
-                    backend=self.backend, secrets_provider=secrets_provider(self.settings, stack),
+                    backend=self.bucket, secrets_provider=secrets_provider(self.settings, stack),
                 )  # fmt: skip
                 say(f"the stack {stack} has its place in the bucket; Pulumi.{stack}.yaml names its key now: commit it")
                 made.append(stack)
@@ -101,16 +116,22 @@ class Home:
     def close(self, *, yes: bool) -> None:
         """Back to an account without bootstrap.
 
-        Raises SettingsError while a stack is up, or when nobody agreed.
+        Raises SettingsError while a stack is up or a stack file has secrets, or when nobody agreed.
         """
         in_bucket = self._in_bucket()
-        others = {name: count for name, count in self._stacks_in_bucket().items() if name != STACK}
+        others = {name: count for name, count in self._stacks(self.bucket).items() if name != STACK}
         busy = sorted(name for name, count in others.items() if count)
         if busy:
             raise SettingsError(
                 f"{self.settings.bucket} holds the state of {', '.join(busy)}, whose resources nobody could take down "
                 f"without it: `atlas destroy --stack {busy[0]}` first"
             )
+        for stack in self.stacks:
+            for key in _secrets(stack):
+                raise SettingsError(
+                    f"Pulumi.{stack}.yaml: {key} is a secret that only the key can read: "
+                    f"`pulumi config rm {key} --stack {stack}` first"
+                )
         if not yes:
             if not sys.stdin.isatty():
                 raise SettingsError("without a terminal nobody can be asked: `atlas bootstrap --destroy --yes`")
@@ -119,17 +140,21 @@ class Home:
                 f"account {self.settings.account_id}?", abort=True,
             )  # fmt: skip
         if in_bucket:
-            bucket = self._open(self.backend)
+            source = self._open(self.bucket)
             for name in others:
-                bucket.workspace.remove_stack(name, force=True, preserve_config=True)
-            _move(bucket, self._open(None))
+                source.workspace.remove_stack(name, force=True, preserve_config=True)
+            _move(source, self._open(self.file))
         (REPOSITORY / BACKEND_NOTE).unlink(missing_ok=True)
-        self.closing = True
-        opened = self._open(None)
+        for stack in self.stacks:
+            _forget_key(stack)
+        opened = self._open(self.file)
         progress = Progress(say)
         try:
-            # First what protects the state is taken off, and the bucket told that it may go with what is in it.
-            self._up(opened)
+            resources = (opened.export_stack().deployment or {}).get("resources") or []
+            if any(resource.get("protect") for resource in resources):
+                # What protects the state is taken off, and the bucket told that it may go with what is in it.
+                self.closing = True
+                self._up(opened)
             opened.destroy(on_event=progress, suppress_outputs=True, color="never")
         except auto.CommandError:
             raise_reported(progress)
@@ -144,7 +169,7 @@ class Home:
         for name, value in outputs.items():
             pulumi.export(name, value)
 
-    def _open(self, backend: str | None) -> auto.Stack:
+    def _open(self, backend: str) -> auto.Stack:
         return open_stack(STACK, self.settings, self._program, REPOSITORY, say, backend=backend)
 
     def _up(self, opened: auto.Stack) -> tuple[dict[str, Any], dict[str, str]]:
@@ -156,21 +181,36 @@ class Home:
             raise
         return {name: output.value for name, output in result.outputs.items()}, progress.changes
 
-    def _stacks_in_bucket(self) -> dict[str, int]:
-        """Stack -> how many resources it has, of those whose state is in the bucket."""
-        if not look(self.settings).bucket:
+    def _stacks(self, backend: str) -> dict[str, int]:
+        """Stack -> how many resources it has, of those whose state is there."""
+        if backend == self.bucket and not look(self.settings).bucket:
             return {}
-        return stacks_in(self.backend, self.settings, REPOSITORY, say)
+        return stacks_in(backend, self.settings, REPOSITORY, say)
 
     def _in_bucket(self) -> bool:
         """Whether bootstrap's own state is in the bucket: an empty one there is a move that didn't come to its end."""
-        return self._stacks_in_bucket().get(STACK, 0) > 0
+        return self._stacks(self.bucket).get(STACK, 0) > 0
 
 
 def _move(source: auto.Stack, target: auto.Stack) -> None:
     """Copy, then delete: a run that is killed in between finds the whole state in at least one place."""
     target.import_stack(source.export_stack())
     source.workspace.remove_stack(STACK, force=True, preserve_config=True)
+
+
+def _secrets(stack: str) -> list[str]:
+    """Keys of the stack file whose values are encrypted."""
+    config = (yaml.safe_load((REPOSITORY / f"Pulumi.{stack}.yaml").read_text()) or {}).get("config") or {}
+    return [key for key, value in config.items() if isinstance(value, dict) and "secure" in value]
+
+
+def _forget_key(stack: str) -> None:
+    """Take the key out of the stack file: another key can't read what this one wrote."""
+    file = REPOSITORY / f"Pulumi.{stack}.yaml"
+    lines = file.read_text().splitlines(keepends=True)
+    kept = [line for line in lines if not line.startswith(("secretsprovider: awskms:", "encryptedkey:"))]
+    if kept != lines:
+        file.write_text("".join(kept))
 
 
 def secrets_provider(settings: BootstrapSettings, stack: str) -> str:
@@ -196,12 +236,20 @@ def variables_of(
     return variables
 
 
-def _explain(settings: BootstrapSettings, variables: Mapping[str, Mapping[str, str]]) -> None:
+def _explain(
+    settings: BootstrapSettings,
+    stacks: Mapping[str, AwsSettings],
+    outputs: Mapping[str, Any],
+    variables: Mapping[str, Mapping[str, str]],
+) -> None:
     """What is left for a person to do."""
-    click.echo(
-        f"\n# On this machine `atlas` knows the bucket; for `pulumi` by hand, and other machines:\n"
-        f"export PULUMI_BACKEND_URL={shlex.quote(variables['']['PULUMI_BACKEND_URL'])}"
-    )
+    click.echo("# On this machine `atlas` knows the bucket; for `pulumi` by hand, and on other machines:")
+    click.echo(f"export PULUMI_BACKEND_URL={shlex.quote(variables['']['PULUMI_BACKEND_URL'])}")
+    for stack, own in stacks.items():
+        lines = _missing(stack, own, outputs)
+        if lines:
+            click.echo(f"\n# GitHub's roles can work on the stack {stack} once Pulumi.{stack}.yaml says:")
+            click.echo("\n".join(f"#   {line}" for line in lines))
     owner_and_name = "/".join(part.split("@")[0] for part in settings.repository.removeprefix("repo:").split("/"))
     click.echo("\n# For GitHub's workflows, once, by somebody who administers the repository:")
     for place, values in variables.items():
@@ -210,3 +258,15 @@ def _explain(settings: BootstrapSettings, variables: Mapping[str, Mapping[str, s
         for name, value in values.items():
             where = f" --env {place}" if place else ""
             click.echo(f"gh variable set {name} --repo {owner_and_name}{where} --body {shlex.quote(value)}")
+
+
+def _missing(stack: str, own: AwsSettings, outputs: Mapping[str, Any]) -> list[str]:
+    """Lines that the stack's file lacks: a deploy role may only make bounded roles, and must get into the cluster."""
+    lines = []
+    if own.permissions_boundary != outputs[f"{stack}PermissionsBoundary"]:
+        lines.append(f"{PROJECT}:permissionsBoundary: {outputs[f'{stack}PermissionsBoundary']}")
+    roles = [outputs[name] for name in (f"{stack}DeployRole", f"{stack}DestroyRole") if name in outputs]
+    absent = [str(role) for role in roles if role not in own.admin_principals]
+    if absent:
+        lines.append(f"{PROJECT}:adminPrincipals: […, {', '.join(absent)}]")
+    return lines

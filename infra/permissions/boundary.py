@@ -141,7 +141,12 @@ def boundary(scope: Scope) -> list[Grant]:
             ["s3:PutObject"],
             [f"arn:aws:s3:::{scope.prefix}-data-bucket-*/predictions/*"],
         ),
-        Grant("Alerts", "Alertmanager tells who is on call", ["sns:Publish"], scope.arn("sns", f"{scope.prefix}-topic-*")),
+        Grant(
+            "Alerts",
+            "Alertmanager tells who is on call",
+            ["sns:Publish"],
+            scope.arn("sns", f"{scope.prefix}-topic-*"),
+        ),
         Grant(
             "Password",
             "Grafana's host reads it at boot",

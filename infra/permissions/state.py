@@ -13,6 +13,7 @@ def paths(stack: str) -> list[str]:
     return [
         f".pulumi/stacks/{PROJECT}/{stack}.json",
         f".pulumi/stacks/{PROJECT}/{stack}.json.*",
+        f".pulumi/stacks/{PROJECT}/{stack}.pulumi-tags",
         f".pulumi/history/{PROJECT}/{stack}/*",
         f".pulumi/backups/{PROJECT}/{stack}/*",
         f".pulumi/locks/organization/{PROJECT}/{stack}/*",
@@ -27,10 +28,10 @@ def read(scopes: Sequence[Scope]) -> list[Grant]:
     return [
         Grant(
             "ListState",
+            # No condition on the prefix: without leave to list, S3 answers 403 instead of 404 for what isn't there.
             "the engine finds stacks, locks and history by listing; the names of all stacks show",
             ["s3:ListBucket"],
             [bucket],
-            {"StringLike": {"s3:prefix": [".pulumi/*"]}},
         ),
         Grant(
             "ReadState",

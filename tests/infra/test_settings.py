@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 
 from infra.engine.workspace import stack_settings
-from infra.settings import AwsSettings, LocalSettings, SettingsError, load_settings
+from infra.settings import AwsSettings, BootstrapSettings, LocalSettings, SettingsError, load_settings
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -205,3 +205,53 @@ def test_encrypted_secret_is_accepted(tmp_path: Path) -> None:
     found = stack_settings("dev", tmp_path)
     assert isinstance(found, AwsSettings)
     assert found.mlflow_token is not None
+
+
+BOOTSTRAP = {
+    "atlas:environment": "bootstrap",
+    "atlas:accountId": "123456789012",
+    "atlas:repository": "repo:owner/name",
+}
+
+
+def test_bootstrap_has_the_documented_defaults() -> None:
+    found = load_settings(BOOTSTRAP)
+    assert isinstance(found, BootstrapSettings)
+    assert (found.bucket, found.stacks) == ("atlas-state-123456789012-us-east-1", ("dev", "prod"))
+    with_ids = load_settings(BOOTSTRAP | {"atlas:repository": "repo:owner@12/name@34"})
+    assert isinstance(with_ids, BootstrapSettings)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("stacks", "[]", "atlas:stacks: .*at least 1"),
+        ("stacks", '["a","b","c","d","e"]', "atlas:stacks: .*at most 4"),
+        ("stacks", '["Dev"]', "atlas:stacks.0: "),
+        ("repository", "owner/name", "atlas:repository: .*'owner/name'"),
+        ("repository", "repo:owner/name:*", "atlas:repository: "),
+        ("repository", "repo:owner/*", "atlas:repository: "),
+        ("accountId", "1", "atlas:accountId: "),
+        ("sessionHours", "12", "atlas:sessionHours: "),
+        ("stateBucket", "Upper", "atlas:stateBucket: "),
+    ],
+)
+def test_wrong_bootstrap_setting_is_named(key: str, value: str, told: str) -> None:
+    with pytest.raises(SettingsError, match=told):
+        load_settings(BOOTSTRAP | {f"atlas:{key}": value})
+
+
+@pytest.mark.parametrize("key", ["accountId", "repository"])
+def test_what_bootstrap_must_be_told(key: str) -> None:
+    with pytest.raises(SettingsError, match=f"atlas:{key} is missing: "):
+        load_settings({name: value for name, value in BOOTSTRAP.items() if name != f"atlas:{key}"})
+
+
+def test_bootstrap_file_documents_every_setting_with_its_true_default() -> None:
+    text = (REPOSITORY / "Pulumi.bootstrap.yaml").read_text()
+    fields = {to_camel(name): field.default for name, field in BootstrapSettings.model_fields.items()}
+    assert [name for name in fields if f"atlas:{name}:" not in text and name != "policyExceptions"] == []
+    for name, shown in re.findall(r"^  # atlas:(\w+): ([^#\n]+)", text, re.MULTILINE):
+        if fields[name] is not None:
+            assert json.dumps(fields[name]) == json.dumps(yaml.safe_load(shown)), name
+    assert isinstance(stack_settings("bootstrap", REPOSITORY), BootstrapSettings)
