@@ -42,6 +42,11 @@ class Document:
         return LINK.findall(self.prose)
 
     @property
+    def running(self) -> str:
+        """Running text: without code blocks."""
+        return INDENTED.sub("", self.prose)
+
+    @property
     def shell(self) -> list[str]:
         """The text of its shell blocks: fenced ones that name no other language, and indented ones."""
         fenced = [text for language, text in FENCE.findall(self.text) if language in {"", "bash", "sh", "console"}]

@@ -1,5 +1,6 @@
 """docs/reference.md and docs/runbook.md say all that there is, and nothing that there isn't."""
 
+import json
 import os
 import re
 from collections.abc import Callable
@@ -104,7 +105,7 @@ def test_every_route_is_there(client: FlaskClient) -> None:
 
 
 def test_every_metric_of_the_service_is_there(client: FlaskClient) -> None:
-    row = client.get("/openapi.json").json["paths"]["/predict"]["post"]["requestBody"]["content"]
+    row = json.loads(client.get("/openapi.json").text)["paths"]["/predict"]["post"]["requestBody"]["content"]
     assert client.post("/predict", json=row["application/json"]["example"]).status_code == 200
     exposed = set(re.findall(r"^# TYPE (\S+) ", client.get("/metrics").text, re.MULTILINE))
     # Of each counter and histogram the client library says when it began; of itself it tells more than anybody asks.
