@@ -14,7 +14,8 @@ from pulumi import automation as auto
 
 from infra.bundle import bundle_manifest
 from infra.engine.install import EngineError
-from infra.engine.workspace import COLOURS, REPOSITORY, LockedError, Progress, stack_settings
+from infra.engine.locks import LockedError
+from infra.engine.workspace import COLOURS, REPOSITORY, Progress, stack_settings
 from infra.preflight import PreflightError, check
 from infra.settings import AwsSettings, BootstrapSettings, LocalSettings, Settings, SettingsError
 

@@ -3,24 +3,22 @@
 import json
 import os
 import re
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
 import yaml
 from pulumi import automation as auto
 from pulumi.automation import events
 
 from infra.engine.install import ensure
+from infra.engine.locks import release_dead_locks, unfinished
 from infra.settings import (
     PROJECT,
     SECRETS,
     AnySettings,
     AwsSettings,
     BootstrapSettings,
-    LocalSettings,
     SettingsError,
     load_settings,
 )
@@ -31,10 +29,6 @@ BACKEND_NOTE = ".atlas/backend"
 POLICIES = [str(REPOSITORY / "infra" / "policy")]
 """Policy packs that every `up` and `preview` asks; Pulumi.yaml says who starts them."""
 COLOURS = re.compile(r"<\{%.*?%\}>")
-
-
-class LockedError(Exception):
-    """Another run holds the stack."""
 
 
 def stack_settings(stack: str, repository: Path) -> AnySettings:
@@ -141,8 +135,12 @@ def open_stack(
     """
     options = _options(settings, repository, say, backend)
     options.secrets_provider = secrets_provider
-    if isinstance(settings, LocalSettings | BootstrapSettings):
-        for line in release_dead_locks(stack, repository):
+    place = environment(settings, repository, backend)["PULUMI_BACKEND_URL"]
+    for line in release_dead_locks(stack, place):
+        say(line)
+    if isinstance(settings, AwsSettings):
+        # On this machine `up` itself sees what a killed run began.
+        for line in unfinished(stack, place):
             say(line)
     return auto.create_or_select_stack(stack, project_name=PROJECT, program=program, opts=options)
 
@@ -166,40 +164,6 @@ def _options(
         env_vars=environment(settings, repository, backend),
         pulumi_command=auto.PulumiCommand(root=str(binary.parents[1])),
     )
-
-
-def release_dead_locks(stack: str, repository: Path) -> list[str]:
-    """Remove locks of runs on this machine that were killed, as `pulumi cancel` would; a line for each.
-
-    Raises LockedError when the run that holds one is alive, or on another machine.
-    """
-    told = []
-    for file in (repository / ".atlas/state/.pulumi/locks/organization" / PROJECT / stack).glob("*.json"):
-        try:
-            lock = json.loads(file.read_text())
-            pid, host, when = int(lock["pid"]), str(lock["hostname"]), str(lock["timestamp"])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        if host != socket.gethostname():
-            raise LockedError(
-                f"a run on {host} (process {pid}, since {when}) holds the stack: `pulumi cancel` releases it"
-            )
-        if _is_engine(pid):
-            raise LockedError(
-                f"another run (process {pid}, since {when}) is at work on the stack: wait for it, or end it"
-            )
-        file.unlink(missing_ok=True)
-        told.append(f"An earlier run (process {pid}) was killed; its lock is released and the run is taken up again.")
-    return told
-
-
-def _is_engine(pid: int) -> bool:
-    try:
-        process = psutil.Process(pid)
-        # One that was killed stays a zombie until its parent looks.
-        return "pulumi" in process.name() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
 
 
 class Progress:
