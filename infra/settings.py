@@ -65,6 +65,8 @@ POD_LIMITS = {
     "m7i.large": 29,
 }
 """Pods that a node of the type can hold with the VPC CNI (its misc/eni-max-pods.txt); others are not checked."""
+NODE_DISK_GB = 20
+"""Of every node: its images and logs."""
 NODE_PODS = 3
 """Pods that the system runs on every node: aws-node, kube-proxy, eks-pod-identity-agent."""
 CLUSTER_PODS = 4

@@ -6,6 +6,7 @@ import click
 
 COMMANDS = {
     "bootstrap": "bootstrap:bootstrap",
+    "cost": "cost:cost",
     "destroy": "destroy:destroy",
     "dvc-remote": "dvc:dvc_remote",
     "preview": "stack:preview",

@@ -10,6 +10,7 @@ import pulumi_aws as aws
 import pulumi_eks as eks
 
 from infra.components.trust import trusted
+from infra.settings import NODE_DISK_GB
 
 ADDONS: Mapping[str, Mapping[str, str]] = {
     # `aws eks describe-addon-versions --kubernetes-version VERSION` lists what fits; upgrade them with the cluster.
@@ -30,7 +31,6 @@ ADDONS: Mapping[str, Mapping[str, str]] = {
 }
 NODE_POLICIES = ("AmazonEKSWorkerNodeMinimalPolicy", "AmazonEC2ContainerRegistryPullOnly", "AmazonEKS_CNI_Policy")
 ADMIN_POLICY = "arn:aws:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy"
-NODE_DISK_GB = 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,191 @@
+"""What a stack costs a month, from what its settings declare: no account is asked, and nothing needs to be up."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from infra.settings import NODE_DISK_GB, AwsSettings, BootstrapSettings, SettingsError
+
+PRICES = Path(__file__).with_name("prices.yml")
+LOGS_GB = 3
+"""Assumed: what the control plane of a quiet cluster logs in a month, most of it the audit log."""
+IMAGE_GB = 0.15
+"""Assumed: an image beyond the layers that it shares with others, compressed."""
+OBJECTS_GB = 5
+"""Assumed: what DVC keeps in the bucket."""
+FREE_TRAFFIC_GB = 100
+"""Out to the internet, a month and account."""
+OFFICE_HOURS = 50
+"""Of a week: up from eight to six on weekdays."""
+
+
+class Price(BaseModel):
+    """One price of infra/prices.yml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    usd: float
+    per: Literal["hour", "month", "GB", "GB-month", "NLCU-hour"]
+    source: str
+    confirmed: str
+
+
+class Instances(BaseModel):
+    """On-demand prices of instance types, by the hour."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    source: str
+    confirmed: str
+    usd: dict[str, float]
+
+
+class Prices(BaseModel):
+    """infra/prices.yml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    date: str
+    region: str
+    hours: int
+    prices: dict[str, Price]
+    instances: Instances
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the table."""
+
+    part: str
+    what: str
+    monthly: float
+    """US dollars."""
+    hourly: bool
+    """Whether it stops while the stack is down."""
+    declares: tuple[str, int] | None = None
+    """Type of the resource that is paid for, and how many the program makes; None for what is used up, like traffic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """A change, and what it saves a month."""
+
+    change: str
+    monthly: float
+
+
+@cache
+def prices() -> Prices:
+    """What infra/prices.yml says."""
+    document = yaml.load(PRICES.read_text(), yaml.BaseLoader)  # noqa: S506 - BaseLoader makes nothing but text
+    return Prices.model_validate(document)
+
+
+def table(settings: AwsSettings | BootstrapSettings, traffic_gb: float = 10) -> list[Line]:
+    """What is paid for; `traffic_gb` leaves through the load balancer in a month, and as much passes the NAT gateway.
+
+    Raises SettingsError when an instance type has no price.
+    """
+    if isinstance(settings, BootstrapSettings):
+        return [
+            _priced("state", "KMS key", "key", 1, declares=("aws:kms/key:Key", 1)),
+            _priced("state", "bucket, 1 GB assumed", "objects", 1, declares=("aws:s3/bucket:Bucket", 1)),
+        ]
+    nat = 1 if settings.nat == "single" else 2
+    hosts = 2
+    disks = hosts * settings.host_disk_gb
+    out = max(0.0, traffic_gb - FREE_TRAFFIC_GB)
+    images = settings.images_kept * IMAGE_GB
+    lines = [
+        _priced("cluster", "EKS control plane", "control_plane", 1, declares=("aws:eks/cluster:Cluster", 1)),
+        _instances("cluster", settings.node_type, settings.node_desired, "aws:eks/nodeGroup:NodeGroup", 1),
+        _priced("cluster", f"{settings.node_desired} x {NODE_DISK_GB} GB of the nodes", "disk",
+                settings.node_desired * NODE_DISK_GB),
+        _priced("cluster", "KMS key of its secrets", "key", 1, declares=("aws:kms/key:Key", 1)),
+        _priced("cluster", f"control-plane logs, {LOGS_GB} GB assumed", "logs", LOGS_GB,
+                declares=("aws:cloudwatch/logGroup:LogGroup", 1)),
+        _priced("network", f"{nat} NAT gateway{'s' * (nat > 1)}", "nat_gateway", nat,
+                declares=("aws:ec2/natGateway:NatGateway", nat)),
+        _priced("network", f"{nat} public address{'es' * (nat > 1)} of NAT", "public_address", nat,
+                declares=("aws:ec2/eip:Eip", nat)),
+        _priced("network", f"NAT, {traffic_gb:g} GB", "nat_traffic", traffic_gb),
+        _priced("service", "network load balancer", "load_balancer", 1, declares=("kubernetes:core/v1:Service", 1)),
+        _priced("service", "its public addresses, one a zone", "public_address", 2),
+        _priced("service", f"load balancer, {traffic_gb:g} GB", "load_balancer_unit", traffic_gb),
+        _priced("service", f"to the internet, {out:g} GB beyond the free {FREE_TRAFFIC_GB}", "traffic_out", out),
+        _instances("monitoring", settings.host_type, hosts, "aws:ec2/instance:Instance", hosts),
+        _priced("monitoring", f"{hosts} x {settings.host_disk_gb} GB of the hosts", "disk", disks),
+        _priced("monitoring", f"{settings.data_disk_gb} GB of samples", "disk", settings.data_disk_gb,
+                declares=("aws:ebs/volume:Volume", 1)),
+        _priced("monitoring", "secret: Grafana's password", "secret", 1,
+                declares=("aws:secretsmanager/secret:Secret", 1)),
+        _priced("storage", f"{images:g} GB of images assumed", "images", images,
+                declares=("aws:ecr/repository:Repository", 1)),
+        _priced("storage", f"buckets, {OBJECTS_GB} GB assumed", "objects", OBJECTS_GB,
+                declares=("aws:s3/bucket:Bucket", 2)),
+    ]  # fmt: skip
+    if settings.operator_cidrs:
+        lines.append(_priced("monitoring", f"{hosts} public addresses of the hosts", "public_address", hosts))
+    return lines
+
+
+CHANGES: Sequence[tuple[str, Mapping[str, Any]]] = (
+    ("atlas:nat: single", {"nat": "single"}),
+    ("atlas:hostType: t3.small (2 GB: a Prometheus that watches few pods)", {"host_type": "t3.small"}),
+    ("atlas:nodeMin and nodeDesired: 1", {"node_min": 1, "node_desired": 1}),
+    ("atlas:nodeType: t3.small", {"node_type": "t3.small"}),
+    ("atlas:operatorCidrs: [] (the hosts are then reached through SSM)", {"operator_cidrs": ()}),
+)
+"""Settings that cost less: what to say, and the settings."""
+
+
+def savings(settings: AwsSettings, traffic_gb: float = 10) -> tuple[list[Saving], float]:
+    """What this stack could save a month, the most first; and what it would cost with all of them together."""
+    lines = table(settings, traffic_gb)
+    found, least = [], settings
+    for change, update in CHANGES:
+        cheaper = _changed(settings, update)
+        saved = total(lines) - total(table(cheaper, traffic_gb)) if cheaper else 0
+        if saved > 0.005:
+            found.append(Saving(change, saved))
+            least = _changed(least, update) or least
+    lowest = table(least, traffic_gb)
+    if settings.disposable:
+        found.append(Saving(f"destroyed at night and on weekends ({OFFICE_HOURS} of 168 hours up)", _nights(lines)))
+        return sorted(found, key=lambda saving: -saving.monthly), total(lowest) - _nights(lowest)
+    return sorted(found, key=lambda saving: -saving.monthly), total(lowest)
+
+
+def _nights(lines: Sequence[Line]) -> float:
+    """What is saved by a stack that is up in office hours only."""
+    return sum(line.monthly for line in lines if line.hourly) * (1 - OFFICE_HOURS / 168)
+
+
+def _changed(settings: AwsSettings, update: Mapping[str, Any]) -> AwsSettings | None:
+    """The settings with others; None when they then don't agree, such as more pods than nodes hold."""
+    try:
+        return AwsSettings.model_validate({**settings.model_dump(), **update})
+    except ValidationError:
+        return None
+
+
+def total(lines: Sequence[Line]) -> float:
+    """US dollars a month."""
+    return sum(line.monthly for line in lines)
+
+
+def _priced(part: str, what: str, key: str, quantity: float, declares: tuple[str, int] | None = None) -> Line:
+    price = prices().prices[key]
+    hourly = price.per == "hour"
+    # What is kept by the month goes with the stack, too, but for what AWS rounds up.
+    stops = hourly or key == "disk"
+    return Line(part, what, price.usd * quantity * (prices().hours if hourly else 1), stops, declares)
+
+
+def _instances(part: str, kind: str, count: int, resource: str, declared: int) -> Line:
+    known = prices().instances.usd
+    if kind not in known:
+        raise SettingsError(f"infra/prices.yml has no price for {kind}; it has {', '.join(known)}: add it")
+    return Line(part, f"{count} x {kind}", known[kind] * count * prices().hours, True, (resource, declared))
