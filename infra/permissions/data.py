@@ -40,13 +40,19 @@ def read(scope: Scope) -> list[Grant]:
         ),
         Grant("LogInToEcr", "the token is the account's: no finer resource", ["ecr:GetAuthorizationToken"], EVERYTHING),
         Grant(
+            "SeeRegistries",
+            "`atlas destroy` looks through all of the account for the stack's",
+            ["ecr:DescribeRepositories"],
+            scope.arn("ecr", "repository/*"),
+        ),
+        Grant(
             "SeeImages",
             "the registry, its images, and whether a layer is there",
             [
                 f"ecr:{action}"
                 for action in (
                     "BatchCheckLayerAvailability", "BatchGetImage", "DescribeImageScanFindings", "DescribeImages",
-                    "DescribeRepositories", "GetDownloadUrlForLayer", "GetLifecyclePolicy", "GetRepositoryPolicy",
+                    "GetDownloadUrlForLayer", "GetLifecyclePolicy", "GetRepositoryPolicy",
                     "ListImages", "ListTagsForResource",
                 )
             ],

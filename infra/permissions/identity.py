@@ -30,10 +30,16 @@ def read(scope: Scope) -> list[Grant]:
             [scope.profiles],
         ),
         Grant(
-            "FindLeftRoles",
-            "`atlas destroy` looks for roles under the stack's path; lists have no finer resource",
-            ["iam:ListInstanceProfiles", "iam:ListOpenIDConnectProviders", "iam:ListRoles"],
+            "FindLeft",
+            "`atlas destroy` looks for roles and buckets by path and name; lists have no finer resource",
+            ["iam:ListInstanceProfiles", "iam:ListOpenIDConnectProviders", "iam:ListRoles", "s3:ListAllMyBuckets"],
             EVERYTHING,
+        ),
+        Grant(
+            "FindLeftProvider",
+            "and whether an identity provider of a cluster is the stack's",
+            ["iam:ListOpenIDConnectProviderTags"],
+            [f"arn:aws:iam::{scope.home.account_id}:oidc-provider/*"],
         ),
     ]  # fmt: skip
 

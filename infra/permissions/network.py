@@ -251,7 +251,7 @@ def sweep(scope: Scope) -> list[Grant]:
                 "elasticloadbalancing:DeleteTargetGroup",
             ],
             scope.arn(
-                "elasticloadbalancing", "loadbalancer/net/*/*", "targetgroup/*/*",
+                "elasticloadbalancing", "loadbalancer/*", "targetgroup/*/*",
                 "listener/net/*/*/*",
             ),
             scope.clusters,

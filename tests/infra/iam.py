@@ -97,12 +97,15 @@ def entries_of(action: str) -> list[dict[str, Any]]:
 
 
 def _fits(resource: str, form: str) -> bool:
-    """Whether the resource, wildcards and all, is of the form: arn:…:instance/* of arn:…:instance/${InstanceId}."""
+    """Whether the resource is of the form, or holds things of the form: loadbalancer/* holds loadbalancer/net/…."""
     if resource.startswith("arn:aws:logs:"):
         resource = resource.removesuffix(":*")  # how CloudWatch Logs writes a group's ARN for some of its actions
     pattern = re.escape(form).replace(r"\$\{Partition\}", "aws")
     pattern = re.sub(r"\\\$\\\{\w+\\\}", r"[^:]*", pattern)
-    return re.fullmatch(pattern, resource) is not None
+    if re.fullmatch(pattern, resource):
+        return True
+    *head, kind = resource.split(":", 5)
+    return form.split(":")[2] == head[2] and _like(re.sub(r"\$\{\w+\}", "x", form.split(":", 5)[5]), kind)
 
 
 def _supported(key: str, supported: set[str]) -> bool:

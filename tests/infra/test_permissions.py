@@ -269,3 +269,20 @@ def test_boundary_leaves_the_roles_what_the_program_gives_them(variant: str) -> 
 )
 def test_boundary_ends(action: str, resource: str) -> None:
     assert not allows(BOUNDARY, action, resource, aws__RequestedRegion="us-east-1")
+
+
+def test_destroy_role_may_do_what_the_sweep_and_the_look_ask_of_aws() -> None:
+    account = "arn:aws:{}:us-east-1:123456789012:{}"
+    cluster = {"aws__ResourceTag_slash_kubernetes.io_slash_cluster_slash_flask-app-cluster": "owned"}
+    assert allows(DESTROY, "ec2:DeleteSecurityGroup", account.format("ec2", "security-group/sg-1"), **cluster)
+    assert not allows(DESTROY, "ec2:DeleteSecurityGroup", account.format("ec2", "security-group/sg-1"))
+    for balancer in ("loadbalancer/a-classic-one", "loadbalancer/net/a/1"):
+        arn = account.format("elasticloadbalancing", balancer)
+        assert allows(DESTROY, "elasticloadbalancing:DeleteLoadBalancer", arn, **cluster)
+        assert not allows(DESTROY, "elasticloadbalancing:DeleteLoadBalancer", arn)
+    for action in ("iam:ListRoles", "s3:ListAllMyBuckets", "iam:ListOpenIDConnectProviders"):
+        assert allows(DESTROY, action, "*")
+    for action in ("ec2:DescribeSnapshots", "secretsmanager:ListSecrets", "tag:GetResources"):
+        assert allows(DESTROY, action, "*", aws__RequestedRegion="us-east-1")
+    assert allows(DESTROY, "ecr:DescribeRepositories", account.format("ecr", "repository/another"))
+    assert allows(DESTROY, "s3:ListBucketVersions", BUCKET)

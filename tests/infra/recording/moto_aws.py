@@ -42,10 +42,9 @@ class MotoRecorder(Recorder):
         inputs = plain(request.old_inputs)
         match token_of(request.urn).rsplit(":", 1)[-1]:
             case "Bucket":
-                bucket = boto3.resource("s3").Bucket(request.id)
                 if inputs.get("forceDestroy"):
-                    bucket.object_versions.delete()
-                bucket.delete()
+                    _emptied(request.id)
+                boto3.client("s3").delete_bucket(Bucket=request.id)
             case "Key":
                 boto3.client("kms").schedule_key_deletion(
                     KeyId=request.id, PendingWindowInDays=inputs["deletionWindowInDays"]
@@ -57,6 +56,18 @@ class MotoRecorder(Recorder):
             case _:
                 pass
         return done
+
+
+def _emptied(bucket: str) -> None:
+    """Every version, by pages of the first thousand: moto's later pages begin where something was deleted."""
+    client = boto3.client("s3")
+    for _ in range(100):
+        page = client.list_object_versions(Bucket=bucket)
+        found = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
+        if not found:
+            return
+        named = [{"Key": version["Key"], "VersionId": version["VersionId"]} for version in found]
+        client.delete_objects(Bucket=bucket, Delete={"Objects": named, "Quiet": True})
 
 
 if __name__ == "__main__":
