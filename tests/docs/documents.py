@@ -52,6 +52,12 @@ class Document:
         fenced = [text for language, text in FENCE.findall(self.text) if language in {"", "bash", "sh", "console"}]
         return [*fenced, *INDENTED.findall(self.prose)]
 
+    def whole(self, title: str) -> str:
+        """What stands below this heading, code included, up to the next one of a line of its own."""
+        _, found, rest = self.text.partition(f"\n## {title}\n")
+        assert found, f"{self.name} has no section {title!r}"
+        return rest.split("\n## ")[0]
+
     def section(self, title: str) -> str:
         """What stands below this heading, up to the next heading."""
         found = re.search(rf"^(#+) {re.escape(title)}\n(.*?)(?=^#+ |\Z)", self.prose, re.MULTILINE | re.DOTALL)

@@ -4,11 +4,12 @@ import json
 import os
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from infra.engine.install import ensure
-from tests.docs.documents import Document, documents
+from tests.docs.documents import Document
 from tests.docs.test_commands import commands_in
 from tests.infra.aws import up
 from tests.infra.conftest import Checkout, checkout  # noqa: F401 - a fixture
@@ -46,8 +47,31 @@ def restore_the_state(checkout: Checkout) -> None:  # noqa: F811
     assert changes == {}, "what was made is known again"
 
 
-def test_resources_that_documents_name_are_there() -> None:
-    named = {urn for document in documents() for urn in re.findall(r"urn:pulumi:[^\s'`]+", document.text)}
-    made = {resource["urn"] for resource in up("base").state()}
-    assert named
-    assert {urn.split("::", 2)[2] for urn in named} <= {urn.split("::", 2)[2] for urn in made}
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("title", "replaced"),
+    [
+        (
+            "Rotate Grafana's password",
+            {
+                "randomPassword:RandomPassword::grafana-admin",
+                "secretVersion:SecretVersion::grafana-admin",
+                "instance:Instance::grafana-instance",
+            },
+        ),
+        (
+            "Replace a monitoring host",
+            {"instance:Instance::prometheus-instance", "volumeAttachment:VolumeAttachment::prometheus-data"},
+        ),
+    ],
+)
+def test_what_is_tainted_is_what_up_replaces(title: str, replaced: set[str], tmp_path: Path) -> None:
+    made = up("base").copy(tmp_path)
+    text = Document(REPOSITORY / "docs/day-2.md").whole(title)
+    for words in (words for block in re.findall(r"```\n(.*?)```", text, re.DOTALL) for words in commands_in(block)):
+        if words[0] == "pulumi":
+            made.stack._run_pulumi_cmd_sync(words[1:])
+    done = made.up()
+    assert done.errors == []
+    assert {key.rpartition("/")[2] for key in done.steps} == replaced
+    assert set(done.steps.values()) == {"replace"}
