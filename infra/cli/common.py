@@ -87,15 +87,18 @@ class Interruption:
                     child.send_signal(signal.SIGINT)
 
 
-def settings_of(stack: str, *, makes: bool = True) -> Settings:
-    """The stack's settings, once it is sure that the command can work; `makes`: it makes things, or shows them."""
+def settings_of(stack: str, *, makes: bool = True, shows: bool = False) -> Settings:
+    """The stack's settings, once it is sure that the command can work.
+
+    `makes`: it makes things; `shows`: it only shows what would be made, as a role may that only reads.
+    """
     settings = stack_settings(stack, REPOSITORY)
     if isinstance(settings, BootstrapSettings):
         raise SettingsError(f"the stack {stack} serves nothing: `atlas bootstrap` makes and removes it")
     if makes and (isinstance(settings, LocalSettings) or settings.image is None):
         bundle_manifest(REPOSITORY / settings.bundle)
     if isinstance(settings, AwsSettings):
-        check(settings, changes=makes)
+        check(settings, changes=makes and not shows)
     return settings
 
 
