@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.infra.recording.run import REPOSITORY
 
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^(#+) (.+)$", re.MULTILINE)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 INDENTED = re.compile(r"(?:^ {4,}\S.*\n)+", re.MULTILINE)
