@@ -12,6 +12,7 @@ import click
 from pulumi import automation as auto
 
 from infra.cli.common import Failed, guarded, json_option, say, settings_of, stack_option
+from infra.engine.locks import take_up
 from infra.engine.workspace import REPOSITORY, Progress, open_stack
 from infra.leftovers.look import Found, look
 from infra.leftovers.place import EXPIRED, EXPIRED_LINE, place_of
@@ -69,6 +70,7 @@ def destroy(
         if k8s_unreachable:
             say("atlas: if the cluster doesn't answer, what is in it is forgotten; load balancers it made may be left")
             opened.workspace.env_vars = {**opened.workspace.env_vars, "PULUMI_K8S_DELETE_UNREACHABLE": "true"}
+        take_up(opened, say)
         vpcs = {str(made["id"]) for made in resources if made["type"] == "aws:ec2/vpc:Vpc"}
         clean = _aws(stack, settings, opened, vpcs, as_json=as_json, tries=tries, pause=pause)
     if clean and remove_stack:

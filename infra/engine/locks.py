@@ -2,18 +2,33 @@
 
 import json
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import psutil
+from pulumi import automation as auto
 
 from infra.settings import PROJECT
 
 LOCKS = f".pulumi/locks/organization/{PROJECT}"
 STACKS = f".pulumi/stacks/{PROJECT}"
+
+
+NAMED: Mapping[str, tuple[str, ...]] = {
+    "aws:cloudwatch/logGroup:LogGroup": ("name",),
+    "aws:ecr/repository:Repository": ("name",),
+    "aws:eks/addon:Addon": ("clusterName", "addonName"),
+    "aws:eks/cluster:Cluster": ("name",),
+    "aws:eks/nodeGroup:NodeGroup": ("clusterName", "nodeGroupName"),
+    "aws:iam/instanceProfile:InstanceProfile": ("name",),
+    "aws:iam/role:Role": ("name",),
+    "aws:kms/alias:Alias": ("name",),
+    "aws:s3/bucket:Bucket": ("bucket",),
+}
+"""Kinds whose id is made of inputs, joined by colons (the AWS provider's import documentation)."""
 
 
 class LockedError(Exception):
@@ -74,10 +89,49 @@ def unfinished(stack: str, backend: str) -> list[str]:
         if names:
             told += [
                 f"An earlier run was killed while it made {', '.join(names)}: whether that came to be, nobody noted.",
-                f"  If it did: `pulumi refresh --stack {stack}` asks for its id and takes it up. What is not taken up "
-                f"is named by `atlas destroy --stack {stack}`; `atlas refresh --stack {stack}` ends this notice.",
+                "  `up` and `destroy` look for what has a name of its own. Of the rest `up` makes another; if there is "
+                f"a first, `aws resourcegroupstaggingapi get-resources --tag-filters Key=stack,Values={stack}` lists "
+                f"it (delete it there), and so does `atlas destroy --stack {stack}` in the end.",
             ]
     return told
+
+
+def take_up(stack: auto.Stack, say: Callable[[str], None]) -> None:
+    """Look whether what a killed run was making is there, and note it if it is; else `up` would meet its own things.
+
+    That needs their ids: those that are names are in what was asked for, names that the engine makes up included.
+    Of others (networks, addresses) `unfinished` has told; the engine's import and refresh forget that they were begun.
+    """
+    before = stack.export_stack()
+    deployment = before.deployment or {}
+    noted = {resource["urn"] for resource in deployment.get("resources") or []}
+    found = []
+    for operation in deployment.get("pending_operations") or []:
+        made = operation["resource"]
+        identifier = _id(made["type"], made.get("inputs") or {}) if operation["type"] == "creating" else None
+        if identifier is not None and made["urn"] not in noted:
+            found.append({**made, "id": identifier})
+    if not found:
+        return
+    say(f"  looking whether it made {', '.join(sorted(made['urn'].rsplit('::', 1)[-1] for made in found))}")
+    after = {**deployment, "resources": [*deployment["resources"], *found], "pending_operations": []}
+    stack.import_stack(auto.Deployment(version=before.version, deployment=after))
+    try:
+        # What isn't there is dropped again.
+        stack.refresh(target=[made["urn"] for made in found], suppress_outputs=True, color="never")
+    except auto.CommandError:
+        stack.import_stack(before)
+        raise
+
+
+def _id(kind: str, inputs: dict[str, Any]) -> str | None:
+    """The id that such a thing has once it is made, where that is its name; None otherwise."""
+    if kind.startswith("kubernetes:"):
+        metadata = inputs.get("metadata") or {}
+        parts = [metadata.get("namespace"), metadata.get("name")]
+        return "/".join(str(part) for part in parts if part) or None
+    parts = [inputs.get(key) for key in NAMED.get(kind, ())]
+    return ":".join(map(str, parts)) if parts and all(isinstance(part, str) for part in parts) else None
 
 
 def _mend(backend: str) -> None:

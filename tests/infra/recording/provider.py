@@ -160,9 +160,12 @@ class Recorder(provider_pb2_grpc.ResourceProviderServicer):
         return self._noted("delete", request, context, plain(request.old_inputs), lambda: (request.id, {}))
 
     def Read(self, request: Any, context: Any) -> Any:
-        if f"{token_of(request.urn)} {request.id}" not in self.world.existing():
+        found = self.world.existing().get(f"{token_of(request.urn)} {request.id}")
+        if found is None:
             return provider_pb2.ReadResponse()
-        return provider_pb2.ReadResponse(id=request.id, properties=request.properties, inputs=request.inputs)
+        # What a killed run made has no outputs in the state yet.
+        properties = request.properties if len(request.properties) else wire(found.outputs)
+        return provider_pb2.ReadResponse(id=request.id, properties=properties, inputs=request.inputs)
 
     def Invoke(self, request: Any, context: Any) -> Any:
         arguments, begun = plain(request.args), time.time()

@@ -1,0 +1,120 @@
+"""The engine killed in the middle of `up` and `destroy`: the next run says what it found, and completes."""
+
+import json
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from infra.__main__ import program
+from infra.engine.locks import NAMED, LockedError, release_dead_locks, take_up, unfinished
+from tests.infra.aws import BASE
+from tests.infra.recording.run import Life, Result
+from tests.infra.waiting import eventually
+
+pytestmark = [
+    pytest.mark.timeout(900),
+    # The SDK says so of an engine that was killed, in a thread of its own.
+    pytest.mark.filterwarnings("ignore:Error in event stream"),
+]
+
+
+def killed(made: Life, operation: Callable[[], Result], calls: int) -> None:
+    """Run it; SIGKILL the engine once the world has answered so many calls more."""
+    before = len(made.world.calls("create", "update", "delete"))
+
+    def kill() -> None:
+        eventually(
+            lambda: len(made.world.calls("create", "update", "delete")) >= before + calls, "the moment", pause=0.02
+        )
+        for process in psutil.Process().children():
+            if process.name() == "pulumi":
+                process.kill()  # not waited for here: the SDK wants its exit status
+
+    watcher = threading.Thread(target=kill, daemon=True)
+    watcher.start()
+    assert operation().failed
+    watcher.join(60)
+
+
+def recovered(made: Life) -> str:
+    """What `atlas` does before its next run; what it says."""
+    backend = (made.folder / "state").as_uri()
+    said = [*release_dead_locks("dev", backend), *unfinished("dev", backend)]
+    take_up(made.stack, said.append)
+    return "\n".join(said)
+
+
+def strays(made: Life) -> set[str]:
+    """Names of what is there and in no state."""
+    return {line.split(" ")[0].rsplit("::", 1)[-1] for line in made.drift() if line.endswith("is there, and not noted")}
+
+
+def delete_by_hand(made: Life) -> None:
+    """What is there and not noted, as the line says; none of it has a name by which it could have been taken up."""
+    noted = {f"{resource['type']} {resource.get('id')}" for resource in made.state()}
+    for call in made.world.existing().values():
+        if call.key not in noted:
+            assert call.token not in NAMED
+            made.world.vanish(call)
+
+
+def test_engine_killed_again_and_again_loses_sight_of_nothing(tmp_path: Path) -> None:
+    """Five kills of some two hundred possible ones: each costs seconds."""
+    made = Life(tmp_path, program, BASE)
+    for calls in (2, 25, 30):
+        made.world.slow(0.2)
+        killed(made, made.up, calls)
+        said = recovered(made)
+        assert "was killed; its lock is released" in said
+        assert "An earlier run was killed while it made" in said
+        # Whatever is there is in the state, or was named.
+        assert {name for name in strays(made) if name not in said} == set()
+        delete_by_hand(made)
+    made.world.slow(0)
+    assert made.up().errors == []
+    assert made.drift() == []
+
+    made.world.slow(0.2)
+    for calls in (5, 20):
+        killed(made, made.destroy, calls)
+        assert "was killed; its lock is released" in recovered(made)
+    made.world.slow(0)
+    assert made.destroy().errors == []
+    assert made.world.existing() == {}
+
+
+def _locked(folder: Path, **changed: object) -> Path:
+    place = folder / ".pulumi/locks/organization/atlas/dev"
+    place.mkdir(parents=True)
+    lock = {"pid": 1, "username": "ada", "hostname": socket.gethostname(), "timestamp": "2026-01-02T03:04:05Z"}
+    (place / "a.json").write_text(json.dumps(lock | changed))
+    return place / "a.json"
+
+
+def test_lock_of_another_machine_is_told_with_who_and_since_when_and_stays(tmp_path: Path) -> None:
+    lock = _locked(tmp_path, hostname="elsewhere")
+    with pytest.raises(
+        LockedError, match=r"on elsewhere .process 1, of ada, since 2026-01-02.*pulumi cancel --stack dev"
+    ):
+        release_dead_locks("dev", tmp_path.as_uri())
+    assert lock.exists()
+
+
+def test_lock_of_a_dead_run_on_this_machine_is_released(tmp_path: Path) -> None:
+    lock = _locked(tmp_path)  # process 1 is no engine
+    assert "was killed" in release_dead_locks("dev", tmp_path.as_uri())[0]
+    assert not lock.exists()
+    assert release_dead_locks("dev", tmp_path.as_uri()) == []
+
+
+def test_file_that_a_kill_left_empty_beside_the_state_is_removed(tmp_path: Path) -> None:
+    empty, whole = (tmp_path / ".pulumi/stacks/atlas" / f"{name}.json.attrs" for name in ("dev", "prod"))
+    empty.parent.mkdir(parents=True)
+    empty.touch()
+    whole.write_text("{}")
+    release_dead_locks("dev", tmp_path.as_uri())
+    assert (empty.exists(), whole.exists()) == (False, True)
