@@ -10,6 +10,7 @@ from pulumi import automation as auto
 
 from infra.__main__ import program
 from infra.cli.common import answers, guarded, json_option, raise_reported, say, settings_of, stack_option, table
+from infra.engine.locks import take_up
 from infra.engine.workspace import POLICIES, REPOSITORY, Progress, open_stack
 from infra.settings import AwsSettings, LocalSettings
 
@@ -35,6 +36,7 @@ def up(stack: str, as_json: bool, wait: int) -> None:
         # On this machine refreshed first: what crashed, or was killed with the machine, is started again.
         local = isinstance(settings, LocalSettings)
         if not local:
+            take_up(opened, say)
             # A breach of a policy is told before anything is made.
             opened.preview(on_event=foreseen, suppress_outputs=True, color="never", policy_packs=POLICIES)
         result = opened.up(
