@@ -1,11 +1,17 @@
 """What a stack leaves in an account is found, swept or named, and nobody else's is touched: moto over HTTP."""
 
+from collections.abc import Iterator
+from io import BytesIO
+from typing import Any
+
 import boto3
 import pytest
+from botocore.awsrequest import AWSResponse
 
 from infra.leftovers.look import Found, look
 from infra.leftovers.place import Place, place_of
 from infra.leftovers.sweep import Swept, sweep
+from infra.preflight import PreflightError
 from infra.settings import AwsSettings, load_settings
 from tests.infra.aws import BASE
 from tests.infra.leftovers import Estate, client
@@ -80,3 +86,73 @@ def test_terminated_instance_key_and_secret_on_their_way_out_count_as_gone() -> 
     client("kms").schedule_key_deletion(KeyId=made["KMS key"].rsplit("/", 1)[-1], PendingWindowInDays=7)
     client("secretsmanager").delete_secret(SecretId=made["secret"], RecoveryWindowInDays=30)
     assert not {"instance", "KMS key", "secret"} & names(look(place())).keys()
+
+
+class _Body(BytesIO):
+    def stream(self, **_: Any) -> Iterator[bytes]:
+        yield self.read()
+
+
+def refusing(operation: str, code: str, times: int) -> boto3.Session:
+    """A session whose first so many calls of an EC2 operation AWS answers with an error."""
+    session = boto3.Session()
+    left = [times]
+
+    def answer(request: Any, **_: Any) -> AWSResponse | None:
+        if left[0] <= 0:
+            return None
+        left[0] -= 1
+        body = f"<Response><Errors><Error><Code>{code}</Code><Message>no</Message></Error></Errors></Response>"
+        status = 503 if code == "RequestLimitExceeded" else 403
+        return AWSResponse(request.url, status, {}, _Body(body.encode()))
+
+    session.events.register(f"before-send.ec2.{operation}", answer)
+    return session
+
+
+def test_throttling_is_survived() -> None:
+    volume = Estate("dev", CLUSTER, "10.20.0.0/16").volume({"project": "atlas", "stack": "dev"})
+    found = look(place(session=refusing("DescribeVolumes", "RequestLimitExceeded", 2)))
+    assert found.unseen == ()
+    assert names(found)["EBS volume"] == volume
+
+
+def test_denied_look_is_told_and_the_others_go_on() -> None:
+    Estate("dev", CLUSTER, "10.20.0.0/16")
+    found = look(place(session=refusing("DescribeVolumes", "UnauthorizedOperation", 99)))
+    assert [line.split(" (")[0] for line in found.unseen] == ["could not look at EBS volumes: denied"]
+    assert "VPC" in names(found)
+    assert not Found((), found.unseen).nothing
+
+
+def test_credentials_that_end_in_the_middle_are_one_line() -> None:
+    with pytest.raises(PreflightError, match=r"^the AWS credentials are no longer good.*goes on from here$"):
+        look(place(session=refusing("DescribeVolumes", "ExpiredToken", 99)))
+
+
+def test_nothing_is_found_by_a_cluster_that_is_another_stacks() -> None:
+    Estate("dev-2", CLUSTER, "10.30.0.0/16").sweepable()
+    role = client("iam").create_role(RoleName="eks", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
+    client("eks").create_cluster(
+        name=CLUSTER, roleArn=role, resourcesVpcConfig={"subnetIds": []}, tags={"project": "atlas", "stack": "dev-2"}
+    )
+    assert place().cluster is None
+    assert swept(place()) == Swept()
+    assert look(place()) == Found((), ())
+
+
+def test_nothing_is_swept_while_the_cluster_is_there() -> None:
+    Estate("dev", CLUSTER, "10.20.0.0/16").sweepable()
+    role = client("iam").create_role(RoleName="eks", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
+    client("eks").create_cluster(
+        name=CLUSTER, roleArn=role, resourcesVpcConfig={"subnetIds": []}, tags={"project": "atlas", "stack": "dev"}
+    )
+    assert swept(place()) == Swept()
+    assert names(look(place()))["EKS cluster"] == CLUSTER
+
+
+def test_volume_of_a_stack_that_is_not_disposable_is_named_and_kept() -> None:
+    made = Estate("dev", CLUSTER, "10.20.0.0/16").sweepable()
+    where = place(disposable="false")
+    assert not [line for line in swept(where).removed if "volume" in line]
+    assert names(look(where))["EBS volume"] == made["EBS volume"]
