@@ -14,6 +14,7 @@ from pulumi import automation as auto
 from infra.account import look
 from infra.cli.common import guarded, json_option, raise_reported, say
 from infra.components.state import ALIAS
+from infra.engine.locks import take_up
 from infra.engine.workspace import (
     BACKEND_NOTE,
     POLICIES,
@@ -175,6 +176,7 @@ class Home:
     def _up(self, opened: auto.Stack) -> tuple[dict[str, Any], dict[str, str]]:
         progress = Progress(say)
         try:
+            take_up(opened, say)
             result = opened.up(on_event=progress, suppress_outputs=True, color="never", policy_packs=POLICIES)
         except auto.CommandError:
             raise_reported(progress)
