@@ -68,7 +68,7 @@ def preview(stack: str, as_json: bool) -> None:
 
     Example: atlas preview --stack local
     """
-    settings = settings_of(stack)
+    settings = settings_of(stack, shows=True)
     opened = open_stack(stack, settings, program, REPOSITORY, say)
     progress = Progress(lambda _: None)
     try:
