@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import click
@@ -62,7 +63,9 @@ def test_every_setting_is_there_with_its_default(
 def described(name: str, command: click.Command) -> str:
     """A command as the document shows it: from the very help that it prints."""
     text, _, example = (command.help or "").rpartition("Example: ")
-    paragraphs = [" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n")]
+    paragraphs = [
+        fill(" ".join(paragraph.split()), 138, break_on_hyphens=False) for paragraph in text.strip().split("\n\n")
+    ]
     lines = [f"### atlas {name}", "", "\n\n".join(paragraphs), "", f"    {example.strip()}", ""]
     options = [option for option in command.params if isinstance(option, click.Option)]
     if options:
