@@ -53,9 +53,11 @@ def written() -> list[tuple[str, list[str]]]:
         inline = [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", document.running)]
         tools = tuple(f"{tool} " for tool in TOOLS)
         for text in [*document.shell, *(code for code in inline if code.startswith(tools))]:
-            for words in commands_in(text):
-                if (document.name, words) not in found:
-                    found.append((document.name, words))
+            try:
+                commands = list(commands_in(text))
+            except ValueError as error:
+                raise ValueError(f"{document.name}: no shell could read this ({error}):\n{text}") from None
+            found += [(document.name, words) for words in commands if (document.name, words) not in found]
     return found
 
 
