@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from pulumi_policy import (
@@ -26,7 +25,6 @@ from infra.policy.rules import RULES
 from infra.settings import SettingsError, load_settings
 
 ALL = (*RULES, exceptions_valid, exceptions_in_force)
-REPOSITORY = Path(__file__).parents[2]
 
 
 def serve() -> None:
@@ -48,7 +46,7 @@ def _of_resource(
 ) -> Callable[[ResourceValidationArgs, ReportViolation], None]:
     def validate(args: ResourceValidationArgs, report: ReportViolation) -> None:
         seen[args.urn] = args.props
-        resource = Resource(args.resource_type, args.name, args.props, _settings(args.urn), args.urn)
+        resource = Resource(args.resource_type, args.name, args.props, _settings(), args.urn)
         try:
             breaches = rule(resource)
         except UnknownValueError:
@@ -69,7 +67,7 @@ def _of_stack(
                 name=resource.name,
                 # The engine gives outputs now, of which a preview knows few; only the stack's own are wanted.
                 inputs=resource.props if resource.resource_type == STACK else seen.get(resource.urn, resource.props),
-                settings=_settings(resource.urn),
+                settings=_settings(),
                 urn=resource.urn,
                 uses={key: [one.urn for one in used] for key, used in resource.property_dependencies.items()},
             )
@@ -86,20 +84,10 @@ def _of_stack(
     return validate
 
 
-def _settings(urn: str) -> BaseModel | None:
-    """The settings of the resource's stack; None when they can't be used, which the program itself tells."""
-    return _settings_of_stack(urn.split("::", maxsplit=1)[0].rsplit(":", 1)[-1])
-
-
 @cache
-def _settings_of_stack(stack: str) -> BaseModel | None:
-    given = os.environ.get("PULUMI_CONFIG")
+def _settings() -> BaseModel | None:
+    """The stack's settings, as the engine gives them; None when they can't be used, which the program itself tells."""
     try:
-        if given is not None:
-            return load_settings(json.loads(given))
-        # The official CLI starts the pack by its Python host, and tells it nothing of the stack.
-        from infra.engine.workspace import stack_settings
-
-        return stack_settings(stack, REPOSITORY)
+        return load_settings(json.loads(os.environ.get("PULUMI_CONFIG", "{}")))
     except SettingsError:
         return None

@@ -45,6 +45,13 @@ def document(**statement: Any) -> str:
     return json.dumps({"Statement": [{"Effect": "Allow", "Action": "s3:GetObject", "Resource": "a"} | statement]})
 
 
+def tls(**changed: Any) -> str:
+    """A policy that refuses plain HTTP, unless something is changed about it."""
+    refused = {"Bool": {"aws:SecureTransport": "false"}}
+    deny = {"Effect": "Deny", "Principal": "*", "Action": "s3:*", "Resource": ["bucket", "bucket/*"]}
+    return document(**{**deny, "Condition": refused, **changed})
+
+
 def found(resources: Sequence[Resource], of: str) -> Resource:
     """The resource that a breach is about."""
     kind, _, name = of.rpartition(" ")
@@ -61,7 +68,7 @@ def broken(resources: Sequence[Resource], breach: Breach) -> tuple[Resource | No
     if not breach.change and ":" not in breach.of:
         return None, [one for one in resources if one is not before]
     after = replace(before, inputs=breach.inputs(before.inputs))
-    return after, [after if one is before else one for one in resources]
+    return after, [*(one for one in resources if one is not before), after]
 
 
 GITHUB = "token.actions.githubusercontent.com"
@@ -77,12 +84,17 @@ BREACHES: Sequence[Breach] = (
     Breach("s3-no-public-acl", "atlas-dev-data-bucket", {"acl": "public-read"}, "acl public-read opens it"),
     Breach("s3-no-public-acl", "aws:s3/bucketAcl:BucketAcl", {"acl": "authenticated-read"}, "authenticated-read opens"),
     Breach("s3-tls-only", "atlas-dev-data-policy", {"policy": document(Principal={"AWS": "a"})}, "aws:SecureTransport"),
+    Breach("s3-tls-only", "atlas-dev-data-policy", {"policy": tls(Effect="Allow")}, "aws:SecureTransport"),
+    Breach("s3-tls-only", "atlas-dev-data-policy", {"policy": tls(Action="s3:GetObject")}, "aws:SecureTransport"),
+    Breach("s3-tls-only", "atlas-dev-data-policy", {"policy": tls(Resource="bucket")}, "aws:SecureTransport"),
+    Breach("s3-tls-only", "atlas-dev-data-policy", {"policy": tls(Condition={"Bool": {}})}, "aws:SecureTransport"),
     Breach("s3-encrypted", "atlas-dev-data-encryption", {"rules": []}, "sseAlgorithm"),
     Breach("s3-versioned", "atlas-dev-data-versioning", {"versioningConfiguration status": "Suspended"}, "Enabled"),
     Breach("s3-closed", "atlas-dev-data-closed", told="no public access block"),
     Breach("s3-closed", "atlas-dev-config-policy", told="no policy that refuses plain HTTP"),
     Breach("s3-closed", "atlas-dev-data-encryption", told="no encryption"),
     Breach("s3-closed", "atlas-dev-data-versioning", told="no versioning"),
+    Breach("s3-closed", "aws:s3/bucketV2:BucketV2", {"bucket": "older"}, "undeclared"),
     Breach("no-anonymous-access", "atlas-dev-data-policy", {"policy": document(Principal="*")}, "lets everyone in"),
     Breach(
         "no-anonymous-access", "Key atlas-dev-secrets", {"policy": document(Principal={"AWS": ["*"]})}, "lets everyone"
@@ -122,6 +134,7 @@ BREACHES: Sequence[Breach] = (
         "port 443 is open",
     ),
     Breach("no-open-egress", EGRESS, {"ipProtocol": "-1"}, "every port is open"),
+    Breach("no-open-egress", EGRESS, {"fromPort": REMOVED, "toPort": REMOVED}, "every port is open"),
     Breach("default-group-empty", "atlas-dev-default-sg", {"ingress": [{"self": True}]}, "ingress must be empty"),
     Breach("default-group-adopted", "atlas-dev-default-sg", told="as AWS made it"),
     Breach("no-public-addresses", "atlas-dev-public-a", {"mapPublicIpOnLaunch": True}, "mapPublicIpOnLaunch"),
@@ -179,6 +192,19 @@ BREACHES: Sequence[Breach] = (
         "everyone may take",
     ),
     Breach("iam-trust-named", "grafana-role", {"assumeRolePolicy": document(Principal="*")}, "everyone may take"),
+    Breach("iam-trust-named", "grafana-role", {"assumeRolePolicy": document(NotPrincipal="a")}, "everyone may take"),
+    Breach("iam-trust-named", "grafana-role", {"assumeRolePolicy": document()}, "everyone may take"),
+    Breach(
+        "iam-web-tokens-exact",
+        "grafana-role",
+        {
+            "assumeRolePolicy": document(
+                **TRUSTED,
+                Condition={"StringEquals": {f"{GITHUB}:aud": "sts.amazonaws.com", f"{GITHUB}:sub": "repo:OWNER/*"}},
+            )
+        },
+        "the token's sub",
+    ),
     Breach("iam-web-tokens-exact", "grafana-role", {"assumeRolePolicy": document(**TRUSTED)}, "the token's aud"),
     Breach(
         "iam-web-tokens-exact",
@@ -287,4 +313,25 @@ BREACHES: Sequence[Breach] = (
     Breach("tagged", "grafana-instance", {"rootBlockDevice tags": REMOVED}, "rootBlockDevice lacks"),
     Breach("tagged", "LaunchTemplate atlas-dev-node", {"tagSpecifications": []}, "tagSpecifications volume lacks"),
     Breach("tagged", "aws:dynamodb/table:Table", {"name": "x"}, "lacks the tags"),
+)
+
+NO_BREACHES: Sequence[Breach] = (
+    # Changes that a rule must let pass.
+    Breach("s3-tls-only", "atlas-dev-data-policy", {"policy": tls()}),
+    Breach("no-anonymous-access", "atlas-dev-data-policy", {"policy": document(Principal="*", Condition={"x": {}})}),
+    Breach("no-anonymous-access", "atlas-dev-data-policy", {"policy": document(Principal={"AWS": "arn"})}),
+    Breach("disks-encrypted", "aws:rds/instance:Instance", {"storageEncrypted": True}),
+    Breach("no-remote-login", EGRESS, {"fromPort": 22, "toPort": 22}),
+    Breach("no-open-ports", INGRESS, {"cidrIpv4": "10.0.0.0/8"}),
+    Breach("no-open-egress", EGRESS, {"ipProtocol": "-1", "cidrIpv4": REMOVED, "referencedSecurityGroupId": "sg"}),
+    Breach("imdsv2", "grafana-instance", {"metadataOptions": {"httpEndpoint": "disabled"}}),
+    Breach("api-endpoint-restricted", "atlas-dev-eksCluster", {"vpcConfig endpointPublicAccess": False}),
+    Breach("iam-pass-role-named", "grafana-policy", {"policy": document(Action="iam:PassRole", Resource="…:role/one")}),
+    Breach("pods-restricted", DEPLOYMENT, {f"{BOX} securityContext seccompProfile": {"type": "Localhost"}}),
+    Breach("pods-restricted", DEPLOYMENT, {f"{BOX} securityContext capabilities add": ["NET_BIND_SERVICE"]}),
+    Breach("probed", "kubernetes:batch/v1:Job", {"spec": {"template": {"spec": {"containers": [{"name": "once"}]}}}}),
+    Breach("rbac-no-way-up", "Role flask-app-prometheus", {"rules 0 resources": ["secrets"]}),
+    Breach("load-balancer-sources", SERVICE, {"spec type": "ClusterIP", "spec loadBalancerSourceRanges": REMOVED}),
+    Breach("load-balancer-tls", SERVICE, {"spec type": "ClusterIP", "metadata annotations": REMOVED}),
+    Breach("secrets-by-reference", "flask-app-settings", {"data DB_PASSWORD": ""}),
 )

@@ -2,11 +2,10 @@
 
 import json
 from datetime import date
-from pathlib import Path
 
 import pytest
 
-from infra.policy import exceptions, pack
+from infra.policy import exceptions
 from infra.policy.exceptions import exceptions_in_force, exceptions_valid, excused
 from infra.policy.rule import Resource
 from infra.settings import SettingsError, load_settings
@@ -80,17 +79,6 @@ def test_incomplete_exception_is_no_setting(exception: dict[str, str], told: str
     with pytest.raises(SettingsError) as error:
         load_settings({"atlas:environment": "local", "atlas:policyExceptions": json.dumps([exception])})
     assert told in str(error.value)
-
-
-def test_stack_file_is_read_where_the_engine_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The official CLI's Python host starts the pack without the stack's configuration."""
-    given = {"rule": "imdsv2", "reason": REASON, "until": "2026-06-15"}
-    lines = f"config: {{atlas:environment: local, atlas:policyExceptions: [{json.dumps(given)}]}}\n"
-    (tmp_path / "Pulumi.other.yaml").write_text(lines)
-    monkeypatch.delenv("PULUMI_CONFIG", raising=False)
-    monkeypatch.setattr(pack, "REPOSITORY", tmp_path)
-    read = pack._settings("urn:pulumi:other::atlas::pulumi:pulumi:Stack::atlas-other")
-    assert excused("imdsv2", Resource("aws:ec2/instance:Instance", "host", {}, read))
 
 
 @pytest.mark.timeout(600)

@@ -11,7 +11,7 @@ from infra.policy.rule import Resource, Rule, StackRule
 from infra.policy.rules.tags import TAGLESS
 from infra.settings import load_settings
 from tests.infra.aws import FULL
-from tests.infra.policy.breaches import BREACHES, Breach, broken, found
+from tests.infra.policy.breaches import BREACHES, NO_BREACHES, Breach, broken, found
 from tests.infra.policy.stacks import STACKS, resources, settings_of
 from tests.infra.recording.schema import arguments
 
@@ -55,6 +55,30 @@ def test_rule_catches_its_breach(breach: Breach) -> None:
     assert any(breach.told in line for line in lines), lines
 
 
+@pytest.mark.parametrize("change", NO_BREACHES, ids=breach_id)
+def test_rule_lets_pass_what_is_no_breach(change: Breach) -> None:
+    rule = NAMED[change.rule]
+    assert isinstance(rule, Rule)
+    after, _ = broken(resources("full"), change)
+    assert after is not None
+    assert rule(after) == []
+
+
+EMPTY = {"containers": [{"name": "c", "image": "i"}]}
+EMPTY_PODS = {"spec": {**EMPTY, "template": {"spec": EMPTY}, "jobTemplate": {"spec": {"template": {"spec": EMPTY}}}}}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_rule_takes_a_resource_that_says_nothing(name: str) -> None:
+    """AWS and Kubernetes have defaults for most of what rules look at."""
+    rule = NAMED[name]
+    kinds = [kind for kind in (rule.kinds if isinstance(rule, Rule) else ()) if kind[-1] not in ":/"]
+    every = {one.kind for one in resources("full")}.union(kinds)
+    for inputs in ({}, EMPTY_PODS):
+        silent = [Resource(kind, "silent", inputs) for kind in sorted(every)]
+        assert isinstance(said(rule, silent), list)
+
+
 def test_every_rule_has_a_breach() -> None:
     caught = {breach.rule for breach in BREACHES}
     assert caught | ABOUT_EXCEPTIONS | ON_ITS_OWN.keys() == NAMED.keys()
@@ -76,6 +100,7 @@ def test_public_address_needs_operators_in_the_stack_file() -> None:
     assert rule(host) == []
     (line,) = rule(replace(host, settings=settings_of("base")))
     assert "unless atlas:operatorCidrs" in line
+    assert rule(replace(host, settings=None)) == [line]
 
 
 def test_secret_is_where_secrets_belong() -> None:
@@ -85,6 +110,14 @@ def test_secret_is_where_secrets_belong() -> None:
     inputs = {"stringData": {"CAPSTONE_TEST": "the-token"}, "metadata": {"name": "x"}}
     assert rule(Resource("kubernetes:core/v1:Secret", "kept", inputs, settings)) == []
     assert len(rule(Resource("kubernetes:core/v1:ConfigMap", "told", inputs, settings))) == 1
+
+
+def test_short_word_is_no_telling_secret() -> None:
+    rule = NAMED["no-secret-in-plain-text"]
+    assert isinstance(rule, Rule)
+    settings = load_settings({f"atlas:{key}": value for key, value in {**FULL, "mlflowToken": "short"}.items()})
+    told = {"data": {"HOW": "a short text"}}
+    assert rule(Resource("kubernetes:core/v1:ConfigMap", "told", told, settings)) == []
 
 
 def test_roles_for_workflows_are_looked_at() -> None:
