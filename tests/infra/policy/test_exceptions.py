@@ -101,9 +101,10 @@ def test_breach_is_one_line_and_passes_with_an_exception_that_is_printed(
     settings(checkout, apiAccessCidrs=["0.0.0.0/0"], policyExceptions=[exception])
     told = f"until 2999-01-01 any resource may break api-endpoint-restricted: {REASON}"
     assert told in checkout.atlas("preview", "--stack", "dev").stdout
-    done = checkout.atlas("up", "--stack", "dev", "--wait", "0")
+    # How it ends is not asked: the recorded load balancer answers nobody.
+    done = checkout.finish(checkout.start("up", "--stack", "dev", "--wait", "0"))
     assert done.stderr.count(told) == 1
-    assert account.existing() != {}
+    assert account.of(":Cluster") != []
 
 
 def test_local_stack_is_asked_too(checkout: Checkout) -> None:
