@@ -11,8 +11,11 @@ from infra.settings import BootstrapSettings, LocalSettings, load_settings
 REPOSITORY = Path(__file__).parents[1]
 
 
-def program(*, checked: bool = True) -> None:
-    """Declare the selected stack's resources; the `atlas` command has checked already what an AWS stack needs."""
+def program(*, checked: bool = True, image: str | None = None) -> None:
+    """Declare the selected stack's resources; the `atlas` command has checked already what an AWS stack needs.
+
+    `image`: deploy this one, whatever the settings say.
+    """
     config = pulumi.runtime.config.get_config_env() | pulumi.runtime.config.CONFIG.get()
     settings = load_settings(config)
     if isinstance(settings, LocalSettings):
@@ -31,7 +34,7 @@ def program(*, checked: bool = True) -> None:
             check(settings, changes=not pulumi.runtime.is_dry_run())
         from infra.environments import aws  # half a second of imports that a local stack needn't wait for
 
-        outputs = aws.deploy(settings, REPOSITORY)
+        outputs = aws.deploy(settings.model_copy(update={"image": image}) if image else settings, REPOSITORY)
     for name, value in outputs.items():
         pulumi.export(name, value)
 

@@ -186,8 +186,9 @@ class AwsSettings(_Settings):
 
     bundle: str = "models/bundle"
     """The bundle that goes into the image, relative to the repository."""
-    image: Annotated[str, Field(pattern=r"^[^\s@]+@sha256:[0-9a-f]{64}$")] | None = None
-    """An image by digest, REPOSITORY@sha256:…, to deploy instead of building one."""
+    image: Annotated[str, Field(pattern=r"^(promoted|[^\s@]+@sha256:[0-9a-f]{64})$")] | None = None
+    """An image by digest, REPOSITORY@sha256:…, to deploy instead of building one; or `promoted`: the one that runs
+    stays, and `atlas promote` brings another."""
     base_image: Annotated[str, Field(pattern=r"^\S+$")] | None = None
     """The image's base instead of the Dockerfile's own, such as a company mirror's, by digest."""
     images_kept: Annotated[int, Field(ge=2, le=1000)] = 10

@@ -10,7 +10,9 @@ COMMANDS = {
     "destroy": "destroy:destroy",
     "dvc-remote": "dvc:dvc_remote",
     "preview": "stack:preview",
+    "promote": "release:promote",
     "refresh": "stack:refresh",
+    "rollback": "release:rollback",
     "status": "status:status",
     "up": "stack:up",
 }

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_aws as aws
 
+GOOD = "good-"
+"""Beginning of the tag that says: this image was deployed, and answered. Tags can't be moved, but there can be more."""
+
 
 @dataclass(frozen=True, slots=True)
 class RegistryArgs:
@@ -54,15 +57,27 @@ class Registry(pulumi.ComponentResource):
                 {
                     "rules": [
                         {
+                            # What a rule selects no later one expires: one that answered outlives many that didn't.
                             "rulePriority": 1,
-                            "description": f"Keep the last {args.kept} images: a rollback has somewhere to go",
+                            "description": f"Keep the last {args.kept} images that answered: a rollback has a target",
+                            "selection": {
+                                "tagStatus": "tagged",
+                                "tagPrefixList": [GOOD],
+                                "countType": "imageCountMoreThan",
+                                "countNumber": args.kept,
+                            },
+                            "action": {"type": "expire"},
+                        },
+                        {
+                            "rulePriority": 2,
+                            "description": f"Keep the last {args.kept} of the others",
                             "selection": {
                                 "tagStatus": "any",
                                 "countType": "imageCountMoreThan",
                                 "countNumber": args.kept,
                             },
                             "action": {"type": "expire"},
-                        }
+                        },
                     ]
                 }
             ),

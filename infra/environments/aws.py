@@ -26,7 +26,7 @@ from infra.monitoring.alertmanager import alertmanager_config
 from infra.monitoring.dashboards import dashboards
 from infra.monitoring.grafana import provisioning
 from infra.monitoring.prometheus import RULES, aws_jobs, prometheus_config
-from infra.settings import PROJECT, AwsSettings
+from infra.settings import PROJECT, AwsSettings, SettingsError
 
 PROMETHEUS_GROUP = "atlas-prometheus"
 ON_HOST = "/etc/atlas/current"
@@ -42,15 +42,10 @@ def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
         bundle_manifest(repository / settings.bundle)
     stack = pulumi.get_stack()
     name = f"{PROJECT}-{stack}"
-    tags = {"project": PROJECT, "stack": stack, "managed-by": "pulumi"}
+    tags = _tags()
     plan = layout(settings.vpc_cidr)
     bound_roles(stack, settings.permissions_boundary)
-    provider = aws.Provider(
-        "aws",
-        region=settings.region,
-        allowed_account_ids=[settings.account_id] if settings.account_id else None,
-    )
-    here = pulumi.ResourceOptions(providers={"aws": provider})
+    here = in_account(settings)
 
     network = Network(
         name,
@@ -66,9 +61,7 @@ def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
         here,
     )
     data = PrivateBucket(f"{name}-data", PrivateBucketArgs(settings.disposable, {**tags, "component": "data"}), here)
-    registry = Registry(
-        name, RegistryArgs(f"{name}/{settings.app_name}", settings.disposable, settings.images_kept, tags), here
-    )
+    registry = declare_registry(settings, here)
     alerting = Alerting(name, AlertingArgs(stack, settings.alert_email, settings.budget_usd, tags), here)
     prometheus_role = host_role("prometheus", tags, here)
     cluster = Cluster(
@@ -107,6 +100,8 @@ def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
         image: pulumi.Input[str] = Image(
             name, ImageArgs(repository, settings.bundle, settings.base_image, registry), here
         ).reference
+    elif settings.image == "promoted":
+        image = _promoted()
     else:
         image = settings.image
 
@@ -224,6 +219,40 @@ def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
         ),
         "alertTopic": alerting.topic_arn,
     }
+
+
+def in_account(settings: AwsSettings) -> pulumi.ResourceOptions:
+    """With these, a resource is made in the stack's region, and in no other account than the stack's."""
+    provider = aws.Provider(
+        "aws",
+        region=settings.region,
+        allowed_account_ids=[settings.account_id] if settings.account_id else None,
+    )
+    return pulumi.ResourceOptions(providers={"aws": provider})
+
+
+def declare_registry(settings: AwsSettings, here: pulumi.ResourceOptions) -> Registry:
+    """The stack's registry; `atlas promote` declares it alone, since an image is there before what runs it."""
+    name = f"{PROJECT}-{pulumi.get_stack()}"
+    repository = f"{name}/{settings.app_name}"
+    return Registry(name, RegistryArgs(repository, settings.disposable, settings.images_kept, _tags()), here)
+
+
+def _tags() -> dict[str, str]:
+    return {"project": PROJECT, "stack": pulumi.get_stack(), "managed-by": "pulumi"}
+
+
+def _promoted() -> pulumi.Output[str]:
+    """The image that the stack runs already, by its own outputs: a failed `up` leaves them as they were."""
+    stack = pulumi.get_stack()
+    own = pulumi.StackReference("promoted", stack_name=f"organization/{PROJECT}/{stack}")
+
+    def there(image: str | None) -> str:
+        if not image:
+            raise SettingsError(f"nothing was promoted to {stack} yet: `atlas promote dev {stack}` brings an image")
+        return image
+
+    return own.get_output("image").apply(there)
 
 
 def _service_settings(settings: AwsSettings) -> dict[str, str]:

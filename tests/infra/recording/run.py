@@ -19,6 +19,7 @@ import psutil
 from pulumi import automation as auto
 from pulumi.automation import events
 from pulumi.runtime._callbacks import _CallbackServicer
+from pulumi.runtime._grpc_settings import _GRPC_CHANNEL_OPTIONS
 
 from infra.engine.install import ensure
 from infra.settings import PROJECT
@@ -27,6 +28,9 @@ from tests.infra.recording.provider import Recorder, start
 from tests.infra.recording.world import RECORD, World
 from tests.infra.waiting import eventually
 
+# Engines come and go at ports of this machine. A channel to a new one whose port an earlier one had would share that
+# one's broken connection, and say "Resource monitor has terminated" at once.
+_GRPC_CHANNEL_OPTIONS.append(("grpc.use_local_subchannel_pool", 1))
 REPOSITORY = Path(__file__).parents[3]
 PACKAGES = ("aws", "eks", "kubernetes", "docker-build", "random")
 

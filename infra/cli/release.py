@@ -1,0 +1,222 @@
+"""`atlas promote` and `atlas rollback`: another image by its digest, never a rebuild."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import click
+from pulumi import automation as auto
+
+from infra.__main__ import program
+from infra.cli.common import Failed, answers, guarded, json_option, raise_reported, say, settings_of, stack_option
+from infra.cli.stack import Done, bring_up, no_answer, report
+from infra.engine.workspace import POLICIES, REPOSITORY, Progress, open_stack
+from infra.preflight import check
+from infra.releases import Image, copy, image_of, is_there, known_good, repository_is_there
+from infra.settings import PROJECT, AwsSettings, SettingsError
+
+yes_option = click.option(
+    "--yes", is_flag=True, help="Don't ask. Without a terminal nobody can be asked, and this is needed."
+)
+wait_option = click.option("--wait", default=300, show_default=True, help="Seconds for the service to answer.")
+smoke_option = click.option(
+    "--smoke/--no-smoke", default=True, show_default=True, help="Ask for one prediction in the end."
+)
+
+
+@click.command()
+@click.argument("source")
+@click.argument("target")
+@json_option
+@yes_option
+@click.option("--force", is_flag=True, help="Promote although the source's service doesn't answer from here.")
+@wait_option
+@smoke_option
+@guarded
+def promote(source: str, target: str, as_json: bool, yes: bool, force: bool, wait: int, smoke: bool) -> None:
+    """Deploy in TARGET the image that SOURCE runs: the same digest, and the bundle that is in it.
+
+    Copies it into TARGET's own repository, shows what would change, asks, deploys, and asks for one prediction.
+
+    Example: atlas promote dev prod
+    """
+    if source == target:
+        raise SettingsError(f"{source} can't be promoted to itself")
+    there, here = _aws(source), _aws(target)
+    if here.image != "promoted":
+        raise SettingsError(
+            f"Pulumi.{target}.yaml must say `atlas:image: promoted`: as it is, the next `up` would deploy another image"
+        )
+    account = check(there, changes=False).account
+    check(here)
+    outputs = {name: one.value for name, one in open_stack(source, there, program, REPOSITORY, say).outputs().items()}
+    running = image_of(str(outputs.get("image", "")))
+    if running is None:
+        raise SettingsError(f"{source} runs no image of its own repository: `atlas up --stack {source}` first")
+    if not force and not answers(f"{outputs['service']}/health/ready"):
+        raise SettingsError(
+            f"{source} doesn't answer at {outputs['service']}: nothing is known of its image; --force takes it anyway"
+        )
+    if there.model_uri:
+        say(f"  {source} serves {there.model_uri}; with the image goes the bundle in it, not what that names")
+    promoted = Image(account, here.region, f"{PROJECT}-{target}/{here.app_name}", running.digest)
+
+    opened = open_stack(target, here, lambda: program(image=str(promoted)), REPOSITORY, say)
+    if image_of(_asked(opened) or "") == promoted:
+        say(f"{target} has {running.digest} already")
+    changes = _foreseen(opened, show=not as_json)
+    _agree(
+        f"Deploy {running.digest} of {source} in {target}?", yes=yes, command=f"atlas promote {source} {target} --yes"
+    )
+    if not repository_is_there(promoted):
+        _make_registry(target, here)
+    if not is_there(promoted):
+        say(f"  copying {running.digest} to {promoted.repository}")
+        copy(running, promoted)
+    done = bring_up(target, here, image=str(promoted), wait=wait, smoke=smoke)
+    _finish(target, here, done, smoke=smoke, as_json=as_json, foreseen=changes)
+
+
+@click.command()
+@stack_option
+@click.option("--to", "digest", default=None, help="This image instead of the last that answered: sha256:….")
+@json_option
+@yes_option
+@wait_option
+@smoke_option
+@guarded
+def rollback(stack: str, digest: str | None, as_json: bool, yes: bool, wait: int, smoke: bool) -> None:
+    """Deploy the last image that answered before the one that is there now.
+
+    Example: atlas rollback --stack dev
+    """
+    settings = _aws(stack)
+    check(settings)
+    _rollback(stack, settings, digest, _asker(stack, yes=yes), as_json=as_json, wait=wait, smoke=smoke)
+
+
+def go_back(stack: str, settings: AwsSettings, *, wait: int) -> str:
+    """After a failed deployment: the last image that answered, without asking; says what became of it."""
+    opened = open_stack(stack, settings, program, REPOSITORY, say)
+    asked = image_of(_asked(opened) or "")
+    if asked is None:
+        return "there is no image to go back from"
+    good = known_good(asked)
+    if asked.digest in good[:1]:
+        return f"{stack} still has {asked.digest}, which has answered before: there is nothing to go back from"
+    if not good:
+        return f"no image of {asked.repository} has ever answered, so there is nothing to go back to"
+    say(f"  going back to {good[0]}")
+    done = bring_up(stack, settings, image=str(replace(asked, digest=good[0])), wait=wait)
+    if done.example is None:
+        return f"{good[0]} is back, but gives no prediction either"
+    return f"{stack} is back on {good[0]}, which answers"
+
+
+def _rollback(
+    stack: str, settings: AwsSettings, digest: str | None, ask: Callable[[str], None],
+    *, as_json: bool, wait: int, smoke: bool,
+) -> None:  # fmt: skip
+    opened = open_stack(stack, settings, program, REPOSITORY, say)
+    asked = image_of(_asked(opened) or "")
+    if asked is None:
+        raise SettingsError(f"{stack} runs no image of its own repository: there is nothing to go back from")
+    if settings.image not in (None, "promoted"):
+        raise SettingsError(
+            f"Pulumi.{stack}.yaml fixes atlas:image: put the digest there, and `atlas up --stack {stack}`"
+        )
+    good = known_good(asked)
+    others = [one for one in good if one != asked.digest]
+    if digest is None and not others:
+        raise SettingsError(f"no other image of {asked.repository} has ever answered: `--to sha256:…` names one")
+    target = replace(asked, digest=digest or others[0])
+    if not is_there(target):
+        known = f"; these have answered: {', '.join(good)}" if good else ""
+        raise SettingsError(f"{asked.repository} has no {target.digest}{known}")
+    opened = open_stack(stack, settings, lambda: program(image=str(target)), REPOSITORY, say)
+    changes = _foreseen(opened, show=not as_json)
+    ask(f"Deploy {target.digest} in {stack}, instead of {asked.digest}?")
+    done = bring_up(stack, settings, image=str(target), wait=wait, smoke=smoke)
+    _finish(stack, settings, done, smoke=smoke, as_json=as_json, foreseen=changes)
+    if settings.image is None:
+        say(f"The next `atlas up --stack {stack}` builds from this checkout again: mend what made the image bad first.")
+
+
+def _aws(stack: str) -> AwsSettings:
+    settings = settings_of(stack, makes=False)
+    if not isinstance(settings, AwsSettings):
+        raise SettingsError(f"the stack {stack} runs no image: there is nothing to promote or to roll back")
+    return settings
+
+
+def _asked(opened: auto.Stack) -> str | None:
+    """The image that the stack's Deployment was asked to run, whether or not it came up."""
+    for resource in (opened.export_stack().deployment or {}).get("resources") or []:
+        if resource["type"] == "kubernetes:apps/v1:Deployment":
+            return str(resource["inputs"]["spec"]["template"]["spec"]["containers"][0]["image"])
+    return None
+
+
+def _foreseen(opened: auto.Stack, *, show: bool) -> dict[str, str]:
+    """Resource name -> operation, of what the engine would do; shown."""
+    progress = Progress(lambda _: None)
+    try:
+        opened.preview(
+            diff=True,
+            on_event=progress,
+            on_output=(lambda line: click.echo(line.rstrip("\n"))) if show else None,
+            color="never",
+            policy_packs=POLICIES,
+        )
+    except auto.CommandError:
+        raise_reported(progress)
+        raise
+    return progress.changes
+
+
+def _asker(stack: str, *, yes: bool) -> Callable[[str], None]:
+    return lambda question: _agree(question, yes=yes, command=f"atlas rollback --stack {stack} --yes")
+
+
+def _agree(question: str, *, yes: bool, command: str) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise SettingsError(f"without a terminal nobody can be asked: `{command}`")
+    click.confirm(question, abort=True)
+
+
+def _make_registry(stack: str, settings: AwsSettings) -> None:
+    """The registry alone, of a stack that has none yet: the image must be there before what runs it."""
+    from infra.environments import aws  # half a second of imports
+
+    say("  making the registry first")
+
+    def registry() -> None:
+        aws.declare_registry(settings, aws.in_account(settings))
+
+    opened = open_stack(stack, settings, registry, REPOSITORY, say)
+    # Only these: what else there is of the stack is not in this program, and would be deleted.
+    name = f"{PROJECT}-{stack}"
+    urn = f"urn:pulumi:{stack}::{PROJECT}::atlas:aws:Registry"
+    targets = [f"{urn}::{name}", f"{urn}$aws:ecr/repository:Repository::{name}-repository"]
+    progress = Progress(say)
+    try:
+        opened.up(target=targets, on_event=progress, suppress_outputs=True, color="never")
+    except auto.CommandError:
+        raise_reported(progress)
+        raise
+
+
+def _finish(
+    stack: str, settings: AwsSettings, done: Done, *, smoke: bool, as_json: bool, foreseen: dict[str, str]
+) -> None:
+    if smoke and done.example is None:
+        raise Failed([no_answer(stack, settings)])
+    if as_json:
+        document: dict[str, Any] = {"foreseen": foreseen, "outputs": done.outputs, "changes": done.changes}
+        click.echo(json.dumps({**document, "example": done.example}, indent=1))
+    else:
+        report(done, as_json=False)

@@ -1,0 +1,177 @@
+"""Images of a stack in ECR: which are known to work, and how one comes into another stack's repository."""
+
+import base64
+import json
+import re
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+
+from infra.components.registry import GOOD
+from infra.preflight import PreflightError
+
+MANIFESTS = [
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image in ECR, by digest."""
+
+    account: str
+    region: str
+    repository: str
+    digest: str
+    """sha256:…"""
+
+    @property
+    def host(self) -> str:
+        """The registry."""
+        return f"{self.account}.dkr.ecr.{self.region}.amazonaws.com"
+
+    def __str__(self) -> str:
+        return f"{self.host}/{self.repository}@{self.digest}"
+
+
+def image_of(reference: str) -> Image | None:
+    """The image that ACCOUNT.dkr.ecr.REGION.amazonaws.com/REPOSITORY@sha256:… names; None for another registry's."""
+    found = re.fullmatch(r"(\d{12})\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com/([^@]+)@(sha256:[0-9a-f]{64})", reference)
+    return Image(*found.groups()) if found else None
+
+
+def known_good(image: Image) -> list[str]:
+    """Digests in the image's repository that have answered, the one that did last first.
+
+    Raises PreflightError when ECR can't be asked.
+    """
+    dated = []
+    for one in _images(image):
+        marks = [tag for tag in one.get("imageTags", []) if tag.startswith(GOOD)]
+        if marks:
+            dated.append((max(marks), str(one["imageDigest"])))
+    return [digest for _, digest in sorted(dated, reverse=True)]
+
+
+def is_there(image: Image) -> bool:
+    """Whether the repository has it."""
+    return image.digest in {str(one["imageDigest"]) for one in _images(image)}
+
+
+def mark_good(image: Image) -> None:
+    """Tag it as one that has answered, unless the last that did is this one.
+
+    Raises PreflightError when ECR refuses.
+    """
+    if known_good(image)[:1] == [image.digest]:
+        return
+    client = _client(image)
+    try:
+        found = client.batch_get_image(
+            registryId=image.account,
+            repositoryName=image.repository,
+            imageIds=[{"imageDigest": image.digest}],
+            acceptedMediaTypes=MANIFESTS,
+        )["images"]
+        if not found:
+            raise PreflightError(f"{image} is not in its repository any more")
+        client.put_image(
+            registryId=image.account,
+            repositoryName=image.repository,
+            imageManifest=found[0]["imageManifest"],
+            imageTag=f"{GOOD}{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}",
+        )
+    except (BotoCoreError, ClientError) as error:
+        raise PreflightError(f"ECR doesn't let {image.repository} be marked good ({_line(error)})") from None
+
+
+def repository_is_there(image: Image) -> bool:
+    """Whether the image's repository exists."""
+    client = _client(image)
+    try:
+        client.describe_repositories(registryId=image.account, repositoryNames=[image.repository])
+    except client.exceptions.RepositoryNotFoundException:
+        return False
+    except (BotoCoreError, ClientError) as error:
+        raise PreflightError(f"ECR can't be asked for {image.repository} ({_line(error)})") from None
+    return True
+
+
+def copy(source: Image, target: Image) -> None:
+    """Put the image into the target's repository, byte for byte: layers that are there already are not sent again.
+
+    Docker's own tool does it, registry to registry. Raises PreflightError with what it said.
+    """
+    if source.digest != target.digest:
+        raise ValueError("a copy has its original's digest")
+    auths = {host.host: _login(host) for host in (source, target)}
+    tag = f"{target.host}/{target.repository}:promoted-{source.digest.removeprefix('sha256:')[:32]}"
+    copy_between(str(source), tag, auths)
+    if not is_there(target):
+        raise PreflightError(f"{tag} was copied and is not {source.digest}: nothing is deployed; try again")
+
+
+def copy_between(source: str, target: str, auths: dict[str, str]) -> None:
+    """Copy the image `source` (by digest) to `target` (by tag); `auths`: registry -> base64 of user:password.
+
+    Raises PreflightError with what Docker's tool said.
+    """
+    with tempfile.TemporaryDirectory(prefix="atlas-docker-") as folder:
+        # Of its own: neither are the user's logins touched, nor does the password come near a command line.
+        config = Path(folder, "config.json")
+        config.touch(mode=0o600)
+        config.write_text(json.dumps({"auths": {host: {"auth": auth} for host, auth in auths.items()}}))
+        plugins = Path.home() / ".docker" / "cli-plugins"
+        if plugins.is_dir():
+            Path(folder, "cli-plugins").symlink_to(plugins)
+        command = ["docker", "--config", folder, "buildx", "imagetools", "create", "--prefer-index=false"]
+        try:
+            done = subprocess.run(
+                [*command, "--tag", target, source], capture_output=True, text=True, timeout=1800, check=False
+            )
+        except FileNotFoundError:
+            raise PreflightError("docker is not on PATH: with its buildx it copies images between registries") from None
+        except subprocess.TimeoutExpired:
+            raise PreflightError(f"copying {source} took more than half an hour: is the registry far away?") from None
+    if done.returncode != 0:
+        raise PreflightError(f"{source} can't be copied to {target}: {' '.join(done.stderr.split())[-400:]}")
+
+
+def _login(image: Image) -> str:
+    try:
+        data = _client(image).get_authorization_token()["authorizationData"][0]
+    except (BotoCoreError, ClientError) as error:
+        raise PreflightError(f"ECR gives no token for {image.host} ({_line(error)})") from None
+    token = str(data["authorizationToken"])
+    base64.b64decode(token, validate=True)
+    return token
+
+
+def _images(image: Image) -> list[dict[str, Any]]:
+    client = _client(image)
+    try:
+        pages = client.get_paginator("describe_images").paginate(
+            registryId=image.account, repositoryName=image.repository
+        )
+        return [found for page in pages for found in page["imageDetails"]]
+    except client.exceptions.RepositoryNotFoundException:
+        return []
+    except (BotoCoreError, ClientError) as error:
+        raise PreflightError(f"ECR can't be asked for {image.repository} ({_line(error)})") from None
+
+
+def _client(image: Image) -> Any:
+    return boto3.client("ecr", region_name=image.region)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
