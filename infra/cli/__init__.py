@@ -9,6 +9,7 @@ COMMANDS = {
     "cost": "cost:cost",
     "destroy": "destroy:destroy",
     "dvc-remote": "dvc:dvc_remote",
+    "logs": "logs:logs",
     "preview": "stack:preview",
     "promote": "release:promote",
     "refresh": "stack:refresh",

@@ -2,16 +2,22 @@
 
 import json
 import sys
+from dataclasses import dataclass
 from typing import Any
 
+import boto3
 import click
+from botocore.exceptions import BotoCoreError, ClientError
+from pulumi import automation as auto
 
 from infra.__main__ import program
 from infra.cli.common import answers, guarded, json_option, say, settings_of, stack_option, table
 from infra.engine.workspace import REPOSITORY, open_stack
 from infra.local.supervisor import Stack as Processes
-from infra.settings import AwsSettings
+from infra.settings import PROJECT, AwsSettings
 
+UNSEEN = 3
+"""Exit status when nothing is known to be wrong, and not everything could be looked at."""
 PARTS = ("service", "mlflow", "prometheus", "grafana")
 
 
@@ -20,7 +26,9 @@ PARTS = ("service", "mlflow", "prometheus", "grafana")
 @json_option
 @guarded
 def status(stack: str, as_json: bool) -> None:
-    """What runs and whether it is healthy; exit status 1 when something isn't.
+    """What runs and whether it is healthy.
+
+    Exit status: 0 all is well; 1 something isn't, or the stack is not up; 3 something can't be looked at from here.
 
     Example: atlas status --stack local
     """
@@ -28,7 +36,7 @@ def status(stack: str, as_json: bool) -> None:
     opened = open_stack(stack, settings, program, REPOSITORY, say)
     outputs = {name: output.value for name, output in opened.outputs().items()}
     if isinstance(settings, AwsSettings):
-        _aws_status(stack, outputs, as_json=as_json)
+        _aws_status(stack, settings, opened, outputs, as_json=as_json)
         return
     states = Processes(REPOSITORY / settings.directory).states()
     parts: dict[str, dict[str, Any]] = {}
@@ -55,17 +63,102 @@ def status(stack: str, as_json: bool) -> None:
     sys.exit(0 if healthy else 1)
 
 
-def _aws_status(stack: str, outputs: dict[str, Any], *, as_json: bool) -> None:
-    """The outputs, and whether the service answers; exit status 1 when it doesn't."""
-    healthy = bool(outputs) and answers(f"{outputs['service']}/health/ready")
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of an AWS stack."""
+
+    healthy: bool | None
+    """None: it couldn't be looked at."""
+    what: str
+    """What was seen, or why nothing."""
+
+
+def _aws_status(
+    stack: str, settings: AwsSettings, opened: auto.Stack, outputs: dict[str, Any], *, as_json: bool
+) -> None:
+    """The outputs and how each part is; ends with the exit status."""
+    if not outputs:
+        if as_json:
+            click.echo(json.dumps({"healthy": False, "outputs": {}, "parts": {}, "last": None}, indent=1))
+        else:
+            click.echo(f"The stack {stack} is not up: `atlas up --stack {stack}`")
+        sys.exit(1)
+    ready = answers(f"{outputs['service']}/health/ready")
+    parts = {
+        "service": Part(ready, "answers" if ready else "DOES NOT ANSWER from here (atlas:serviceCidrs?)"),
+        **_cluster(settings),
+        "prometheus": _host(stack, settings, "prometheus"),
+        "grafana": _host(stack, settings, "grafana"),
+    }
+    last = _last(opened)
+    healthy = all(part.healthy for part in parts.values())
     if as_json:
-        click.echo(json.dumps({"healthy": healthy, "outputs": outputs}, indent=1))
-    elif not outputs:
-        click.echo(f"The stack {stack} is not up: `atlas up --stack {stack}`")
+        told = {name: {"healthy": part.healthy, "what": part.what} for name, part in parts.items()}
+        click.echo(json.dumps({"healthy": healthy, "outputs": outputs, "parts": told, "last": last}, indent=1))
     else:
         table(outputs)
-        click.echo(f"\n  The service {'is healthy' if healthy else 'DOES NOT ANSWER from here'}.")
-    sys.exit(0 if healthy else 1)
+        click.echo()
+        for name, part in parts.items():
+            health = {True: "healthy", False: "NOT HEALTHY", None: "unknown"}[part.healthy]
+            click.echo(f"  {name:<12}{health:<13}{part.what}")
+        if last:
+            click.echo(f"\n  Last: {last['kind']} {last['result']}, {last['end'] or 'not ended'}.")
+    if any(part.healthy is False for part in parts.values()):
+        sys.exit(1)
+    sys.exit(0 if healthy else UNSEEN)
+
+
+def _cluster(settings: AwsSettings) -> dict[str, Part]:
+    """The control plane by EKS, the service's pods by the Kubernetes API."""
+    from infra.cluster_api import ClusterError, cluster_of, control_plane, pods, reasons, wanted
+
+    try:
+        version, state = control_plane(settings)
+    except ClusterError as error:
+        return {"cluster": Part(None, str(error)), "pods": Part(None, "the cluster can't be asked")}
+    cluster = Part(state == "ACTIVE", f"Kubernetes {version}, {state.lower()}")
+    try:
+        with cluster_of(settings) as api:
+            found = pods(api, settings.namespace, settings.app_name)
+            count, ready = wanted(api, settings.namespace, settings.app_name), sum(pod.ready for pod in found)
+            images = {pod.image.rpartition("@")[2][:19] for pod in found}
+            text = f"{ready} of {count} ready, {', '.join(sorted(images)) or 'no image'}"
+            why = [] if ready >= count else reasons(api, settings.namespace, settings.app_name)
+    except ClusterError as error:
+        return {"cluster": cluster, "pods": Part(None, str(error))}
+    return {"cluster": cluster, "pods": Part(ready >= count > 0, "; ".join([text, *why]))}
+
+
+def _host(stack: str, settings: AwsSettings, role: str) -> Part:
+    """A host by EC2's two checks of it."""
+    tags = {"project": PROJECT, "stack": stack, "component": role}
+    filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in tags.items()]
+    gone = ["terminated", "shutting-down"]
+    try:
+        ec2 = boto3.client("ec2", region_name=settings.region)
+        pages = ec2.describe_instances(Filters=filters)["Reservations"]
+        found = [one for page in pages for one in page["Instances"] if one["State"]["Name"] not in gone]
+        if not found:
+            return Part(False, "its instance is gone: `atlas up` makes another")
+        identifier, state = found[0]["InstanceId"], found[0]["State"]["Name"]
+        checks = ec2.describe_instance_status(InstanceIds=[identifier])["InstanceStatuses"]
+    except (BotoCoreError, ClientError) as error:
+        return Part(None, " ".join(str(error).split()))
+    passed = bool(checks) and all(checks[0][kind]["Status"] == "ok" for kind in ("InstanceStatus", "SystemStatus"))
+    told = "checks passed" if passed else "EC2's checks not passed (they take some minutes after a start)"
+    return Part(state == "running" and passed, f"{identifier} {state}, {told}")
+
+
+def _last(opened: auto.Stack) -> dict[str, Any] | None:
+    """The last thing that was done to the stack."""
+    found = opened.history(page_size=1, show_secrets=False)
+    if not found:
+        return None
+    return {
+        "kind": str(found[0].kind),
+        "result": str(found[0].result),
+        "end": found[0].end_time and str(found[0].end_time),
+    }
 
 
 def _health(part: str) -> str:

@@ -62,17 +62,25 @@ def test_stack_comes_up_is_shown_feeds_dvc_and_goes(checkout: Checkout, account:
     assert foreseen["changes"]["create"] > 100
     assert account.existing() == {}
 
-    done = checkout.atlas("up", "--stack", "dev", "--wait", "0")
+    # The recorded load balancer answers nobody, and that is said.
+    done = checkout.atlas("up", "--stack", "dev", "--wait", "0", code=1)
+    assert "the example failed" in done.stderr
+    assert "atlas rollback --stack dev" in done.stderr.splitlines()[-1]
+    done = checkout.atlas("up", "--stack", "dev", "--no-smoke")
     assert "service" in done.stdout
     assert ".elb.us-east-1.amazonaws.com:5000" in done.stdout
     assert "aws ssm start-session" in done.stdout
-    # The recorded load balancer answers nobody, and that is said.
-    assert "the example failed" in done.stderr
 
-    again = json.loads(checkout.atlas("up", "--stack", "dev", "--json", "--wait", "0").stdout)
+    again = json.loads(checkout.atlas("up", "--stack", "dev", "--json", "--no-smoke").stdout)
     assert again["changes"] == {}
     told = json.loads(checkout.atlas("status", "--stack", "dev", "--json", code=1).stdout)
     assert told["healthy"] is False
+    assert told["parts"]["service"]["healthy"] is False
+    # moto's account has no cluster, and no hosts.
+    assert told["parts"]["cluster"]["healthy"] is None
+    assert "flask-app-cluster" in told["parts"]["cluster"]["what"]
+    assert "its instance is gone" in told["parts"]["grafana"]["what"]
+    assert (told["last"]["kind"], told["last"]["result"]) == ("update", "succeeded")
 
     checkout.atlas("dvc-remote", "--stack", "dev")
     local = (checkout.path / ".dvc/config.local").read_text()
@@ -129,6 +137,6 @@ def test_failure_in_the_middle_is_named_and_the_next_up_goes_on(checkout: Checko
     failed = checkout.atlas("up", "--stack", "dev", "--wait", "0", code=1)
     assert "the service is out of order" in failed.stderr
     assert "Traceback" not in failed.stderr
-    checkout.atlas("up", "--stack", "dev", "--wait", "0")
+    checkout.atlas("up", "--stack", "dev", "--no-smoke")
     checkout.atlas("destroy", "--stack", "dev", "--yes")
     assert account.existing() == {}

@@ -1,0 +1,107 @@
+"""`atlas logs`: what a stack's parts have said."""
+
+import re
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import boto3
+import click
+from botocore.exceptions import BotoCoreError, ClientError
+
+from infra.cli.common import guarded, settings_of, stack_option
+from infra.engine.workspace import REPOSITORY
+from infra.preflight import PreflightError
+from infra.settings import AwsSettings, LocalSettings, SettingsError
+
+PARTS = {LocalSettings: ("service", "mlflow", "prometheus", "grafana"), AwsSettings: ("service", "control-plane")}
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+PAUSE = 2
+"""Seconds between two looks at what has come."""
+
+
+@click.command()
+@stack_option
+@click.option("--part", default="service", show_default=True, help="Whose; a wrong name is told those there are.")
+@click.option("--lines", default=100, show_default=True, type=click.IntRange(1, 10000), help="At most, of each pod.")
+@click.option("--since", default="1h", show_default=True, help="AWS: not older than this, such as 10m.")
+@click.option("--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
+@guarded
+def logs(stack: str, part: str, lines: int, since: str, follow: bool) -> None:
+    """What a part has said: the service's pods, the cluster's control plane, or a process of this machine.
+
+    The monitoring hosts keep their logs to themselves: docs/runbook.md has the way in.
+
+    Example: atlas logs --stack dev --since 10m
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # nothing is begun here that must be finished
+    settings = settings_of(stack, makes=False)
+    parts = PARTS[type(settings)]
+    if part not in parts:
+        raise SettingsError(f"of the stack {stack} there is no log {part!r} at hand; there are {', '.join(parts)}")
+    seconds = _seconds(since)
+    if isinstance(settings, LocalSettings):
+        said = _file(REPOSITORY / settings.directory / "logs" / f"{part}.log", lines, follow=follow)
+    else:
+        ask = _pods if part == "service" else _control_plane
+        said = _asked(lambda back: ask(settings, lines, back), seconds, follow=follow)
+    with suppress(KeyboardInterrupt):
+        for line in said:
+            click.echo(line)
+
+
+def _file(file: Path, lines: int, *, follow: bool) -> Iterator[str]:
+    if not file.is_file():
+        raise SettingsError(f"there is no {file.name}: `atlas up` starts what writes it")
+    with file.open(errors="replace") as stream:
+        yield from (line.rstrip("\n") for line in deque(stream, lines))
+        while follow:
+            line = stream.readline()
+            if line:
+                yield line.rstrip("\n")
+            else:
+                time.sleep(PAUSE / 4)
+
+
+def _asked(ask: Callable[[int], list[str]], seconds: int, *, follow: bool) -> Iterator[str]:
+    """What is there, then what comes: the last looks overlap, and a line with its time comes once."""
+    seen = ask(seconds)
+    yield from seen
+    while follow:
+        time.sleep(PAUSE)
+        found = ask(10 * PAUSE)
+        known = set(seen)
+        yield from (line for line in found if line not in known)
+        seen = found
+
+
+def _pods(settings: AwsSettings, lines: int, seconds: int) -> list[str]:
+    from infra.cluster_api import ClusterError, cluster_of
+    from infra.cluster_api import logs as said
+
+    try:
+        with cluster_of(settings) as api:
+            return said(api, settings.namespace, settings.app_name, lines=lines, seconds=seconds)
+    except ClusterError as error:
+        raise PreflightError(f"the pods can't be asked: {error}") from None
+
+
+def _control_plane(settings: AwsSettings, lines: int, seconds: int) -> list[str]:
+    group = f"/aws/eks/{settings.cluster_name}/cluster"
+    try:
+        events = boto3.client("logs", region_name=settings.region).filter_log_events(
+            logGroupName=group, startTime=int((time.time() - seconds) * 1000), limit=lines
+        )["events"]
+    except (BotoCoreError, ClientError) as error:
+        raise PreflightError(f"{group} can't be read: {' '.join(str(error).split())}") from None
+    return [f"{event['logStreamName']} {event['message'].rstrip()}" for event in events]
+
+
+def _seconds(since: str) -> int:
+    found = re.fullmatch(r"([1-9][0-9]*)([smhd])", since)
+    if found is None:
+        raise SettingsError(f"--since {since!r} is no duration such as 10m")
+    return int(found[1]) * UNITS[found[2]]

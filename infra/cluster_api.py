@@ -1,0 +1,193 @@
+"""A stack's cluster, asked by the Kubernetes API: pods, why they don't come up, what they say."""
+
+import base64
+import json
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+from kubernetes import client, config
+from kubernetes.client.exceptions import ApiException
+from urllib3.exceptions import HTTPError
+
+from infra.settings import AwsSettings
+
+PATIENCE = 10
+"""Seconds for an answer."""
+
+
+class ClusterError(Exception):
+    """The cluster can't be asked; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """One pod of the service."""
+
+    name: str
+    ready: bool
+    image: str
+    node: str
+    restarts: int
+    trouble: str
+    """Why it isn't ready; empty when it is, or when nothing says."""
+
+
+@contextmanager
+def cluster_of(settings: AwsSettings) -> Iterator[Any]:
+    """A client of the stack's cluster, by the caller's own AWS identity; nothing is left on the disk.
+
+    Raises ClusterError when AWS or the cluster refuses, or the API is out of reach.
+    """
+    found = _described(settings)
+    command = ["aws", "--region", settings.region, "eks", "get-token", "--cluster-name", settings.cluster_name]
+    told = subprocess.run([*command, "--output", "json"], capture_output=True, text=True, timeout=60, check=False)
+    if told.returncode != 0:
+        raise ClusterError(_line(told.stderr) or "`aws eks get-token` failed")
+    with tempfile.NamedTemporaryFile(suffix=".crt") as authority:
+        authority.write(base64.b64decode(found["certificateAuthority"]["data"]))
+        authority.flush()
+        options = client.Configuration(host=found["endpoint"])
+        options.ssl_ca_cert = authority.name
+        options.api_key = {"authorization": f"Bearer {json.loads(told.stdout)['status']['token']}"}
+        with _reached(), client.ApiClient(options) as api:
+            yield api
+
+
+def control_plane(settings: AwsSettings) -> tuple[str, str]:
+    """Version and state of the cluster, as EKS has them.
+
+    Raises ClusterError when AWS refuses.
+    """
+    found = _described(settings)
+    return str(found["version"]), str(found["status"])
+
+
+def _described(settings: AwsSettings) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = boto3.client("eks", region_name=settings.region).describe_cluster(
+            name=settings.cluster_name
+        )["cluster"]
+    except (BotoCoreError, ClientError) as error:
+        raise ClusterError(_line(error)) from None
+    return found
+
+
+@contextmanager
+def cluster_at(kubeconfig: Path) -> Iterator[Any]:
+    """A client of the cluster that a kubeconfig names.
+
+    Raises ClusterError when it refuses or is out of reach.
+    """
+    with _reached(), config.new_client_from_config(str(kubeconfig)) as api:  # type: ignore[no-untyped-call]
+        yield api
+
+
+@contextmanager
+def _reached() -> Iterator[None]:
+    try:
+        yield
+    except ApiException as error:
+        raise ClusterError(f"the Kubernetes API answers {error.status} {error.reason}") from None
+    except (HTTPError, OSError) as error:
+        reason = _line(getattr(error, "reason", None) or error)
+        raise ClusterError(f"the Kubernetes API is out of reach (atlas:apiAccessCidrs?): {reason}") from None
+
+
+def pods(api: Any, namespace: str, app: str) -> list[Pod]:
+    """The pods of the service, by name."""
+    found = client.CoreV1Api(api).list_namespaced_pod(
+        namespace, label_selector=f"app.kubernetes.io/name={app}", _request_timeout=PATIENCE
+    )
+    return sorted((_pod(one) for one in found.items), key=lambda pod: pod.name)
+
+
+def wanted(api: Any, namespace: str, app: str) -> int:
+    """How many pods there should be."""
+    deployments = client.AppsV1Api(api).list_namespaced_deployment(
+        namespace, label_selector=f"app.kubernetes.io/name={app}", _request_timeout=PATIENCE
+    )
+    return sum(one.spec.replicas or 0 for one in deployments.items)
+
+
+def reasons(api: Any, namespace: str, app: str) -> list[str]:
+    """Why the service's pods don't come up, a line for each cause.
+
+    From what Kubernetes itself notes: conditions of replica sets (a quota, an admission that refuses), states of
+    containers, warnings among the events, and the last lines that a container which ended has said.
+    """
+    sets = client.AppsV1Api(api).list_namespaced_replica_set(
+        namespace, label_selector=f"app.kubernetes.io/name={app}", _request_timeout=PATIENCE
+    )
+    told = [
+        f"no pod can be made: {_line(condition.message)}"
+        for one in sets.items
+        for condition in (one.status.conditions if one.status else None) or []
+        if condition.type == "ReplicaFailure" and condition.status == "True"
+    ]
+    core = client.CoreV1Api(api)
+    for pod in pods(api, namespace, app):
+        if pod.ready:
+            continue
+        if pod.trouble:
+            told.append(f"pod {pod.name}: {pod.trouble}")
+        events = core.list_namespaced_event(
+            namespace, field_selector=f"involvedObject.name={pod.name},type=Warning", _request_timeout=PATIENCE
+        )
+        told += [f"pod {pod.name}: {event.reason}: {_line(event.message)}" for event in events.items]
+        if pod.restarts:
+            told += [f"pod {pod.name} said: {line}" for line in _last_words(core, namespace, pod.name)]
+    return list(dict.fromkeys(told))
+
+
+def logs(api: Any, namespace: str, app: str, *, lines: int, seconds: int) -> list[str]:
+    """What each pod of the service has said in the last `seconds`, with its name and the time."""
+    core = client.CoreV1Api(api)
+    return [
+        f"{pod.name} {line}"
+        for pod in pods(api, namespace, app)
+        for line in core.read_namespaced_pod_log(
+            pod.name, namespace, tail_lines=lines, since_seconds=seconds, timestamps=True, _request_timeout=PATIENCE
+        ).splitlines()
+    ]
+
+
+def _pod(one: Any) -> Pod:
+    statuses: Sequence[Any] = one.status.container_statuses or []
+    trouble = ""
+    for condition in one.status.conditions or []:
+        if condition.type == "PodScheduled" and condition.status == "False":
+            trouble = f"{condition.reason}: {_line(condition.message)}"
+    for status in statuses:
+        waits, ended = status.state.waiting, status.last_state.terminated
+        if waits is not None and waits.reason not in ("ContainerCreating", "PodInitializing"):
+            trouble = f"{waits.reason}: {_line(waits.message or '')}"
+        if ended is not None and ended.reason == "OOMKilled":
+            trouble = "OOMKilled: it took more than atlas:podMemoryMib"
+    return Pod(
+        name=one.metadata.name,
+        ready=bool(statuses) and all(status.ready for status in statuses),
+        image=one.spec.containers[0].image,
+        node=one.spec.node_name or "",
+        restarts=sum(status.restart_count for status in statuses),
+        trouble=trouble,
+    )
+
+
+def _last_words(core: Any, namespace: str, pod: str) -> list[str]:
+    try:
+        text = core.read_namespaced_pod_log(pod, namespace, previous=True, tail_lines=5, _request_timeout=PATIENCE)
+    except ApiException:
+        return []
+    # kubelet's own words when the container is gone already.
+    return [line for line in text.splitlines() if line.strip() and not line.startswith("unable to retrieve container")]
+
+
+def _line(error: Any) -> str:
+    return " ".join(str(error).split())
