@@ -207,6 +207,8 @@ class Recorder(provider_pb2_grpc.ResourceProviderServicer):
             operation=operation, token=token_of(request.urn), name=name_of(request.urn), urn=request.urn,
             id=identifier, inputs=inputs, outputs=outputs, error="" if half else error, begun=begun, ended=time.time(),
         )  # fmt: skip
+        if self.world.after is not None:
+            self.world.after(operation, request.urn)
         if error and half:
             _abort_half_done(context, error, identifier, outputs, inputs)
         if error:

@@ -6,7 +6,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +57,8 @@ class World:
 
     def __init__(self, file: Path) -> None:
         self.file = file
+        self.after: Callable[[str, str], None] | None = None
+        """Called with operation and URN once a provider in this process has done it, and before the engine knows."""
         self._reading = threading.Lock()
         self._read: list[Call] = []
         self._offset = 0
