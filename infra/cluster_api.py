@@ -146,11 +146,11 @@ def reasons(api: Any, namespace: str, app: str) -> list[str]:
     return list(dict.fromkeys(told))
 
 
-def logs(api: Any, namespace: str, app: str, *, lines: int, seconds: int) -> list[str]:
-    """What each pod of the service has said in the last `seconds`, with its name and the time."""
+def logs(api: Any, namespace: str, app: str, *, lines: int, seconds: int) -> list[tuple[str, str]]:
+    """(pod, line with its time) of what each pod of the service has said in the last `seconds`."""
     core = client.CoreV1Api(api)
     return [
-        f"{pod.name} {line}"
+        (pod.name, line)
         for pod in pods(api, namespace, app)
         for line in core.read_namespaced_pod_log(
             pod.name, namespace, tail_lines=lines, since_seconds=seconds, timestamps=True, _request_timeout=PATIENCE

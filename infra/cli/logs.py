@@ -1,5 +1,6 @@
 """`atlas logs`: what a stack's parts have said."""
 
+import json
 import re
 import signal
 import time
@@ -21,6 +22,8 @@ PARTS = {LocalSettings: ("service", "mlflow", "prometheus", "grafana"), AwsSetti
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 PAUSE = 2
 """Seconds between two looks at what has come."""
+Said = tuple[str, str]
+"""Who, and a line."""
 
 
 @click.command()
@@ -29,8 +32,9 @@ PAUSE = 2
 @click.option("--lines", default=100, show_default=True, type=click.IntRange(1, 10000), help="At most, of each pod.")
 @click.option("--since", default="1h", show_default=True, help="AWS: not older than this, such as 10m.")
 @click.option("--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON document for each line: who said what.")
 @guarded
-def logs(stack: str, part: str, lines: int, since: str, follow: bool) -> None:
+def logs(stack: str, part: str, lines: int, since: str, follow: bool, as_json: bool) -> None:
     """What a part has said: the service's pods, the cluster's control plane, or a process of this machine.
 
     The monitoring hosts keep their logs to themselves: docs/runbook.md has the way in.
@@ -44,13 +48,15 @@ def logs(stack: str, part: str, lines: int, since: str, follow: bool) -> None:
         raise SettingsError(f"of the stack {stack} there is no log {part!r} at hand; there are {', '.join(parts)}")
     seconds = _seconds(since)
     if isinstance(settings, LocalSettings):
-        said = _file(REPOSITORY / settings.directory / "logs" / f"{part}.log", lines, follow=follow)
+        file = REPOSITORY / settings.directory / "logs" / f"{part}.log"
+        said: Iterator[Said] = ((part, line) for line in _file(file, lines, follow=follow))
     else:
         ask = _pods if part == "service" else _control_plane
         said = _asked(lambda back: ask(settings, lines, back), seconds, follow=follow)
     with suppress(KeyboardInterrupt):
-        for line in said:
-            click.echo(line)
+        for who, line in said:
+            told = json.dumps({"from": who, "line": line}) if as_json else f"{who} {line}" if who != part else line
+            click.echo(told)
 
 
 def _file(file: Path, lines: int, *, follow: bool) -> Iterator[str]:
@@ -66,7 +72,7 @@ def _file(file: Path, lines: int, *, follow: bool) -> Iterator[str]:
                 time.sleep(PAUSE / 4)
 
 
-def _asked(ask: Callable[[int], list[str]], seconds: int, *, follow: bool) -> Iterator[str]:
+def _asked(ask: Callable[[int], list[Said]], seconds: int, *, follow: bool) -> Iterator[Said]:
     """What is there, then what comes: the last looks overlap, and a line with its time comes once."""
     seen = ask(seconds)
     yield from seen
@@ -78,7 +84,7 @@ def _asked(ask: Callable[[int], list[str]], seconds: int, *, follow: bool) -> It
         seen = found
 
 
-def _pods(settings: AwsSettings, lines: int, seconds: int) -> list[str]:
+def _pods(settings: AwsSettings, lines: int, seconds: int) -> list[Said]:
     from infra.cluster_api import ClusterError, cluster_of
     from infra.cluster_api import logs as said
 
@@ -89,7 +95,7 @@ def _pods(settings: AwsSettings, lines: int, seconds: int) -> list[str]:
         raise PreflightError(f"the pods can't be asked: {error}") from None
 
 
-def _control_plane(settings: AwsSettings, lines: int, seconds: int) -> list[str]:
+def _control_plane(settings: AwsSettings, lines: int, seconds: int) -> list[Said]:
     group = f"/aws/eks/{settings.cluster_name}/cluster"
     try:
         events = boto3.client("logs", region_name=settings.region).filter_log_events(
@@ -97,7 +103,7 @@ def _control_plane(settings: AwsSettings, lines: int, seconds: int) -> list[str]
         )["events"]
     except (BotoCoreError, ClientError) as error:
         raise PreflightError(f"{group} can't be read: {' '.join(str(error).split())}") from None
-    return [f"{event['logStreamName']} {event['message'].rstrip()}" for event in events]
+    return [(event["logStreamName"], event["message"].rstrip()) for event in events]
 
 
 def _seconds(since: str) -> int:

@@ -78,8 +78,9 @@ def test_ready_pod_is_counted_has_no_trouble_and_its_words_are_heard(
     assert (pod.trouble, pod.restarts) == ("", 0)
     assert wanted(api, namespace, APP) == 1
     assert reasons(api, namespace, APP) == []
-    (line,) = logs(api, namespace, APP, lines=10, seconds=600)
-    assert line.startswith(f"{pod.name} 20")
+    ((who, line),) = logs(api, namespace, APP, lines=10, seconds=600)
+    assert who == pod.name
+    assert line.startswith("20")
     assert line.endswith(" I am here")
 
 

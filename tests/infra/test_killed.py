@@ -6,6 +6,7 @@ import socket
 import threading
 from pathlib import Path
 
+import boto3
 import psutil
 import pytest
 
@@ -121,6 +122,27 @@ def test_lock_of_a_dead_run_on_this_machine_is_released(tmp_path: Path) -> None:
     assert "was killed" in release_dead_locks("dev", tmp_path.as_uri())[0]
     assert not lock.exists()
     assert release_dead_locks("dev", tmp_path.as_uri()) == []
+
+
+def test_locks_in_a_bucket_are_looked_at_too(moto: str) -> None:
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="state")
+    key = ".pulumi/locks/organization/atlas/dev/a.json"
+    lock = {"pid": 1, "username": "ada", "hostname": socket.gethostname(), "timestamp": "2026-01-02T03:04:05Z"}
+
+    def put(**changed: object) -> None:
+        client.put_object(Bucket="state", Key=key, Body=json.dumps(lock | changed))
+
+    put(hostname="elsewhere")
+    with pytest.raises(LockedError, match=r"on elsewhere .process 1, of ada, since 2026-01-02"):
+        release_dead_locks("dev", "s3://state?region=us-east-1")
+    assert client.list_objects_v2(Bucket="state")["KeyCount"] == 1
+    put(pid=os.getpid())  # alive, but no engine: somebody has its number now
+    assert "was killed" in release_dead_locks("dev", "s3://state?region=us-east-1")[0]
+    assert client.list_objects_v2(Bucket="state")["KeyCount"] == 0
+    # Another stack's lock is none of this one's.
+    client.put_object(Bucket="state", Key=key.replace("/dev/", "/prod/"), Body=json.dumps(lock))
+    assert release_dead_locks("dev", "s3://state?region=us-east-1") == []
 
 
 def test_file_that_a_kill_left_empty_beside_the_state_is_removed(tmp_path: Path) -> None:
