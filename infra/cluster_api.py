@@ -47,7 +47,10 @@ def cluster_of(settings: AwsSettings) -> Iterator[Any]:
     """
     found = _described(settings)
     command = ["aws", "--region", settings.region, "eks", "get-token", "--cluster-name", settings.cluster_name]
-    told = subprocess.run([*command, "--output", "json"], capture_output=True, text=True, timeout=60, check=False)
+    try:
+        told = subprocess.run([*command, "--output", "json"], capture_output=True, text=True, timeout=60, check=False)
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        raise ClusterError("the AWS CLI, which makes the token, is not on PATH or doesn't answer") from None
     if told.returncode != 0:
         raise ClusterError(_line(told.stderr) or "`aws eks get-token` failed")
     with tempfile.NamedTemporaryFile(suffix=".crt") as authority:
