@@ -22,7 +22,7 @@ def test_local_stack_is_operated_as_the_readme_says(checkout: Checkout) -> None:
         r"^(?: {4}.*\n)+", Document(REPOSITORY / "README.md").section("Operate the stack"), re.MULTILINE
     )
     typed = [words[1:] for words in commands_in(block)]
-    assert [words[0] for words in typed] == ["preview", "up", "status", "destroy"]
+    assert [words[0] for words in typed] == ["preview", "up", "status", "logs", "destroy"]
     for words in typed:
         checkout.atlas(*words)
         if words[0] == "up":
