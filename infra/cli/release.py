@@ -64,7 +64,7 @@ def promote(source: str, target: str, as_json: bool, yes: bool, force: bool, wai
     promoted = Image(account, here.region, f"{PROJECT}-{target}/{here.app_name}", running.digest)
 
     opened = open_stack(target, here, lambda: program(image=str(promoted)), REPOSITORY, say)
-    if image_of(_asked(opened) or "") == promoted:
+    if image_of(_asked(opened)[0] or "") == promoted:
         say(f"{target} has {running.digest} already")
     changes = _foreseen(opened, show=not as_json)
     _agree(
@@ -100,11 +100,12 @@ def rollback(stack: str, digest: str | None, as_json: bool, yes: bool, wait: int
 def go_back(stack: str, settings: AwsSettings, *, wait: int) -> str:
     """After a failed deployment: the last image that answered, without asking; says what became of it."""
     opened = open_stack(stack, settings, program, REPOSITORY, say)
-    asked = image_of(_asked(opened) or "")
+    reference, came_up = _asked(opened)
+    asked = image_of(reference or "")
     if asked is None:
         return "there is no image to go back from"
     good = known_good(asked)
-    if asked.digest in good[:1]:
+    if came_up and asked.digest in good[:1]:
         return f"{stack} still has {asked.digest}, which has answered before: there is nothing to go back from"
     if not good:
         return f"no image of {asked.repository} has ever answered, so there is nothing to go back to"
@@ -120,7 +121,8 @@ def _rollback(
     *, as_json: bool, wait: int, smoke: bool,
 ) -> None:  # fmt: skip
     opened = open_stack(stack, settings, program, REPOSITORY, say)
-    asked = image_of(_asked(opened) or "")
+    reference, came_up = _asked(opened)
+    asked = image_of(reference or "")
     if asked is None:
         raise SettingsError(f"{stack} runs no image of its own repository: there is nothing to go back from")
     if settings.image not in (None, "promoted"):
@@ -128,7 +130,7 @@ def _rollback(
             f"Pulumi.{stack}.yaml fixes atlas:image: put the digest there, and `atlas up --stack {stack}`"
         )
     good = known_good(asked)
-    others = [one for one in good if one != asked.digest]
+    others = [one for one in good if not came_up or one != asked.digest]
     if digest is None and not others:
         raise SettingsError(f"no other image of {asked.repository} has ever answered: `--to sha256:…` names one")
     target = replace(asked, digest=digest or others[0])
@@ -151,12 +153,16 @@ def _aws(stack: str) -> AwsSettings:
     return settings
 
 
-def _asked(opened: auto.Stack) -> str | None:
-    """The image that the stack's Deployment was asked to run, whether or not it came up."""
+def _asked(opened: auto.Stack) -> tuple[str | None, bool]:
+    """The image of the stack's Deployment, and whether its pods came up.
+
+    When they didn't, the engine notes the image of before: the new one is then the one to leave.
+    """
     for resource in (opened.export_stack().deployment or {}).get("resources") or []:
         if resource["type"] == "kubernetes:apps/v1:Deployment":
-            return str(resource["inputs"]["spec"]["template"]["spec"]["containers"][0]["image"])
-    return None
+            image = resource["inputs"]["spec"]["template"]["spec"]["containers"][0]["image"]
+            return str(image), not resource.get("initErrors")
+    return None, False
 
 
 def _foreseen(opened: auto.Stack, *, show: bool) -> dict[str, str]:

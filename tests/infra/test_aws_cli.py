@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -140,3 +142,29 @@ def test_failure_in_the_middle_is_named_and_the_next_up_goes_on(checkout: Checko
     checkout.atlas("up", "--stack", "dev", "--no-smoke")
     checkout.atlas("destroy", "--stack", "dev", "--yes")
     assert account.existing() == {}
+
+
+def test_command_killed_in_the_middle_is_taken_up_by_the_next(checkout: Checkout, account: World) -> None:
+    """SIGKILL of the command itself, which takes the program away from its engine: in `up`, then in `destroy`."""
+    for command, operation, more in (("up", "create", "--no-smoke"), ("destroy", "delete", "--yes")):
+        account.slow(0.2)
+        running = checkout.start(command, "--stack", "dev", more)
+        while len(account.calls(operation)) < 30:
+            assert running.poll() is None
+            time.sleep(0.05)
+        engines = psutil.Process(running.pid).children(recursive=True)
+        running.kill()
+        checkout.finish(running)
+        account.slow(0)
+        # Without the command the engine ends by itself, or is killed with the machine.
+        _, left = psutil.wait_procs(engines, timeout=30)
+        for process in left:
+            process.kill()
+        psutil.wait_procs(left, timeout=30)
+        told = checkout.atlas(command, "--stack", "dev", more).stderr
+        assert "was killed; its lock is released" in told
+        if command == "up":
+            named = told
+    # What has no name of its own could not be taken up, and was named.
+    assert [call.name for call in account.existing().values() if call.name not in named] == []
+    assert len(account.existing()) < 12

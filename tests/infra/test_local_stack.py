@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -192,8 +193,10 @@ def test_destroy_works_right_after_a_killed_up(checkout: Checkout) -> None:
     running = checkout.start("up")
     until(lambda: bool(marked(checkout.home)))
     for process in [*psutil.Process(running.pid).children(recursive=True), psutil.Process(running.pid)]:
-        if process not in marked(checkout.home):
-            process.kill()
+        # Some come and go by themselves.
+        with suppress(psutil.NoSuchProcess):
+            if process not in marked(checkout.home):
+                process.kill()
     checkout.finish(running)
     checkout.atlas("destroy")
     checkout.assert_nothing_left()

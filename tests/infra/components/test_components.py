@@ -13,6 +13,7 @@ from typing import Any
 import pulumi
 import pytest
 from pulumi.runtime import mocks
+from pulumi.runtime.settings import SETTINGS
 
 from infra.components.alerting import Alerting, AlertingArgs
 from infra.components.cluster import _creator_is_no_admin
@@ -56,6 +57,8 @@ def declared() -> Callable[[Callable[[], Any]], World]:
     def run(program: Callable[[], Any]) -> World:
         world = World()
         mocks.set_mocks(world, project="atlas", stack="test")
+        # What another test's engine left behind when it failed would be waited for, and blamed on this one.
+        SETTINGS.outputs.clear()
 
         # It waits until everything that was declared is registered.
         pulumi.runtime.test(program)()

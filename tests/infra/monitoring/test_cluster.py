@@ -229,7 +229,7 @@ def test_series_of_the_kubelet_are_there_and_few(watched: Watched) -> None:
 def test_held_back_container_shows(watched: Watched) -> None:
     ratio = eventually(lambda: query(watched.port, 'pod:cpu_throttled:ratio5m{pod="mine"} > 0.25'), "throttling")
     assert len(ratio) == 1
-    (cores,) = eventually(lambda: query(watched.port, 'pod:cpu_cores:rate5m{pod="mine"} > 0'), "cores").values()
+    (cores,) = eventually(lambda: query(watched.port, 'pod:cpu_cores:rate5m{pod="mine"} > 0'), "cores", 180).values()
     assert 0 < cores < 0.08  # of a limit of 0.05; less, as the five minutes have just begun
     (memory,) = eventually(lambda: query(watched.port, 'pod:memory:ratio{pod="mine"}'), "memory").values()
     assert 0.01 < memory < 1
