@@ -86,19 +86,24 @@ def promote(source: str, target: str, as_json: bool, yes: bool, force: bool, wai
 @yes_option
 @wait_option
 @smoke_option
+@click.option("--after-failure", is_flag=True, hidden=True, help="What `up --rollback-on-failure` ends with.")
 @guarded
-def rollback(stack: str, digest: str | None, as_json: bool, yes: bool, wait: int, smoke: bool) -> None:
+def rollback(
+    stack: str, digest: str | None, as_json: bool, yes: bool, wait: int, smoke: bool, after_failure: bool
+) -> None:
     """Deploy the last image that answered before the one that is there now.
 
     Example: atlas rollback --stack dev
     """
     settings = _aws(stack)
     check(settings)
+    if after_failure:
+        raise Failed([f"the new image failed; {_go_back(stack, settings, wait=wait)}"])
     _rollback(stack, settings, digest, _asker(stack, yes=yes), as_json=as_json, wait=wait, smoke=smoke)
 
 
-def go_back(stack: str, settings: AwsSettings, *, wait: int) -> str:
-    """After a failed deployment: the last image that answered, without asking; says what became of it."""
+def _go_back(stack: str, settings: AwsSettings, *, wait: int) -> str:
+    """After a failed deployment: the last image that answered, whatever the stack's file says; what became of it."""
     opened = open_stack(stack, settings, program, REPOSITORY, say)
     reference, came_up = _asked(opened)
     asked = image_of(reference or "")

@@ -1,6 +1,8 @@
 """`atlas up`, `preview` and `refresh`: the stack as its settings say."""
 
 import json
+import os
+import sys
 import time
 import urllib.request
 from dataclasses import dataclass
@@ -69,11 +71,12 @@ def up(stack: str, as_json: bool, wait: int, smoke: bool, rollback_on_failure: b
     except (Failed, auto.CommandError) as error:
         if not rollback_on_failure or not isinstance(settings, AwsSettings):
             raise
-        from infra.cli.release import go_back
-
         say(f"atlas: {error.lines[0] if isinstance(error, Failed) else 'the engine failed'}")
-        went = go_back(stack, settings, wait=wait)
-        raise Failed([f"the new image failed; {went}"]) from None
+        # In a process of its own: a program that failed leaves the SDK's tasks behind, for which the next would wait.
+        again = ["rollback", "--after-failure", "--yes", "--stack", stack, "--wait", str(wait)]
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.execv(sys.executable, [sys.executable, "-m", "infra.cli", *again])  # noqa: S606 - ourselves
     report(done, as_json=as_json)
 
 
