@@ -3,9 +3,12 @@
 The cluster, which is made by a component of another package, is in test_cluster.py, the workload in test_manifests.py.
 """
 
+import asyncio
 import json
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,6 @@ from typing import Any
 import pulumi
 import pytest
 from pulumi.runtime import mocks
-from pulumi.runtime.settings import SETTINGS
 
 from infra.components.alerting import Alerting, AlertingArgs
 from infra.components.cluster import _creator_is_no_admin
@@ -25,6 +27,9 @@ from infra.components.private_bucket import PrivateBucket, PrivateBucketArgs
 from infra.components.registry import Registry, RegistryArgs
 from infra.components.service_identity import ServiceIdentity, ServiceIdentityArgs
 
+THREAD = ThreadPoolExecutor(1, initializer=lambda: asyncio.set_event_loop(asyncio.new_event_loop()))
+"""For programs on mocks, each with a context of its own: what an engine that failed in another test left in the SDK (tasks,
+a root resource) would be waited for in the main thread, and blamed on these tests."""
 TAGS = {"project": "atlas", "stack": "test"}
 
 
@@ -56,12 +61,13 @@ def declared() -> Callable[[Callable[[], Any]], World]:
 
     def run(program: Callable[[], Any]) -> World:
         world = World()
-        mocks.set_mocks(world, project="atlas", stack="test")
-        # What another test's engine left behind when it failed would be waited for, and blamed on this one.
-        SETTINGS.outputs.clear()
 
-        # It waits until everything that was declared is registered.
-        pulumi.runtime.test(program)()
+        def declare() -> None:
+            mocks.set_mocks(world, project="atlas", stack="test")
+            # It waits until everything that was declared is registered.
+            pulumi.runtime.test(program)()
+
+        THREAD.submit(Context().run, declare).result()
         return world
 
     return run
