@@ -2,6 +2,7 @@
 
 import base64
 import json
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
+from kubernetes.stream import portforward
 from urllib3.exceptions import HTTPError
 
 from infra.settings import AwsSettings
@@ -101,6 +103,33 @@ def _reached() -> Iterator[None]:
     except (HTTPError, OSError) as error:
         reason = _line(getattr(error, "reason", None) or error)
         raise ClusterError(f"the Kubernetes API is out of reach (atlas:apiAccessCidrs?): {reason}") from None
+
+
+@contextmanager
+def tunnel(api: Any, namespace: str, app: str, port: int) -> Iterator[socket.socket]:
+    """A connection to a ready pod's port, through the Kubernetes API as `kubectl port-forward` makes it.
+
+    Raises ClusterError when no pod is ready.
+    """
+    ready = [pod.name for pod in pods(api, namespace, app) if pod.ready]
+    if not ready:
+        raise ClusterError("no pod is ready")
+    core = client.CoreV1Api(api)
+    forward = portforward(core.connect_get_namespaced_pod_portforward, ready[0], namespace, ports=str(port))
+    try:
+        yield forward.socket(port)
+    finally:
+        forward.close()
+
+
+def may_patch(api: Any, namespace: str) -> bool:
+    """Whether the caller may patch Deployments there, as a comparison on the server's side does (a dry run)."""
+    asked = {"verb": "patch", "group": "apps", "resource": "deployments", "namespace": namespace}
+    review = client.AuthorizationV1Api(api).create_self_subject_access_review(
+        {"spec": {"resourceAttributes": asked}},  # type: ignore[arg-type]
+        _request_timeout=PATIENCE,
+    )
+    return bool(review.status and review.status.allowed)
 
 
 def pods(api: Any, namespace: str, app: str) -> list[Pod]:

@@ -12,7 +12,7 @@ from pulumi import automation as auto
 from infra.__main__ import program
 from infra.cli.common import Failed, answers, guarded, json_option, raise_reported, say, settings_of, stack_option
 from infra.cli.stack import Done, bring_up, no_answer, report
-from infra.engine.workspace import POLICIES, REPOSITORY, Progress, open_stack
+from infra.engine.workspace import POLICIES, REPOSITORY, Progress, deployment_of, open_stack
 from infra.preflight import check
 from infra.releases import Image, copy, image_of, is_there, known_good, repository_is_there
 from infra.settings import PROJECT, AwsSettings, SettingsError
@@ -64,7 +64,7 @@ def promote(source: str, target: str, as_json: bool, yes: bool, force: bool, wai
     promoted = Image(account, here.region, f"{PROJECT}-{target}/{here.app_name}", running.digest)
 
     opened = open_stack(target, here, lambda: program(image=str(promoted)), REPOSITORY, say)
-    if image_of(_asked(opened)[0] or "") == promoted:
+    if image_of(deployment_of(opened)[0] or "") == promoted:
         say(f"{target} has {running.digest} already")
     changes = _foreseen(opened, show=not as_json)
     _agree(
@@ -105,7 +105,7 @@ def rollback(
 def _go_back(stack: str, settings: AwsSettings, *, wait: int) -> str:
     """After a failed deployment: the last image that answered, whatever the stack's file says; what became of it."""
     opened = open_stack(stack, settings, program, REPOSITORY, say)
-    reference, came_up = _asked(opened)
+    reference, came_up = deployment_of(opened)
     asked = image_of(reference or "")
     if asked is None:
         return "there is no image to go back from"
@@ -126,7 +126,7 @@ def _rollback(
     *, as_json: bool, wait: int, smoke: bool,
 ) -> None:  # fmt: skip
     opened = open_stack(stack, settings, program, REPOSITORY, say)
-    reference, came_up = _asked(opened)
+    reference, came_up = deployment_of(opened)
     asked = image_of(reference or "")
     if asked is None:
         raise SettingsError(f"{stack} runs no image of its own repository: there is nothing to go back from")
@@ -156,18 +156,6 @@ def _aws(stack: str) -> AwsSettings:
     if not isinstance(settings, AwsSettings):
         raise SettingsError(f"the stack {stack} runs no image: there is nothing to promote or to roll back")
     return settings
-
-
-def _asked(opened: auto.Stack) -> tuple[str | None, bool]:
-    """The image of the stack's Deployment, and whether its pods came up.
-
-    When they didn't, the engine notes the image of before: the new one is then the one to leave.
-    """
-    for resource in (opened.export_stack().deployment or {}).get("resources") or []:
-        if resource["type"] == "kubernetes:apps/v1:Deployment":
-            image = resource["inputs"]["spec"]["template"]["spec"]["containers"][0]["image"]
-            return str(image), not resource.get("initErrors")
-    return None, False
 
 
 def _foreseen(opened: auto.Stack, *, show: bool) -> dict[str, str]:

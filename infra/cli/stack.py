@@ -1,12 +1,15 @@
 """`atlas up`, `preview` and `refresh`: the stack as its settings say."""
 
+import http.client
 import json
 import os
 import sys
 import time
-import urllib.request
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 from pulumi import automation as auto
@@ -24,9 +27,14 @@ from infra.cli.common import (
     table,
 )
 from infra.engine.locks import take_up
-from infra.engine.workspace import POLICIES, REPOSITORY, Progress, open_stack
+from infra.engine.preview import Foreseen
+from infra.engine.workspace import POLICIES, REPOSITORY, Progress, deployment_of, open_stack
+from infra.prediction import predict
 from infra.preflight import PreflightError
 from infra.settings import AwsSettings, LocalSettings, Settings
+
+CHANGES = 3
+"""Exit status when there would be changes and none were expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +118,7 @@ def bring_up(stack: str, settings: Settings, *, wait: int, image: str | None = N
     outputs = {name: output.value for name, output in result.outputs.items()}
     changes = progress.changes
     say(f"{len(changes)} changed" if changes else "nothing changed" + f" ({time.monotonic() - begun:.1f} s)")
-    answer = _example(str(outputs["service"]), patience=10 if local else wait) if smoke else None
+    answer = _example(str(outputs["service"]), settings, patience=10 if local else wait) if smoke else None
     if answer is not None and not local:
         _mark(str(outputs["image"]))
     return Done(outputs, changes, answer)
@@ -166,30 +174,87 @@ def _mark(reference: str) -> None:
 @click.command()
 @stack_option
 @json_option
+@click.option("--refresh", "look", is_flag=True, help="Ask the world first what is there; local stacks always do.")
+@click.option(
+    "--deployed", is_flag=True, help="AWS: with the image that the stack runs, instead of one built from this checkout."
+)
+@click.option("--expect-no-changes", is_flag=True, help="Exit status 3 when there would be any.")
+@click.option(
+    "--save",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="Write the JSON document to this file, too; also when the preview fails.",
+)
 @guarded
-def preview(stack: str, as_json: bool) -> None:
+def preview(stack: str, as_json: bool, look: bool, deployed: bool, expect_no_changes: bool, save: Path | None) -> None:
     """Show what `up` would change, and change nothing.
 
     Example: atlas preview --stack local
     """
-    settings = settings_of(stack, shows=True)
+    settings = settings_of(stack, makes=not deployed, shows=True)
     opened = open_stack(stack, settings, program, REPOSITORY, say)
-    progress = Progress(lambda _: None)
+    kept: list[str] = []
+    if deployed and isinstance(settings, AwsSettings):
+        image, _ = deployment_of(opened)
+        if image is None:
+            say(f"{stack} isn't deployed: there is nothing to compare")
+            _save(save, Foreseen(stack))
+            return
+        opened = open_stack(stack, settings, lambda: program(image=image), REPOSITORY, say)
+        # What built the image isn't declared beside it; it goes from the record alone, and only at an `up` like this.
+        kept = ["docker-build:index:Image", "atlas:aws:Image"]
+    foreseen = Foreseen(stack)
+    failed = False
     try:
-        result = opened.preview(
-            refresh=isinstance(settings, LocalSettings),
+        opened.preview(
+            refresh=look or isinstance(settings, LocalSettings),
             diff=True,
-            on_event=progress,
-            on_output=None if as_json else lambda line: click.echo(line.rstrip("\n")),
+            on_event=foreseen,
+            on_output=lambda line: _shown(foreseen, line, quiet=as_json),
             color="never",
             policy_packs=POLICIES,
         )
     except auto.CommandError:
-        raise_reported(progress)
-        raise
-    summary = {str(getattr(op, "value", op)): count for op, count in result.change_summary.items()}
+        failed = True
+        if not foreseen.errors:
+            raise
+    foreseen.without(*kept)
+    if isinstance(settings, AwsSettings) and not failed:
+        foreseen.cluster = _client_side(settings, foreseen)
+    _save(save, foreseen)
+    if failed:
+        raise Failed(foreseen.errors)
     if as_json:
-        click.echo(json.dumps({"changes": summary, "resources": progress.changes}, indent=1))
+        click.echo(json.dumps(foreseen.document(), indent=1))
+    elif foreseen.cluster:
+        say(f"Kubernetes objects are compared with the state, not with the cluster: {foreseen.cluster}")
+    if expect_no_changes and foreseen.steps:
+        say(f"atlas: {stack} isn't as it was deployed: {', '.join(sorted({step.name for step in foreseen.steps}))}")
+        sys.exit(CHANGES)
+
+
+def _save(file: Path | None, foreseen: Foreseen) -> None:
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(foreseen.document(), indent=1))
+
+
+def _shown(foreseen: Foreseen, line: str, *, quiet: bool) -> None:
+    foreseen.said(line)
+    if not quiet:
+        click.echo(line.rstrip("\n"))
+
+
+def _client_side(settings: AwsSettings, foreseen: Foreseen) -> str:
+    """Why the engine could compare Kubernetes objects only with the state: its provider asks the cluster by a patch."""
+    if not any(step.kind.startswith("kubernetes:") and step.operation != "create" for step in foreseen.steps):
+        return ""
+    from infra.cluster_api import ClusterError, cluster_of, may_patch
+
+    try:
+        with cluster_of(settings) as api:
+            return "" if may_patch(api, settings.namespace) else "this caller may not change anything in the cluster"
+    except ClusterError as error:
+        return str(error)
 
 
 @click.command()
@@ -209,29 +274,44 @@ def refresh(stack: str) -> None:
     click.echo(f"{gone} gone: `atlas up --stack {stack}` makes them again" if gone else "all as it should be")
 
 
-def _example(address: str, *, patience: float) -> dict[str, Any] | None:
+def _example(address: str, settings: Settings, *, patience: float) -> dict[str, Any] | None:
     """One prediction through the running service: the request as a curl command, and its real answer.
 
+    Where the load balancer can't be reached from here (atlas:serviceCidrs), a pod is asked through the cluster's API.
     `patience` in seconds: a new load balancer's name takes a while to be known.
     """
     deadline = time.monotonic() + patience
-    while not answers(f"{address}/health/ready") and time.monotonic() < deadline:
+    while not (reached := answers(f"{address}/health/ready")) and time.monotonic() < deadline:
         time.sleep(2)
+    host, port = urlsplit(address).hostname or "", urlsplit(address).port or 80
     try:
-        with urllib.request.urlopen(f"{address}/openapi.json", timeout=10) as response:  # noqa: S310 - our own service
-            document = json.load(response)
-        row = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["example"]
-        # What must be given, and nothing else: short enough to type.
-        required = document["components"]["schemas"]["Row"]["required"]
-        body = json.dumps({"rows": [{name: row["rows"][0][name] for name in required} or row["rows"][0]]})
-        request = urllib.request.Request(  # noqa: S310
-            f"{address}/predict", body.encode(), {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
-            answer = json.load(response)
-    except (OSError, ValueError, KeyError) as error:
+        if reached or isinstance(settings, LocalSettings):
+            body, answer = predict(lambda: http.client.HTTPConnection(host, port, timeout=10))
+        else:
+            body, answer = _through_the_cluster(settings)
+            say(f"{address} doesn't answer here (are you outside atlas:serviceCidrs?), but a pod does, asked directly")
+    except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
         say(f"atlas: the service is up but the example failed: {error}")
+        return None
+    except PreflightError as error:
+        say(f"atlas: {address} doesn't answer, and a pod can't be asked: {error}")
         return None
     quoted = body.replace("'", "'\\''")
     command = f"curl -s {address}/predict -H 'Content-Type: application/json' -d '{quoted}'"
     return {"request": command, "answer": answer}
+
+
+def _through_the_cluster(settings: AwsSettings) -> tuple[str, Any]:
+    """The example's request and answer, of a pod; raises PreflightError when none can be asked."""
+    from infra.cluster_api import ClusterError, cluster_of, tunnel
+
+    def connected(api: Any, open_tunnels: ExitStack) -> http.client.HTTPConnection:
+        connection = http.client.HTTPConnection("pod", timeout=10)
+        connection.sock = open_tunnels.enter_context(tunnel(api, settings.namespace, settings.app_name, 5000))
+        return connection
+
+    try:
+        with cluster_of(settings) as api, ExitStack() as tunnels:
+            return predict(lambda: connected(api, tunnels))
+    except ClusterError as error:
+        raise PreflightError(str(error)) from None

@@ -145,6 +145,18 @@ def open_stack(
     return auto.create_or_select_stack(stack, project_name=PROJECT, program=program, opts=options)
 
 
+def deployment_of(opened: auto.Stack) -> tuple[str | None, bool]:
+    """The image of the stack's Deployment, and whether its pods came up.
+
+    When they didn't, the engine notes the image of before: the new one is then the one to leave.
+    """
+    for resource in (opened.export_stack().deployment or {}).get("resources") or []:
+        if resource["type"] == "kubernetes:apps/v1:Deployment":
+            image = resource["inputs"]["spec"]["template"]["spec"]["containers"][0]["image"]
+            return str(image), not resource.get("initErrors")
+    return None, False
+
+
 def stacks_in(backend: str, settings: AnySettings, repository: Path, say: Any) -> dict[str, int]:
     """Stack -> how many resources it has, of all in this place; another project's by its whole name."""
     options = _options(settings, repository, say, backend)

@@ -67,7 +67,7 @@ def described(name: str, command: click.Command) -> str:
         fill(" ".join(paragraph.split()), 138, break_on_hyphens=False) for paragraph in text.strip().split("\n\n")
     ]
     lines = [f"### atlas {name}", "", "\n\n".join(paragraphs), "", f"    {example.strip()}", ""]
-    options = [option for option in command.params if isinstance(option, click.Option)]
+    options = [option for option in command.params if isinstance(option, click.Option) and not option.hidden]
     if options:
         lines += ["| option | default | meaning |", "| --- | --- | --- |"]
         for option in options:

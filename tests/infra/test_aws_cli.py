@@ -144,12 +144,13 @@ def test_failure_in_the_middle_is_named_and_the_next_up_goes_on(checkout: Checko
     assert account.existing() == {}
 
 
-def test_command_killed_in_the_middle_is_taken_up_by_the_next(checkout: Checkout, account: World) -> None:
+@pytest.mark.parametrize("moment", [1, 30, 80])
+def test_command_killed_at_any_moment_is_taken_up_by_the_next(checkout: Checkout, account: World, moment: int) -> None:
     """SIGKILL of the command itself, which takes the program away from its engine: in `up`, then in `destroy`."""
     for command, operation, more in (("up", "create", "--no-smoke"), ("destroy", "delete", "--yes")):
         account.slow(0.2)
         running = checkout.start(command, "--stack", "dev", more)
-        while len(account.calls(operation)) < 30:
+        while len(account.calls(operation)) < moment:
             assert running.poll() is None
             time.sleep(0.05)
         engines = psutil.Process(running.pid).children(recursive=True)

@@ -1,0 +1,102 @@
+"""What the workflows say on GitHub: one comment on a pull request, one issue per stack that drifted, a release."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from github import Auth, Github, GithubException
+from github.Repository import Repository
+
+
+class GithubError(Exception):
+    """GitHub can't be told; the message says why."""
+
+
+def repository() -> Repository:
+    """The repository of the workflow that runs.
+
+    Raises GithubError outside a workflow.
+    """
+    token, name = os.environ.get("GITHUB_TOKEN"), os.environ.get("GITHUB_REPOSITORY")
+    if not token or not name:
+        raise GithubError(
+            "GITHUB_TOKEN and GITHUB_REPOSITORY say where to and as whom: set both, or run it in a workflow"
+        )
+    client = Github(auth=Auth.Token(token), base_url=os.environ.get("GITHUB_API_URL", "https://api.github.com"))
+    return client.get_repo(name, lazy=True)
+
+
+def pull_request() -> int:
+    """The number of the pull request that the workflow runs for.
+
+    Raises GithubError when it runs for another event.
+    """
+    event = os.environ.get("GITHUB_EVENT_PATH")
+    document: dict[str, Any] = json.loads(Path(event).read_text()) if event else {}
+    number = (document.get("pull_request") or {}).get("number")
+    if not isinstance(number, int):
+        raise GithubError("this run is of no pull request: there is nothing to comment on")
+    return number
+
+
+def link() -> str:
+    """The address of this run; empty outside a workflow."""
+    server, name, run = (os.environ.get(f"GITHUB_{part}") for part in ("SERVER_URL", "REPOSITORY", "RUN_ID"))
+    return f"{server}/{name}/actions/runs/{run}" if server and name and run else ""
+
+
+def comment(number: int, body: str, mark: str) -> str:
+    """Write the comment that has the mark, or edit it; its address. Only a bot's own is edited.
+
+    Raises GithubError when GitHub refuses.
+    """
+    try:
+        issue = repository().get_issue(number)
+        for found in issue.get_comments():
+            if mark in (found.body or "") and found.user.type == "Bot":
+                found.edit(body)
+                return found.html_url
+        return issue.create_comment(body).html_url
+    except GithubException as error:
+        raise GithubError(_told(error)) from None
+
+
+def keep_issue(title: str, body: str, mark: str, *, wanted: bool) -> str:
+    """Open, update or close the one issue that has the mark; a sentence on what was done.
+
+    Raises GithubError when GitHub refuses.
+    """
+    try:
+        here = repository()
+        for found in here.get_issues(state="open"):
+            if mark in (found.body or "") and found.user.type == "Bot" and found.pull_request is None:
+                if wanted:
+                    found.edit(title=title, body=body)
+                    return f"updated {found.html_url}"
+                found.create_comment("A run sees nothing any more.")
+                found.edit(state="closed")
+                return f"closed {found.html_url}"
+        return f"opened {here.create_issue(title, body).html_url}" if wanted else "nothing to tell"
+    except GithubException as error:
+        raise GithubError(_told(error)) from None
+
+
+def release(tag: str, notes: str) -> str:
+    """Make the tag's release, or give it these notes; its address.
+
+    Raises GithubError when GitHub refuses.
+    """
+    try:
+        here = repository()
+        for found in here.get_releases():
+            if found.tag_name == tag:
+                return found.update_release(name=tag, message=notes).html_url
+        return here.create_git_release(tag, tag, notes).html_url
+    except GithubException as error:
+        raise GithubError(_told(error)) from None
+
+
+def _told(error: GithubException) -> str:
+    message = error.data.get("message", "") if isinstance(error.data, dict) else str(error.data)
+    return f"GitHub answers {error.status} {message}: has the job the permission that docs/ci.md names for it?"

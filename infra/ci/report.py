@@ -1,0 +1,216 @@
+"""What a change does to the model and to the infrastructure, as Markdown: a job's summary, and the one comment."""
+
+import html
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from infra.ci.pipeline import Reproduction
+
+MARK = "<!-- atlas: this comment is edited by each run -->"
+ROWS, TEXT = 60, 40_000
+"""Resources listed, and characters of the diff: GitHub refuses comments of more than 65,536 characters."""
+POINTS = 21
+CURVE = """```mermaid
+%%{{init: {{"themeVariables": {{"xyChart": {{"plotColorPalette": "{palette}"}}}}}}}}%%
+xychart-beta
+  title "{title}"
+  x-axis "{x}" {low:.4g} --> {high:.4g}
+  y-axis "{y}"
+{lines}
+```"""
+GREY, BLUE = "#8c959f", "#0969da"
+VERBS = {"create": "make", "update": "change", "delete": "remove", "replace": "replace", "import": "adopt"}
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What the pipeline's rerun showed."""
+
+    base: str
+    """The commit that it is compared with."""
+    figures: Mapping[str, tuple[float, float]]
+    """Metric -> (there, here), of those that differ."""
+    plots: Mapping[str, Any]
+    """`dvc plots diff --json`."""
+    rerun: Reproduction
+
+
+def render(model: Model | None, foreseen: Mapping[str, Any] | None, link: str = "") -> str:
+    """The report; `foreseen` is `atlas preview --json`'s document, `link` leads to the run that made it."""
+    parts = [MARK, "## What this change does"]
+    if model is not None:
+        parts += ["### The model", *_model(model)]
+    if foreseen is not None:
+        parts += [f"### The stack {_code(foreseen['stack'])}", *_infrastructure(foreseen)]
+    if link:
+        parts.append(f"[The run]({link}) has all of it.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _model(model: Model) -> list[str]:
+    parts = []
+    if model.figures:
+        rows = [
+            [_code(name), *map(_number, values), _change(*values)] for name, values in sorted(model.figures.items())
+        ]
+        parts.append(_table(["figure", f"at {_code(model.base[:10])}", "here", "change"], rows))
+    else:
+        parts.append(f"No figure differs from {_code(model.base[:10])}.")
+    if model.rerun.differs:
+        parts.append(
+            "Run again on this machine, it differs from the committed `dvc.lock` by no more than arithmetic: "
+            + ", ".join(map(_code, model.rerun.differs))
+            + (f"; {len(model.rerun.figures)} figures by up to 1 %." if model.rerun.figures else "; no figure.")
+        )
+    else:
+        parts.append("Every output is, byte for byte, what the committed `dvc.lock` names.")
+    charts = [chart for name, plots in sorted(model.plots.get("data", {}).items()) if (chart := _chart(name, plots))]
+    if charts:
+        parts += [_details("Curves that differ (grey: before, blue: here)", "\n\n".join(charts))]
+    return parts
+
+
+def _chart(name: str, plots: Sequence[Mapping[str, Any]]) -> str | None:
+    """A curve that differs, of both revisions; None of what is no curve, or the same."""
+    content = next((plot["content"] for plot in plots if plot.get("type") == "vega"), None)
+    curves = _curves(content) if isinstance(content, Mapping) else {}
+    here = curves.pop("workspace", None)
+    if here is None:
+        return None
+    there = next(iter(curves.values()), None)
+    low, high = min(here.x), max(here.x)
+    at = np.linspace(low, high, POINTS)
+    lines = [np.interp(at, curve.x, curve.y) for curve in (there, here) if curve is not None]
+    if there is not None and np.allclose(lines[0], lines[1], rtol=1e-3, atol=1e-4):
+        return None
+    return CURVE.format(
+        palette=f"{GREY}, {BLUE}" if there is not None else BLUE,
+        title=_plain(name.rsplit("/", 1)[-1].removesuffix(".csv")),
+        x=_plain(here.names[0]),
+        y=_plain(here.names[1]),
+        low=low,
+        high=high,
+        lines="\n".join(f"  line [{', '.join(f'{value:.4g}' for value in line)}]" for line in lines),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Curve:
+    x: list[float]
+    y: list[float]
+    names: tuple[str, str]
+
+
+def _curves(content: Mapping[str, Any]) -> dict[str, _Curve]:
+    """Revision -> curve, where the plot is one: two columns of numbers, the first ascending."""
+    values = content.get("data", {}).get("values", [])
+    columns = [key for key in values[0] if key not in ("rev", "filename", "field")] if values else []
+    if len(columns) != 2 or len(values) > 5000:
+        return {}
+    found: dict[str, _Curve] = {}
+    try:
+        for value in values:
+            curve = found.setdefault(value["rev"], _Curve([], [], (columns[0], columns[1])))
+            curve.x.append(float(value[columns[0]]))
+            curve.y.append(float(value[columns[1]]))
+    except (KeyError, TypeError, ValueError):
+        return {}
+    for curve in found.values():
+        if curve.x[0] > curve.x[-1]:
+            curve.x.reverse()
+            curve.y.reverse()
+    return found if all(bool(np.all(np.diff(curve.x) >= 0)) for curve in found.values()) else {}
+
+
+def _infrastructure(foreseen: Mapping[str, Any]) -> list[str]:
+    parts = []
+    if foreseen["errors"]:
+        parts.append("**The preview failed:**\n\n" + _list(foreseen["errors"]))
+    counts = ", ".join(f"{VERBS.get(name, name)} {count}" for name, count in foreseen["changes"].items())
+    parts.append(f"It would {counts}." if counts else "Nothing would change.")
+    if foreseen["steps"]:
+        rows = [
+            [_escape(step["operation"]), _code(step["name"]), _code(step["kind"]), _escape(", ".join(step["paths"]))]
+            for step in foreseen["steps"][:ROWS]
+        ]
+        parts.append(_table(["", "resource", "kind", "what differs"], rows))
+        if len(foreseen["steps"]) > ROWS:
+            parts.append(f"And {len(foreseen['steps']) - ROWS} more.")
+    if foreseen["policies"]:
+        parts.append("Policies advise:\n\n" + _list(foreseen["policies"]))
+    if foreseen["warnings"]:
+        parts.append("Warnings:\n\n" + _list(foreseen["warnings"]))
+    if foreseen["cluster"]:
+        parts.append(
+            "> **The Kubernetes part is a client-side diff**: compared with the state, not with the cluster "
+            f"({_escape(foreseen['cluster'])})."
+        )
+    if foreseen["text"] and foreseen["steps"]:
+        parts.append(_details("The whole diff", _fenced(foreseen["text"])))
+    return parts
+
+
+def drift(foreseen: Mapping[str, Any], link: str = "") -> str:
+    """The body of the issue on a stack that isn't as it was deployed."""
+    stack = foreseen["stack"]
+    parts = [
+        drift_mark(stack),
+        f"The stack {_code(stack)} isn't what its program declares with the image it runs: somebody changed it by "
+        f"hand, or `main` has what was never deployed. `atlas up --stack {stack}` makes it so again.",
+        *_infrastructure(foreseen),
+    ]
+    if link:
+        parts.append(f"[The run]({link}) that saw it last. The issue is closed when a run sees nothing.")
+    return "\n\n".join(parts) + "\n"
+
+
+def drift_mark(stack: str) -> str:
+    """By which the stack's issue is found again."""
+    return f"<!-- atlas: drift of {stack} -->"
+
+
+def _number(value: float) -> str:
+    return "none" if value == float("inf") else f"{value:g}"
+
+
+def _change(old: float, new: float) -> str:
+    return "" if float("inf") in (old, new) else f"{new - old:+.5g}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _list(items: Sequence[str]) -> str:
+    return "\n".join(f"- {_escape(' '.join(item.split()))}" for item in items)
+
+
+def _details(summary: str, inside: str) -> str:
+    return f"<details><summary>{_escape(summary)}</summary>\n\n{inside}\n\n</details>"
+
+
+def _fenced(text: str) -> str:
+    """A block that the text can't end: its fence is longer than any run of back-ticks in it."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall(r"`+", text)), default=0))
+    cut = text if len(text) <= TEXT else f"{text[:TEXT]}\n… {len(text) - TEXT} characters more"
+    return f"{fence}diff\n{cut}\n{fence}"
+
+
+def _code(text: str) -> str:
+    return f"<code>{_escape(text)}</code>"
+
+
+def _escape(text: str) -> str:
+    """Text that is shown as it is: no markup, no table cell's end, nobody notified."""
+    quoted = html.escape(text)
+    return re.sub(r"[|`*_\[\]@#~\\]|://", lambda found: "".join(f"&#{ord(one)};" for one in found[0]), quoted)
+
+
+def _plain(text: str) -> str:
+    """A chart's label: letters, digits and spaces."""
+    return re.sub(r"[^A-Za-z0-9.=-]+", " ", text).strip()
