@@ -28,8 +28,8 @@ from infra.components.registry import Registry, RegistryArgs
 from infra.components.service_identity import ServiceIdentity, ServiceIdentityArgs
 
 THREAD = ThreadPoolExecutor(1, initializer=lambda: asyncio.set_event_loop(asyncio.new_event_loop()))
-"""For programs on mocks, each with a context of its own: what an engine that failed in another test left in the SDK (tasks,
-a root resource) would be waited for in the main thread, and blamed on these tests."""
+"""For programs on mocks, each with a context of its own: what an engine that failed in another test left in the SDK
+(tasks, a root resource) would be waited for in the main thread, and blamed on these tests."""
 TAGS = {"project": "atlas", "stack": "test"}
 
 
