@@ -11,6 +11,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export UV_PYTHON := $(BIN)/python
 # Where bytecode is forbidden, every stage and every plugin would compile its imports again: seconds each time.
 unexport PYTHONDONTWRITEBYTECODE
+GO := $(shell command -v go || ls /usr/local/go/bin/go 2>/dev/null)
+comma := ,
 ifdef CI
 export UV_NO_PROGRESS := 1
 endif
@@ -60,7 +62,7 @@ down: ## Stop and remove everything that `make up` started; data and models stay
 
 # --- development ---
 
-.PHONY: test lint lock tools
+.PHONY: test lint lock tools policies
 tools: .venv/dev ## Build the real tools that some tests use: Prometheus and Alertmanager as on the hosts, providers (Go, some minutes, once)
 	$(BIN)/python -m tests.infra.plugins.build
 	$(BIN)/python -m tests.infra.monitoring.tools.build
@@ -68,10 +70,34 @@ tools: .venv/dev ## Build the real tools that some tests use: Prometheus and Ale
 test: .venv/dev engine ## Install what the tests need and run them all
 	$(BIN)/pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile $(ARGS)
 
-lint: .venv/dev ## Format, lint and type-check
+lint: .venv/dev ## Format, lint and type-check; lint and audit the workflows (with Go)
 	$(if $(CI),$(BIN)/ruff format --check,$(BIN)/ruff format)
 	$(BIN)/ruff check $(if $(CI),,--fix)
 	$(BIN)/mypy
+	$(BIN)/zizmor --offline --no-progress --quiet .
+	@if [ -n "$(GO)" ]; then echo "actionlint"; GOFLAGS=-mod=readonly $(GO) -C tests/github/tools tool actionlint $(CURDIR)/.github/workflows/*.yml; \
+	elif [ -n "$(CI)" ]; then echo "actionlint is built with Go, and there is none" >&2; exit 1; \
+	else echo "actionlint: skipped, it is built with Go, and there is none (go.dev)"; fi
+
+policies: .venv/dev engine ## Hold every stack to the policy pack: the real engine, recorded AWS
+	$(BIN)/pytest tests/infra/policy tests/infra/test_policies.py
+
+# --- the image ---
+
+.PHONY: image smoke
+IMAGE ?= atlas
+# More options for the build, such as BUILD="--secret id=pip,src=$HOME/.config/pip/pip.conf".
+BUILD ?=
+# A folder that keeps the layers for the next build, also on another machine; needs a builder other than Docker's own.
+LAYERS ?=
+image: ## Build the service's image from models/bundle (IMAGE=atlas, BUILD="…" more options, LAYERS=folder keeps layers)
+	docker buildx build --load --tag $(IMAGE) $(BUILD) $(if $(LAYERS),--cache-from type=local$(comma)src=$(LAYERS) --cache-to type=local$(comma)dest=$(LAYERS).new$(comma)mode=max) .
+	@$(if $(LAYERS),rm -rf $(LAYERS) && mv $(LAYERS).new $(LAYERS),:)
+
+smoke: .venv/run ## Run the image as a cluster would, ask it, stop it (IMAGE=atlas)
+	@$(BIN)/atlas ci container $(IMAGE)
+
+# --- locks ---
 
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header $(UPGRADE)
 lock: .venv/setup ## Resolve requirements/*.in again (UPGRADE=--upgrade for newer versions)

@@ -1,1 +1,5 @@
-"""What the workflows in .github do beyond other commands: the logic is here, where it can be tested and run by hand."""
+"""What GitHub's workflows do besides deploying: hold the pipeline to the commit, tell what changes, try the image."""
+
+
+class StepError(Exception):
+    """A step of a workflow can't do what it is for; the message names the cause and the remedy."""

@@ -8,19 +8,17 @@ from typing import Any
 from github import Auth, Github, GithubException
 from github.Repository import Repository
 
-
-class GithubError(Exception):
-    """GitHub can't be told; the message says why."""
+from infra.ci import StepError
 
 
 def repository() -> Repository:
     """The repository of the workflow that runs.
 
-    Raises GithubError outside a workflow.
+    Raises StepError outside a workflow.
     """
     token, name = os.environ.get("GITHUB_TOKEN"), os.environ.get("GITHUB_REPOSITORY")
     if not token or not name:
-        raise GithubError(
+        raise StepError(
             "GITHUB_TOKEN and GITHUB_REPOSITORY say where to and as whom: set both, or run it in a workflow"
         )
     client = Github(auth=Auth.Token(token), base_url=os.environ.get("GITHUB_API_URL", "https://api.github.com"))
@@ -30,13 +28,13 @@ def repository() -> Repository:
 def pull_request() -> int:
     """The number of the pull request that the workflow runs for.
 
-    Raises GithubError when it runs for another event.
+    Raises StepError when it runs for another event.
     """
     event = os.environ.get("GITHUB_EVENT_PATH")
     document: dict[str, Any] = json.loads(Path(event).read_text()) if event else {}
     number = (document.get("pull_request") or {}).get("number")
     if not isinstance(number, int):
-        raise GithubError("this run is of no pull request: there is nothing to comment on")
+        raise StepError("this run is of no pull request: there is nothing to comment on")
     return number
 
 
@@ -46,10 +44,22 @@ def link() -> str:
     return f"{server}/{name}/actions/runs/{run}" if server and name and run else ""
 
 
+def summarise(text: str) -> None:
+    """Append it to the summary of the job that runs.
+
+    Raises StepError outside a workflow.
+    """
+    file = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not file:
+        raise StepError("GITHUB_STEP_SUMMARY isn't set: there is no job whose summary this could be")
+    with Path(file).open("a") as summary:
+        summary.write(f"{text}\n")
+
+
 def comment(number: int, body: str, mark: str) -> str:
     """Write the comment that has the mark, or edit it; its address. Only a bot's own is edited.
 
-    Raises GithubError when GitHub refuses.
+    Raises StepError when GitHub refuses.
     """
     try:
         issue = repository().get_issue(number)
@@ -59,13 +69,13 @@ def comment(number: int, body: str, mark: str) -> str:
                 return found.html_url
         return issue.create_comment(body).html_url
     except GithubException as error:
-        raise GithubError(_told(error)) from None
+        raise StepError(_told(error)) from None
 
 
 def keep_issue(title: str, body: str, mark: str, *, wanted: bool) -> str:
     """Open, update or close the one issue that has the mark; a sentence on what was done.
 
-    Raises GithubError when GitHub refuses.
+    Raises StepError when GitHub refuses.
     """
     try:
         here = repository()
@@ -79,13 +89,13 @@ def keep_issue(title: str, body: str, mark: str, *, wanted: bool) -> str:
                 return f"closed {found.html_url}"
         return f"opened {here.create_issue(title, body).html_url}" if wanted else "nothing to tell"
     except GithubException as error:
-        raise GithubError(_told(error)) from None
+        raise StepError(_told(error)) from None
 
 
 def release(tag: str, notes: str) -> str:
     """Make the tag's release, or give it these notes; its address.
 
-    Raises GithubError when GitHub refuses.
+    Raises StepError when GitHub refuses.
     """
     try:
         here = repository()
@@ -94,7 +104,7 @@ def release(tag: str, notes: str) -> str:
                 return found.update_release(name=tag, message=notes).html_url
         return here.create_git_release(tag, tag, notes).html_url
     except GithubException as error:
-        raise GithubError(_told(error)) from None
+        raise StepError(_told(error)) from None
 
 
 def _told(error: GithubException) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from infra.ci import StepError
 
 ABSENT = ("missing-files", "does not exist", "NoSuchBucket", "no such bucket", "no remote")
 """In what DVC says when the remote, or what it should hold, isn't there yet."""
@@ -20,10 +23,6 @@ EXACT = ("data/raw", "data/processed")
 TOLERANCE = 0.01
 """How far, as a share of itself, a figure may move by another machine's arithmetic. Trees grown on another machine's
 sums may split elsewhere; of what is reported, one per cent is well within the figures' own intervals."""
-
-
-class PipelineError(Exception):
-    """The commit's pipeline isn't as it should be; the message says what mends it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ class Reproduction:
 
 def dvc(root: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     """DVC's result; what it says goes to standard error as it comes, but what is asked for as JSON."""
-    quiet = "--json" in arguments or arguments[0] == "pull"
+    quiet = "--json" in arguments or arguments[0] in ("pull", "push")
     return subprocess.run(
         [sys.executable, "-m", "dvc", *arguments],
         cwd=root,
@@ -53,7 +52,7 @@ def pull(root: Path) -> str:
     """Fetch what the commit's lock names; a sentence on how that went.
 
     A remote that isn't there, or lacks some of it, is no error: the pipeline makes it again.
-    Raises PipelineError when the remote refuses, or can't be reached.
+    Raises StepError when the remote refuses, or can't be reached.
     """
     done = dvc(root, "pull")
     if done.returncode == 0:
@@ -61,19 +60,52 @@ def pull(root: Path) -> str:
     said = done.stdout + done.stderr
     if any(text in said for text in ABSENT):
         return "the remote isn't there yet, or lacks some outputs: `dvc repro` makes them again"
+    raise StepError(f"dvc pull: {_error_in(done)}")
+
+
+def _error_in(done: "subprocess.CompletedProcess[str]") -> str:
+    said = done.stdout + done.stderr
     errors = [line.removeprefix("ERROR: ") for line in said.splitlines() if line.startswith("ERROR")]
-    raise PipelineError(f"dvc pull: {errors[0] if errors else said.strip()[-300:]}")
+    return errors[0] if errors else " ".join(said.split())[-300:]
+
+
+def push(root: Path) -> str:
+    """Send what dvc.lock names to DVC's default remote; a sentence on how that went.
+
+    Raises StepError when the remote refuses, or can't be reached.
+    """
+    done = dvc(root, "push")
+    if done.returncode != 0:
+        raise StepError(f"dvc push: {_error_in(done)}")
+    lines = [line for line in done.stdout.splitlines() if line.strip()]
+    return lines[-1] if lines else "everything is there"
+
+
+def base_of(root: Path, asked: str | None) -> str | None:
+    """The commit to compare with: the one asked for, the pull request's base, or the one before; None if there is none.
+
+    Raises StepError when git has no such revision.
+    """
+    of_request = os.environ.get("GITHUB_BASE_REF")
+    named = asked or (f"origin/{of_request}" if of_request else None)
+    found = subprocess.run(
+        ["git", "rev-parse", "--verify", "--quiet", f"{named or 'HEAD^'}^{{commit}}"],
+        cwd=root, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if found.returncode != 0 and named:
+        raise StepError(f"git has no {named} here: `git fetch origin`, or a checkout with fetch-depth: 0")
+    return found.stdout.strip() or None
 
 
 def check_lock(root: Path) -> None:
-    """Raise PipelineError unless dvc.lock is of this commit's code, parameters and data."""
+    """Raise StepError unless dvc.lock is of this commit's code, parameters and data."""
     done = dvc(root, "status", "--json")
     if done.returncode != 0:
-        raise PipelineError(f"dvc status: {' '.join(done.stderr.split())}")
+        raise StepError(f"dvc status: {' '.join(done.stderr.split())}")
     stale = stale_stages(json.loads(done.stdout))
     if stale:
         told = "; ".join(f"{stage}: {', '.join(reasons)}" for stage, reasons in stale.items())
-        raise PipelineError(
+        raise StepError(
             f"the commit lacks its dvc.lock ({told}). This mends it: "
             "`make repro && git add dvc.lock reports && git commit`"
         )
@@ -110,11 +142,11 @@ def _of(entry: Any, key: str) -> dict[str, Any]:
 def reproduce(root: Path) -> Reproduction:
     """Run what must be run, and compare with what is committed.
 
-    Raises PipelineError when a stage fails, or the outcome differs by more than another machine's arithmetic.
+    Raises StepError when a stage fails, or the outcome differs by more than another machine's arithmetic.
     """
     before = locked(root)
     if dvc(root, "repro").returncode != 0:
-        raise PipelineError("dvc repro failed: its own lines above say why")
+        raise StepError("dvc repro failed: its own lines above say why")
     after = locked(root)
     differs = sorted(path for path in before | after if before.get(path) != after.get(path))
     # Metrics stand in git, their files' hashes are of no use.
@@ -123,7 +155,7 @@ def reproduce(root: Path) -> Reproduction:
     far = {name: values for name, values in figures.items() if not near(*values)}
     if exact or far:
         wrong = [*exact, *(f"{name} is {here:g}, committed as {there:g}" for name, (there, here) in far.items())]
-        raise PipelineError(
+        raise StepError(
             f"a rerun gives something else than the commit has: {'; '.join(wrong)}. Either a stage depends on more "
             "than dvc.yaml says (time, order, a seed), or the commit was made on something else: `make repro` and "
             "commit dvc.lock and reports"
@@ -140,12 +172,22 @@ def locked(root: Path) -> dict[str, str]:
 def metrics_since(root: Path, revision: str) -> dict[str, dict[str, Any]]:
     """`dvc metrics diff --json`: file -> metric -> {old, new, diff}, of those that changed; {} where there are none.
 
-    Raises PipelineError when git has no such revision.
+    Raises StepError when git has no such revision.
     """
     done = dvc(root, "metrics", "diff", "--json", revision)
     if done.returncode != 0:
-        raise PipelineError(f"dvc metrics diff {revision}: {' '.join(done.stderr.split())}")
+        raise StepError(f"dvc metrics diff {revision}: {' '.join(done.stderr.split())}")
     found: dict[str, dict[str, Any]] = json.loads(done.stdout or "{}")
+    return found
+
+
+def plots_since(root: Path, revision: str | None) -> dict[str, Any]:
+    """`dvc plots diff --json`, with the revision's curves where its outputs can be had; others are left out."""
+    done = dvc(root, "plots", "diff", "--json", *([revision] if revision else []))
+    try:
+        found: dict[str, Any] = json.loads(done.stdout)
+    except ValueError:
+        raise StepError(f"dvc plots diff: {_error_in(done)}") from None
     return found
 
 

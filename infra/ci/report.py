@@ -3,8 +3,8 @@
 import html
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
 
 import numpy as np
 
@@ -30,21 +30,37 @@ VERBS = {"create": "make", "update": "change", "delete": "remove", "replace": "r
 class Model:
     """What the pipeline's rerun showed."""
 
-    base: str
-    """The commit that it is compared with."""
-    figures: Mapping[str, tuple[float, float]]
+    base: str | None
+    """The commit that it is compared with; None when it is the first."""
+    figures: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Metric -> (there, here), of those that differ."""
-    plots: Mapping[str, Any]
+    plots: Mapping[str, Any] = field(default_factory=dict)
     """`dvc plots diff --json`."""
-    rerun: Reproduction
+    rerun: Reproduction | None = None
+    error: str = ""
+    """Why the rerun failed; then there is nothing else."""
+
+    def document(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Self:
+        """Back from JSON."""
+        rerun = document["rerun"]
+        return cls(**{**document, "rerun": Reproduction(**rerun) if rerun else None})
 
 
 def render(model: Model | None, foreseen: Mapping[str, Any] | None, link: str = "") -> str:
-    """The report; `foreseen` is `atlas preview --json`'s document, `link` leads to the run that made it."""
-    parts = [MARK, "## What this change does"]
-    if model is not None:
-        parts += ["### The model", *_model(model)]
-    if foreseen is not None:
+    """The report; `foreseen` is `atlas preview --save`'s document, empty when that didn't run.
+
+    `link` leads to the run that made it.
+    """
+    parts = [MARK, "## What this change does", "### The model"]
+    parts += ["The pipeline did not run."] if model is None else _model(model)
+    if foreseen is not None and not foreseen:
+        parts += ["### The stack", "The preview did not run."]
+    elif foreseen is not None:
         parts += [f"### The stack {_code(foreseen['stack'])}", *_infrastructure(foreseen)]
     if link:
         parts.append(f"[The run]({link}) has all of it.")
@@ -52,8 +68,12 @@ def render(model: Model | None, foreseen: Mapping[str, Any] | None, link: str = 
 
 
 def _model(model: Model) -> list[str]:
+    if model.error or model.rerun is None:
+        return [f"**The pipeline failed:** {_escape(model.error)}"]
     parts = []
-    if model.figures:
+    if model.base is None:
+        parts.append("There is no commit before to compare with.")
+    elif model.figures:
         rows = [
             [_code(name), *map(_number, values), _change(*values)] for name, values in sorted(model.figures.items())
         ]

@@ -6,6 +6,7 @@ import click
 
 COMMANDS = {
     "bootstrap": "bootstrap:bootstrap",
+    "ci": "ci:ci",
     "cost": "cost:cost",
     "destroy": "destroy:destroy",
     "dvc-remote": "dvc:dvc_remote",
@@ -14,6 +15,7 @@ COMMANDS = {
     "promote": "release:promote",
     "refresh": "stack:refresh",
     "rollback": "release:rollback",
+    "smoke": "stack:smoke",
     "status": "status:status",
     "up": "stack:up",
 }

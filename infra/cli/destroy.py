@@ -19,7 +19,7 @@ from infra.leftovers.place import EXPIRED, EXPIRED_LINE, place_of
 from infra.leftovers.sweep import Swept, sweep
 from infra.local.supervisor import Stack as Processes
 from infra.preflight import PreflightError
-from infra.settings import AwsSettings, LocalSettings
+from infra.settings import AwsSettings, LocalSettings, SettingsError
 
 KEPT = "data/, models/, .atlas/mlflow and .atlas/dvc-remote stay"
 LEFT = 3
@@ -39,6 +39,7 @@ REFUSED = re.compile(r"AccessDenied|UnauthorizedOperation|not authorized|is prot
 @stack_option
 @json_option
 @click.option("--yes", is_flag=True, help="Don't ask. Without a terminal nobody can be asked, and this is needed.")
+@click.option("--confirm", default=None, metavar="STACK", help="Instead of --yes: the stack's name, typed once more.")
 @click.option("--tries", default=3, show_default=True, type=click.IntRange(1, 10), help="How often AWS is tried.")
 @click.option("--pause", default=20, show_default=True, type=click.IntRange(0, 600), help="Seconds between tries.")
 @click.option(
@@ -49,7 +50,14 @@ REFUSED = re.compile(r"AccessDenied|UnauthorizedOperation|not authorized|is prot
 @click.option("--remove-stack", is_flag=True, help="Remove the stack's record, too, when nothing is left.")
 @guarded
 def destroy(
-    stack: str, as_json: bool, yes: bool, tries: int, pause: int, k8s_unreachable: bool, remove_stack: bool
+    stack: str,
+    as_json: bool,
+    yes: bool,
+    confirm: str | None,
+    tries: int,
+    pause: int,
+    k8s_unreachable: bool,
+    remove_stack: bool,
 ) -> None:
     """Remove everything that `up` made, sweep what AWS leaves behind, and look that nothing is left.
 
@@ -58,6 +66,8 @@ def destroy(
 
     Example: atlas destroy --stack dev
     """
+    if confirm is not None and confirm != stack:
+        raise SettingsError(f"--confirm says {confirm!r}, the stack is {stack!r}: nothing is destroyed")
     settings = settings_of(stack, makes=False)
     opened = open_stack(stack, settings, lambda: None, REPOSITORY, say)
     if isinstance(settings, LocalSettings):
@@ -66,7 +76,7 @@ def destroy(
     else:
         resources = (opened.export_stack().deployment or {}).get("resources") or []
         _refuse_protected(stack, resources)
-        _ask(stack, settings, len(resources), yes=yes)
+        _ask(stack, settings, len(resources), yes=yes or confirm is not None)
         if k8s_unreachable:
             say("atlas: if the cluster doesn't answer, what is in it is forgotten; load balancers it made may be left")
             opened.workspace.env_vars = {**opened.workspace.env_vars, "PULUMI_K8S_DELETE_UNREACHABLE": "true"}

@@ -9,7 +9,7 @@ import click
 from infra.__main__ import program
 from infra.cli.common import guarded, say, settings_of, stack_option
 from infra.engine.workspace import REPOSITORY, open_stack
-from infra.settings import LocalSettings, SettingsError
+from infra.settings import AwsSettings, LocalSettings, SettingsError
 
 
 @click.command("dvc-remote")
@@ -25,13 +25,21 @@ def dvc_remote(stack: str) -> None:
         _dvc("config", "--local", "--unset", "core.remote", accepted="doesn't exist")
         click.echo(f"DVC's default remote is {settings.dvc_remote} again.")
         return
+    url = use_remote(stack, settings)
+    if url is None:
+        raise SettingsError(f"the stack {stack} has no bucket yet: `atlas up --stack {stack}` makes it")
+    click.echo(f"DVC's default remote is {url}; `dvc push` fills it.")
+
+
+def use_remote(stack: str, settings: AwsSettings) -> str | None:
+    """Make the stack's bucket DVC's default remote on this machine; its address, None when there is no bucket yet."""
     outputs = open_stack(stack, settings, program, REPOSITORY, say).outputs()
     if "dvcRemote" not in outputs:
-        raise SettingsError(f"the stack {stack} has no bucket yet: `atlas up --stack {stack}` makes it")
+        return None
     url = str(outputs["dvcRemote"].value)
     _dvc("remote", "add", "--local", "--force", "--default", stack, url)
     _dvc("remote", "modify", "--local", stack, "region", settings.region)
-    click.echo(f"DVC's default remote is {url}; `dvc push` fills it.")
+    return url
 
 
 def _dvc(*arguments: str, accepted: str = "") -> None:

@@ -11,7 +11,7 @@ from pulumi import automation as auto
 
 from infra.__main__ import program
 from infra.cli.common import Failed, answers, guarded, json_option, raise_reported, say, settings_of, stack_option
-from infra.cli.stack import Done, bring_up, no_answer, report
+from infra.cli.stack import Done, bring_up, going_back, no_answer, report, rollback_option, wait_option
 from infra.engine.workspace import POLICIES, REPOSITORY, Progress, deployment_of, open_stack
 from infra.preflight import check
 from infra.releases import Image, copy, image_of, is_there, known_good, repository_is_there
@@ -20,7 +20,6 @@ from infra.settings import PROJECT, AwsSettings, SettingsError
 yes_option = click.option(
     "--yes", is_flag=True, help="Don't ask. Without a terminal nobody can be asked, and this is needed."
 )
-wait_option = click.option("--wait", default=300, show_default=True, help="Seconds for the service to answer.")
 smoke_option = click.option(
     "--smoke/--no-smoke", default=True, show_default=True, help="Ask for one prediction in the end."
 )
@@ -34,8 +33,11 @@ smoke_option = click.option(
 @click.option("--force", is_flag=True, help="Promote although the source's service doesn't answer from here.")
 @wait_option
 @smoke_option
+@rollback_option
 @guarded
-def promote(source: str, target: str, as_json: bool, yes: bool, force: bool, wait: int, smoke: bool) -> None:
+def promote(
+    source: str, target: str, as_json: bool, yes: bool, force: bool, wait: int, smoke: bool, rollback_on_failure: bool
+) -> None:
     """Deploy in TARGET the image that SOURCE runs: the same digest, and the bundle that is in it.
 
     Copies it into TARGET's own repository, shows what would change, asks, deploys, and asks for one prediction.
@@ -75,8 +77,9 @@ def promote(source: str, target: str, as_json: bool, yes: bool, force: bool, wai
     if not is_there(promoted):
         say(f"  copying {running.digest} to {promoted.repository}")
         copy(running, promoted)
-    done = bring_up(target, here, image=str(promoted), wait=wait, smoke=smoke)
-    _finish(target, here, done, smoke=smoke, as_json=as_json, foreseen=changes)
+    with going_back(target, here, wait=wait, wanted=rollback_on_failure):
+        done = bring_up(target, here, image=str(promoted), wait=wait, smoke=smoke)
+        _finish(target, here, done, smoke=smoke, as_json=as_json, foreseen=changes)
 
 
 @click.command()

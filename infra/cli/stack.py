@@ -5,7 +5,8 @@ import json
 import os
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from infra.engine.preview import Foreseen
 from infra.engine.workspace import POLICIES, REPOSITORY, Progress, deployment_of, open_stack
 from infra.prediction import predict
 from infra.preflight import PreflightError
-from infra.settings import AwsSettings, LocalSettings, Settings
+from infra.settings import AwsSettings, LocalSettings, Settings, SettingsError
 
 CHANGES = 3
 """Exit status when there would be changes and none were expected."""
@@ -48,23 +49,27 @@ class Done:
     """One prediction: its request and its answer; None when it failed, or wasn't asked for."""
 
 
+wait_option = click.option(
+    "--wait", default=300, show_default=True, help="Seconds for a new load balancer's name to be known and to answer."
+)
+rollback_option = click.option(
+    "--rollback-on-failure",
+    is_flag=True,
+    help="AWS: when pods don't come up, or the prediction fails, go back to the last image that answered.",
+)
+
+
 @click.command()
 @stack_option
 @json_option
-@click.option(
-    "--wait", default=300, show_default=True, help="Seconds for a new load balancer's name to be known and to answer."
-)
+@wait_option
 @click.option(
     "--smoke/--no-smoke",
     default=True,
     show_default=True,
     help="Ask for one prediction in the end; without an answer the exit status is 1.",
 )
-@click.option(
-    "--rollback-on-failure",
-    is_flag=True,
-    help="AWS: when pods don't come up, or the prediction fails, go back to the last image that answered.",
-)
+@rollback_option
 @guarded
 def up(stack: str, as_json: bool, wait: int, smoke: bool, rollback_on_failure: bool) -> None:
     """Make the stack as its settings say; ends with its addresses, and one prediction.
@@ -72,12 +77,46 @@ def up(stack: str, as_json: bool, wait: int, smoke: bool, rollback_on_failure: b
     Example: atlas up --stack local
     """
     settings = settings_of(stack)
-    try:
+    with going_back(stack, settings, wait=wait, wanted=rollback_on_failure):
         done = bring_up(stack, settings, wait=wait, smoke=smoke)
         if smoke and done.example is None:
             raise Failed([no_answer(stack, settings)])
+    report(done, as_json=as_json)
+
+
+@click.command()
+@stack_option
+@json_option
+@wait_option
+@rollback_option
+@guarded
+def smoke(stack: str, as_json: bool, wait: int, rollback_on_failure: bool) -> None:
+    """Ask the running service for one prediction, as `up` does in the end; an image that answers is marked as good.
+
+    Example: atlas smoke --stack dev
+    """
+    settings = settings_of(stack, makes=False)
+    with going_back(stack, settings, wait=wait, wanted=rollback_on_failure):
+        opened = open_stack(stack, settings, program, REPOSITORY, say)
+        outputs = {name: output.value for name, output in opened.outputs().items()}
+        if "service" not in outputs:
+            raise SettingsError(f"the stack {stack} is not up: `atlas up --stack {stack}` makes it")
+        example = _asked(settings, outputs, wait=wait)
+        if example is None:
+            raise Failed([no_answer(stack, settings)])
+    if as_json:
+        click.echo(json.dumps(example, indent=1))
+    else:
+        _show(example)
+
+
+@contextmanager
+def going_back(stack: str, settings: Settings, *, wait: int, wanted: bool) -> Iterator[None]:
+    """When what is inside fails and it is wanted: the last image that answered is deployed, and this process ends."""
+    try:
+        yield
     except (Failed, auto.CommandError) as error:
-        if not rollback_on_failure or not isinstance(settings, AwsSettings):
+        if not wanted or not isinstance(settings, AwsSettings):
             raise
         say(f"atlas: {error.lines[0] if isinstance(error, Failed) else 'the engine failed'}")
         # In a process of its own: a program that failed leaves the SDK's tasks behind, for which the next would wait.
@@ -85,7 +124,6 @@ def up(stack: str, as_json: bool, wait: int, smoke: bool, rollback_on_failure: b
         sys.stdout.flush()
         sys.stderr.flush()
         os.execv(sys.executable, [sys.executable, "-m", "infra.cli", *again])  # noqa: S606 - ourselves
-    report(done, as_json=as_json)
 
 
 def bring_up(stack: str, settings: Settings, *, wait: int, image: str | None = None, smoke: bool = True) -> Done:
@@ -118,10 +156,7 @@ def bring_up(stack: str, settings: Settings, *, wait: int, image: str | None = N
     outputs = {name: output.value for name, output in result.outputs.items()}
     changes = progress.changes
     say(f"{len(changes)} changed" if changes else "nothing changed" + f" ({time.monotonic() - begun:.1f} s)")
-    answer = _example(str(outputs["service"]), settings, patience=10 if local else wait) if smoke else None
-    if answer is not None and not local:
-        _mark(str(outputs["image"]))
-    return Done(outputs, changes, answer)
+    return Done(outputs, changes, _asked(settings, outputs, wait=wait) if smoke else None)
 
 
 def _say_why(settings: AwsSettings) -> None:
@@ -144,8 +179,12 @@ def report(done: Done, *, as_json: bool) -> None:
         return
     table(done.outputs)
     if done.example is not None:
-        request, body = done.example["request"], done.example["answer"]
-        click.echo(f"\nA prediction, asked and answered just now:\n\n{request}\n\n{json.dumps(body, indent=1)}")
+        _show(done.example)
+
+
+def _show(example: Mapping[str, Any]) -> None:
+    request, body = example["request"], example["answer"]
+    click.echo(f"\nA prediction, asked and answered just now:\n\n{request}\n\n{json.dumps(body, indent=1)}")
 
 
 def no_answer(stack: str, settings: Settings) -> str:
@@ -156,6 +195,15 @@ def no_answer(stack: str, settings: Settings) -> str:
         "everything is up, but the service gave no prediction. Are you outside atlas:serviceCidrs? Then --no-smoke. "
         f"The image is bad? Then `atlas rollback --stack {stack}`"
     )
+
+
+def _asked(settings: Settings, outputs: Mapping[str, Any], *, wait: int) -> dict[str, Any] | None:
+    """One prediction, its request and its answer; None when there was none. AWS: an image that answers is marked."""
+    local = isinstance(settings, LocalSettings)
+    example = _example(str(outputs["service"]), settings, patience=10 if local else wait)
+    if example is not None and not local:
+        _mark(str(outputs["image"]))
+    return example
 
 
 def _mark(reference: str) -> None:

@@ -1,0 +1,95 @@
+"""The smoke test of an image: started as a cluster starts it, asked, stopped."""
+
+import http.client
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from infra.ci import StepError
+from infra.components.workload import GRACE_SECONDS
+from infra.prediction import predict
+
+READY_SECONDS = 90
+"""As long as the Deployment's startup probe waits."""
+HARDENED = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")  # noqa: S108
+"""As restricted Pod Security and the Deployment run it; the user is the image's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """How it went."""
+
+    ready: float
+    """Seconds from its start to the first ready answer."""
+    answer: Any
+    """Its prediction for its own example."""
+    stopped: float
+    """Seconds from SIGTERM to its end."""
+
+
+def smoke(image: str) -> Tried:
+    """Start it on a free port of the loopback, wait until it is ready, ask for a prediction, tell it to stop.
+
+    Raises StepError with the end of its log when it doesn't come up, gives no prediction, or must be killed.
+    """
+    name = _docker("run", "--detach", "--publish", "127.0.0.1::5000", *HARDENED, image)
+    try:
+        begun = time.monotonic()
+        port = _port(name)
+        while not _is_ready(port):
+            if time.monotonic() - begun > READY_SECONDS or not _runs(name):
+                raise StepError(f"{image} isn't ready{_why(name)}")
+            time.sleep(0.2)
+        ready = time.monotonic() - begun
+        try:
+            _, answer = predict(lambda: http.client.HTTPConnection("127.0.0.1", port, timeout=10))
+        except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
+            raise StepError(f"{image} is ready but gives no prediction: {error}{_why(name)}") from None
+        told = time.monotonic()
+        _docker("stop", "--time", str(GRACE_SECONDS), name)
+        stopped = time.monotonic() - told
+        code = _docker("inspect", "--format", "{{.State.ExitCode}}", name)
+        if code != "0":
+            raise StepError(f"{image} ended with {code} when told to stop (137: it had to be killed){_why(name)}")
+        return Tried(ready, answer, stopped)
+    finally:
+        subprocess.run(["docker", "rm", "--force", name], capture_output=True, check=False)
+
+
+def _port(name: str) -> int:
+    mapped = _docker("inspect", "--format", '{{(index (index .NetworkSettings.Ports "5000/tcp") 0).HostPort}}', name)
+    return int(mapped)
+
+
+def _is_ready(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", "/health/ready")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _runs(name: str) -> bool:
+    return _docker("inspect", "--format", "{{.State.Running}}", name) == "true"
+
+
+def _why(name: str) -> str:
+    done = subprocess.run(["docker", "logs", "--tail", "20", name], capture_output=True, text=True, check=False)
+    lines = (done.stdout + done.stderr).strip()
+    return f"; it said last:\n{lines}" if lines else ""
+
+
+def _docker(*arguments: str) -> str:
+    command: Sequence[str] = ["docker", *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=GRACE_SECONDS + 120, check=False)
+    except FileNotFoundError:
+        raise StepError("docker is not on PATH: images are run by it") from None
+    if done.returncode != 0:
+        raise StepError(f"docker {arguments[0]}: {' '.join(done.stderr.split())[-400:]}")
+    return done.stdout.strip()

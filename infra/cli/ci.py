@@ -1,0 +1,207 @@
+"""`atlas ci …`: the steps of the GitHub workflows that are no command of their own; each can be run by hand."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from infra.ci import StepError, container, github, pipeline, report
+from infra.ci.changelog import notes_of
+from infra.cli.common import Failed, guarded, say, settings_of, stack_option
+from infra.cli.dvc import use_remote
+from infra.engine.workspace import REPOSITORY
+from infra.settings import AwsSettings, Settings, SettingsError
+
+MODEL = Path(".atlas/ci/model.json")
+"""What `atlas ci repro` notes for the report, relative to the repository."""
+
+base_option = click.option(
+    "--base",
+    default=None,
+    help="What figures and plots are compared with; without it the pull request's base branch, else the commit before.",
+)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except StepError as error:
+        raise Failed([str(error)]) from None
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def ci() -> None:
+    """The steps of the GitHub workflows that are no command of their own; each can be run by hand.
+
+    Example: atlas ci repro
+    """
+
+
+@ci.command()
+@stack_option
+@guarded
+def pull(stack: str) -> None:
+    """Fetch what dvc.lock names: from the stack's bucket when it has one, else from DVC's default remote.
+
+    A remote that isn't there yet, or lacks some of it, is said and is no failure: the pipeline makes it again.
+
+    Example: atlas ci pull --stack dev
+    """
+    settings = settings_of(stack, makes=False)
+    _use_remote(stack, settings)
+    with _told():
+        click.echo(f"dvc pull: {pipeline.pull(REPOSITORY)}")
+
+
+@ci.command()
+@stack_option
+@guarded
+def push(stack: str) -> None:
+    """Send data and models to the stack's bucket, where the next machine pulls them from.
+
+    Example: atlas ci push --stack dev
+    """
+    settings = settings_of(stack, makes=False)
+    if _use_remote(stack, settings) is None and isinstance(settings, AwsSettings):
+        raise SettingsError(f"the stack {stack} has no bucket yet: `atlas up --stack {stack}` makes it")
+    with _told():
+        click.echo(f"dvc push: {pipeline.push(REPOSITORY)}")
+
+
+def _use_remote(stack: str, settings: Settings) -> str | None:
+    url = use_remote(stack, settings) if isinstance(settings, AwsSettings) else None
+    if url is not None:
+        say(f"DVC's remote is {url}")
+    return url
+
+
+@ci.command()
+@guarded
+def lock() -> None:
+    """Fail unless dvc.lock is of this commit's code, parameters and data; says which command mends it.
+
+    Example: atlas ci lock
+    """
+    with _told():
+        pipeline.check_lock(REPOSITORY)
+    click.echo("dvc.lock is of this commit")
+
+
+@ci.command()
+@base_option
+@guarded
+def repro(base: str | None) -> None:
+    """Run the pipeline, compare what it made with what is committed, and note figures and plots for the report.
+
+    Outputs that differ by no more than another machine's arithmetic are reported; other differences fail.
+
+    Example: atlas ci repro --base origin/main
+    """
+    note = REPOSITORY / MODEL
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.unlink(missing_ok=True)
+    with _told():
+        since = pipeline.base_of(REPOSITORY, base)
+        try:
+            rerun = pipeline.reproduce(REPOSITORY)
+        except StepError as error:
+            note.write_text(json.dumps(report.Model(since, error=str(error)).document(), indent=1))
+            raise
+        model = report.Model(
+            since,
+            figures=pipeline.moved(pipeline.metrics_since(REPOSITORY, since)) if since else {},
+            plots=pipeline.plots_since(REPOSITORY, since),
+            rerun=rerun,
+        )
+    note.write_text(json.dumps(model.document(), indent=1))
+    if not rerun.differs:
+        click.echo("every output is, byte for byte, what dvc.lock names")
+        return
+    click.echo(f"differs from dvc.lock by no more than arithmetic: {', '.join(rerun.differs)}")
+    for name, (there, here) in sorted(rerun.figures.items()):
+        click.echo(f"  {name}: {there:g} as committed, {here:g} here")
+
+
+@ci.command("report")
+@click.option(
+    "--preview",
+    "previewed",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="What `atlas preview --save` wrote; a file that isn't there is told as a preview that didn't run.",
+)
+@click.option("--summary", is_flag=True, help="Append it to the job's summary (GITHUB_STEP_SUMMARY), too.")
+@click.option("--comment", is_flag=True, help="Write it into the pull request's one comment, too (GITHUB_TOKEN).")
+@guarded
+def show(previewed: Path | None, summary: bool, comment: bool) -> None:
+    """What a change does, as Markdown: figures and curves that `atlas ci repro` noted, and the stack's preview.
+
+    Example: atlas ci report --preview .atlas/ci/preview.json
+    """
+    noted = REPOSITORY / MODEL
+    model = report.Model.of(json.loads(noted.read_text())) if noted.is_file() else None
+    foreseen: dict[str, Any] | None = None
+    if previewed is not None:
+        foreseen = json.loads(previewed.read_text()) if previewed.is_file() else {}
+    text = report.render(model, foreseen, github.link())
+    click.echo(text, nl=False)
+    with _told():
+        if summary:
+            github.summarise(text)
+        if comment:
+            say(f"the comment: {github.comment(github.pull_request(), text, report.MARK)}")
+
+
+@ci.command()
+@click.argument("previewed", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@guarded
+def drift(previewed: Path) -> None:
+    """Open, update or close the one issue that says how a stack differs from what was deployed (GITHUB_TOKEN).
+
+    PREVIEWED is what `atlas preview --deployed --refresh --save` wrote.
+
+    Example: atlas ci drift .atlas/ci/drift.json
+    """
+    foreseen = json.loads(previewed.read_text())
+    stack = foreseen["stack"]
+    wanted = bool(foreseen["steps"] or foreseen["errors"])
+    text = report.drift(foreseen, github.link())
+    with _told():
+        github.summarise(text if wanted else f"{stack} is as it was deployed.\n")
+        title = f"The stack {stack} isn't as it was deployed"
+        click.echo(github.keep_issue(title, text, report.drift_mark(stack), wanted=wanted))
+
+
+@ci.command("container")
+@click.argument("image")
+@guarded
+def try_container(image: str) -> None:
+    """Run the image as a cluster would, ask it for a prediction, and stop it: within its grace period, or it fails.
+
+    Example: atlas ci container atlas
+    """
+    with _told():
+        tried = container.smoke(image)
+    click.echo(
+        f"{image}: ready after {tried.ready:.1f} s, answered {json.dumps(tried.answer)}, "
+        f"ended {tried.stopped:.1f} s after it was told to"
+    )
+
+
+@ci.command()
+@click.argument("tag")
+@click.option("--publish", is_flag=True, help="Make the tag's release on GitHub of it (GITHUB_TOKEN).")
+@guarded
+def release(tag: str, publish: bool) -> None:
+    """What changed for users since the tag before: the commits' first lines, as the release's notes.
+
+    Example: atlas ci release v1.2.0
+    """
+    with _told():
+        notes = notes_of(REPOSITORY, tag)
+        click.echo(notes, nl=False)
+        if publish:
+            say(f"the release: {github.release(tag, notes)}")
