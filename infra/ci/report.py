@@ -164,6 +164,8 @@ def _infrastructure(foreseen: Mapping[str, Any]) -> list[str]:
         parts.append("Policies advise:\n\n" + _list(foreseen["policies"]))
     if foreseen["warnings"]:
         parts.append("Warnings:\n\n" + _list(foreseen["warnings"]))
+    if foreseen["unseen"]:
+        parts.append(f"Not looked at: {_escape(', '.join(foreseen['unseen']))}.")
     if foreseen["cluster"]:
         parts.append(
             "> **The Kubernetes part is a client-side diff**: compared with the state, not with the cluster "

@@ -229,6 +229,7 @@ def variables_of(
             "PULUMI_BACKEND_URL": str(outputs["backend"]),
             "AWS_REGION": settings.region,
             "ATLAS_PREVIEW_ROLE": str(outputs["previewRole"]),
+            "ATLAS_SESSION_SECONDS": str(settings.session_hours * 3600),
         }
     }
     for stack, own in stacks.items():

@@ -131,7 +131,7 @@ def repro(base: str | None) -> None:
     "--preview",
     "previewed",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="What `atlas preview --save` wrote; a file that isn't there is told as a preview that didn't run.",
+    help="What `atlas preview --save FILE` wrote; a file that isn't there is told as a preview that didn't run.",
 )
 @click.option("--summary", is_flag=True, help="Append it to the job's summary (GITHUB_STEP_SUMMARY), too.")
 @click.option("--comment", is_flag=True, help="Write it into the pull request's one comment, too (GITHUB_TOKEN).")
@@ -156,15 +156,17 @@ def show(previewed: Path | None, summary: bool, comment: bool) -> None:
 
 
 @ci.command()
-@click.argument("previewed", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("previewed", type=click.Path(dir_okay=False, path_type=Path))
 @guarded
 def drift(previewed: Path) -> None:
     """Open, update or close the one issue that says how a stack differs from what was deployed (GITHUB_TOKEN).
 
-    PREVIEWED is what `atlas preview --deployed --refresh --save` wrote.
+    PREVIEWED is what `atlas preview --save FILE` wrote, with --deployed and --refresh.
 
     Example: atlas ci drift .atlas/ci/drift.json
     """
+    if not previewed.is_file():
+        raise Failed([f"there is no {previewed}: the preview came to nothing, and its own lines say why"])
     foreseen = json.loads(previewed.read_text())
     stack = foreseen["stack"]
     wanted = bool(foreseen["steps"] or foreseen["errors"])

@@ -34,6 +34,12 @@ from infra.prediction import predict
 from infra.preflight import PreflightError
 from infra.settings import AwsSettings, LocalSettings, Settings, SettingsError
 
+UNREADABLE = {
+    "**kubernetes:**": "objects in the cluster",
+    "**::aws:secretsmanager/secretVersion:SecretVersion::**": "secrets' values",
+    "**$aws:secretsmanager/secretVersion:SecretVersion::**": "secrets' values",
+}
+"""URNs, in the engine's patterns, of what the role that only reads has no way to -> what it is."""
 CHANGES = 3
 """Exit status when there would be changes and none were expected."""
 
@@ -226,6 +232,11 @@ def _mark(reference: str) -> None:
 @click.option(
     "--deployed", is_flag=True, help="AWS: with the image that the stack runs, instead of one built from this checkout."
 )
+@click.option(
+    "--reader",
+    is_flag=True,
+    help="AWS: leave out what a role that only reads can't look at: objects in the cluster, and secrets' values.",
+)
 @click.option("--expect-no-changes", is_flag=True, help="Exit status 3 when there would be any.")
 @click.option(
     "--save",
@@ -233,7 +244,9 @@ def _mark(reference: str) -> None:
     help="Write the JSON document to this file, too; also when the preview fails.",
 )
 @guarded
-def preview(stack: str, as_json: bool, look: bool, deployed: bool, expect_no_changes: bool, save: Path | None) -> None:
+def preview(
+    stack: str, as_json: bool, look: bool, deployed: bool, reader: bool, expect_no_changes: bool, save: Path | None
+) -> None:
     """Show what `up` would change, and change nothing.
 
     Example: atlas preview --stack local
@@ -256,6 +269,7 @@ def preview(stack: str, as_json: bool, look: bool, deployed: bool, expect_no_cha
         opened.preview(
             refresh=look or isinstance(settings, LocalSettings),
             diff=True,
+            exclude=list(UNREADABLE) if reader else None,
             on_event=foreseen,
             on_output=lambda line: _shown(foreseen, line, quiet=as_json),
             color="never",
@@ -266,7 +280,9 @@ def preview(stack: str, as_json: bool, look: bool, deployed: bool, expect_no_cha
         if not foreseen.errors:
             raise
     foreseen.without(*kept)
-    if isinstance(settings, AwsSettings) and not failed:
+    if reader:
+        foreseen.unseen = list(UNREADABLE.values())
+    elif isinstance(settings, AwsSettings) and not failed:
         foreseen.cluster = _client_side(settings, foreseen)
     _save(save, foreseen)
     if failed:

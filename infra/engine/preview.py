@@ -37,6 +37,8 @@ class Foreseen:
     warnings: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
+    unseen: list[str] = field(default_factory=list)
+    """What was left out: not asked for, not compared."""
     cluster: str = ""
     """Why Kubernetes objects were compared with the state alone; empty when the cluster itself was asked, or has none
     that would change."""
@@ -89,6 +91,7 @@ class Foreseen:
             "policies": self.policies,
             "warnings": self.warnings,
             "errors": self.errors,
+            "unseen": sorted(set(self.unseen)),
             "cluster": self.cluster,
             "text": re.sub(r"\n{3,}", "\n\n", text).strip(),
         }

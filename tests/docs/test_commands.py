@@ -70,6 +70,10 @@ def check_atlas(words: Sequence[str]) -> None:
     name, *options = words
     command = main.get_command(click.Context(main), name)
     assert command, f"there is no atlas {name}"
+    if isinstance(command, click.Group) and options:
+        name, *options = options
+        command = command.get_command(click.Context(command), name)
+        assert command, f"there is no atlas {' '.join(words[:2])}"
     command.make_context(name, [option for option in options if option != "…"])
 
 

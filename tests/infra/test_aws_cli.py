@@ -11,7 +11,7 @@ import psutil
 import pytest
 import yaml
 
-from tests.infra.aws import BASE
+from tests.infra.aws import BASE, DIGEST
 from tests.infra.conftest import Checkout
 from tests.infra.recording.run import recorders
 from tests.infra.recording.world import RECORD, World
@@ -66,7 +66,7 @@ def test_stack_comes_up_is_shown_feeds_dvc_and_goes(checkout: Checkout, account:
 
     # The recorded load balancer answers nobody, and that is said.
     done = checkout.atlas("up", "--stack", "dev", "--wait", "0", code=1)
-    assert "the example failed" in done.stderr
+    assert "doesn't answer, and a pod can't be asked: " in done.stderr
     assert "atlas rollback --stack dev" in done.stderr.splitlines()[-1]
     done = checkout.atlas("up", "--stack", "dev", "--no-smoke")
     assert "service" in done.stdout
@@ -142,6 +142,33 @@ def test_failure_in_the_middle_is_named_and_the_next_up_goes_on(checkout: Checko
     checkout.atlas("up", "--stack", "dev", "--no-smoke")
     checkout.atlas("destroy", "--stack", "dev", "--yes")
     assert account.existing() == {}
+
+
+def test_drift_from_what_is_deployed_is_seen_also_by_who_only_reads(checkout: Checkout, account: World) -> None:
+    look = ("preview", "--stack", "dev", "--deployed", "--refresh", "--expect-no-changes", "--save", "look.json")
+    never = checkout.atlas(*look)
+    assert "dev isn't deployed: there is nothing to compare" in never.stderr
+    checkout.atlas("up", "--stack", "dev", "--no-smoke")
+    # main has gone on since: another image is no drift.
+    settings(checkout, image=DIGEST.replace("a" * 64, "b" * 64))
+    assert json.loads((checkout.path / "look.json").read_text())["steps"] == []
+    checkout.atlas(*look)
+
+    # A role that only reads is refused some of it.
+    account.fail_each_once("read", "AccessDenied: not for you", tokens=(":SecretVersion", ":Deployment", ":Namespace"))
+    assert "not for you" in checkout.atlas(*look, code=1).stderr
+    assert "not for you" in json.loads((checkout.path / "look.json").read_text())["errors"][0]
+    account.fail_each_once("read", "AccessDenied: not for you", tokens=(":SecretVersion", ":Deployment", ":Namespace"))
+    checkout.atlas(*look, "--reader")
+    seen = json.loads((checkout.path / "look.json").read_text())
+    assert seen["unseen"] == ["objects in the cluster", "secrets' values"]
+
+    topic = account.of("aws:sns/topic:Topic")[0]
+    account.vanish(topic)
+    gone = checkout.atlas(*look, "--reader", code=3)
+    assert f"dev isn't as it was deployed: {topic.name}" in gone.stderr
+    steps = json.loads((checkout.path / "look.json").read_text())["steps"]
+    assert {step["name"]: step["operation"] for step in steps}[topic.name] == "create"
 
 
 @pytest.mark.parametrize("moment", [1, 30, 80])

@@ -160,6 +160,9 @@ class Recorder(provider_pb2_grpc.ResourceProviderServicer):
         return self._noted("delete", request, context, plain(request.old_inputs), lambda: (request.id, {}))
 
     def Read(self, request: Any, context: Any) -> Any:
+        refusal = self.world.refused("read", request.urn)
+        if refusal:
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, refusal[0])
         found = self.world.existing().get(f"{token_of(request.urn)} {request.id}")
         if found is None:
             return provider_pb2.ReadResponse()
