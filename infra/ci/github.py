@@ -21,8 +21,10 @@ def repository() -> Repository:
         raise StepError(
             "GITHUB_TOKEN and GITHUB_REPOSITORY say where to and as whom: set both, or run it in a workflow"
         )
-    client = Github(auth=Auth.Token(token), base_url=os.environ.get("GITHUB_API_URL", "https://api.github.com"))
-    return client.get_repo(name, lazy=True)
+    client = Github(
+        auth=Auth.Token(token), base_url=os.environ.get("GITHUB_API_URL") or "https://api.github.com", lazy=True
+    )
+    return client.get_repo(name)
 
 
 def pull_request() -> int:

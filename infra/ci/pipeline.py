@@ -41,6 +41,8 @@ def dvc(root: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "dvc", *arguments],
         cwd=root,
+        # Stages run as `python -m …`: by this Python.
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
         stdout=subprocess.PIPE if quiet else sys.stderr,
         stderr=subprocess.PIPE if quiet else None,
         text=True,

@@ -12,7 +12,7 @@ from infra.ci.pipeline import Reproduction
 
 MARK = "<!-- atlas: this comment is edited by each run -->"
 ROWS, TEXT = 60, 40_000
-"""Resources listed, and characters of the diff: GitHub refuses comments of more than 65,536 characters."""
+"""Figures or resources listed, and characters of the diff: GitHub refuses comments of more than 65,536 characters."""
 POINTS = 21
 CURVE = """```mermaid
 %%{{init: {{"themeVariables": {{"xyChart": {{"plotColorPalette": "{palette}"}}}}}}}}%%
@@ -74,10 +74,10 @@ def _model(model: Model) -> list[str]:
     if model.base is None:
         parts.append("There is no commit before to compare with.")
     elif model.figures:
-        rows = [
-            [_code(name), *map(_number, values), _change(*values)] for name, values in sorted(model.figures.items())
-        ]
-        parts.append(_table(["figure", f"at {_code(model.base[:10])}", "here", "change"], rows))
+        rows = _figures(model.figures)
+        parts.append(_table(["figure", f"at {_code(model.base[:10])}", "here", "change"], rows[:ROWS]))
+        if len(rows) > ROWS:
+            parts.append(f"And {len(rows) - ROWS} more: `dvc metrics diff {model.base[:10]}`.")
     else:
         parts.append(f"No figure differs from {_code(model.base[:10])}.")
     if model.rerun.differs:
@@ -88,10 +88,28 @@ def _model(model: Model) -> list[str]:
         )
     else:
         parts.append("Every output is, byte for byte, what the committed `dvc.lock` names.")
-    charts = [chart for name, plots in sorted(model.plots.get("data", {}).items()) if (chart := _chart(name, plots))]
+    # A file may stand there twice: as DVC found it, and by a name that dvc.yaml gives it.
+    named = {name.rsplit("/", 1)[-1].removesuffix(".csv"): plots for name, plots in model.plots.get("data", {}).items()}
+    charts = [chart for name, plots in sorted(named.items()) if (chart := _chart(name, plots))]
     if charts:
         parts += [_details("Curves that differ (grey: before, blue: here)", "\n\n".join(charts))]
     return parts
+
+
+def _figures(figures: Mapping[str, tuple[float, float]]) -> list[list[str]]:
+    """A row a figure; one that comes with its interval (value, low, high) has it in brackets."""
+    rows = []
+    for name, values in sorted(figures.items()):
+        stem, _, last = name.rpartition(".")
+        if last in ("low", "high") and f"{stem}.value" in figures:
+            continue
+        low, high = figures.get(f"{stem}.low"), figures.get(f"{stem}.high")
+        if last == "value" and low and high:
+            cells = [f"{_number(value)} ({_number(low[at])} to {_number(high[at])})" for at, value in enumerate(values)]
+            rows.append([_code(stem), *cells, _change(*values)])
+        else:
+            rows.append([_code(name), *map(_number, values), _change(*values)])
+    return rows
 
 
 def _chart(name: str, plots: Sequence[Mapping[str, Any]]) -> str | None:
@@ -109,7 +127,7 @@ def _chart(name: str, plots: Sequence[Mapping[str, Any]]) -> str | None:
         return None
     return CURVE.format(
         palette=f"{GREY}, {BLUE}" if there is not None else BLUE,
-        title=_plain(name.rsplit("/", 1)[-1].removesuffix(".csv")),
+        title=_plain(name),
         x=_plain(here.names[0]),
         y=_plain(here.names[1]),
         low=low,
@@ -128,7 +146,7 @@ class _Curve:
 def _curves(content: Mapping[str, Any]) -> dict[str, _Curve]:
     """Revision -> curve, where the plot is one: two columns of numbers, the first ascending."""
     values = content.get("data", {}).get("values", [])
-    columns = [key for key in values[0] if key not in ("rev", "filename", "field")] if values else []
+    columns = [key for key in values[0] if key not in ("rev", "filename", "field", "step")] if values else []
     if len(columns) != 2 or len(values) > 5000:
         return {}
     found: dict[str, _Curve] = {}
@@ -229,7 +247,7 @@ def _code(text: str) -> str:
 
 def _escape(text: str) -> str:
     """Text that is shown as it is: no markup, no table cell's end, nobody notified."""
-    quoted = html.escape(text)
+    quoted = html.escape(text, quote=False)
     return re.sub(r"[|`*_\[\]@#~\\]|://", lambda found: "".join(f"&#{ord(one)};" for one in found[0]), quoted)
 
 

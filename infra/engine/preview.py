@@ -1,6 +1,7 @@
 """What a preview would do, as a document: for scripts, pull-request comments and the look for drift."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -9,8 +10,8 @@ from pulumi.automation import events
 
 from infra.engine.workspace import COLOURS
 
-QUIET = frozenset({"same", "read", "refresh"})
-"""Operations that change nothing."""
+QUIET = frozenset({"same", "read", "refresh", "create-replacement", "delete-replaced"})
+"""Operations that change nothing, and the halves of a replacement, which is told as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,9 @@ class Foreseen:
         elif event.diagnostic_event is not None:
             found = {"error": self.errors, "warning": self.warnings}.get(event.diagnostic_event.severity)
             text = COLOURS.sub("", event.diagnostic_event.message).strip()
-            if found is not None and text not in found and text != "preview failed":
+            # Not of the change: that it failed, said once more; where a provider was found.
+            noise = text == "preview failed" or text.startswith("using pulumi-resource-")
+            if found is not None and text not in found and not noise:
                 found.append(text)
         elif event.policy_event is not None:
             told = event.policy_event
@@ -69,12 +72,8 @@ class Foreseen:
 
     @property
     def changes(self) -> dict[str, int]:
-        """Operation -> how many resources; the halves of a replacement count once."""
-        counts: dict[str, int] = {}
-        for step in self.steps:
-            if step.operation not in ("create-replacement", "delete-replaced"):
-                counts[step.operation] = counts.get(step.operation, 0) + 1
-        return counts
+        """Operation -> how many resources."""
+        return dict(Counter(step.operation for step in self.steps))
 
     def without(self, *kinds: str) -> None:
         """Leave steps of these kinds out."""

@@ -10,7 +10,7 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from infra.components.registry import GOOD
 from infra.releases import MANIFESTS, copy_between
 from tests.infra.aws import BASE
 from tests.infra.conftest import Checkout
-from tests.infra.recording.run import recorders
+from tests.infra.recording.run import REPOSITORY, recorders
 from tests.infra.recording.world import RECORD, World
 
 pytestmark = pytest.mark.timeout(900)
@@ -79,6 +79,11 @@ class Account:
     def world(self, stack: str) -> World:
         return World(self.records / f"{stack}.jsonl")
 
+    def settings(self, stack: str) -> dict[str, object]:
+        """Those of the stack's file."""
+        config = yaml.safe_load((self.checkout.path / f"Pulumi.{stack}.yaml").read_text())["config"]
+        return {key.removeprefix("atlas:"): value for key, value in config.items()}
+
     def write(self, stack: str, **changed: object) -> None:
         document = {f"atlas:{key}": yaml.safe_load(value) for key, value in BASE.items()}
         document |= {f"atlas:{key}": value for key, value in changed.items()}
@@ -120,11 +125,22 @@ class Account:
 
 @pytest.fixture
 def account(checkout: Checkout, moto: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
+    with account_in(checkout, tmp_path, monkeypatch) as made:
+        yield made
+
+
+@contextmanager
+def account_in(checkout: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
+    """Two stacks' settings in the checkout, the recorders' account, and what answers at its load balancers."""
     tools = tmp_path / "bin"
     recorders(tools)
     for name, text in (("aws", AWS), ("docker", DOCKER)):
         (tools / name).write_text(text)
         (tools / name).chmod(0o755)
+    # What `dvc push` fills must be there for real.
+    (tools / "pulumi-resource-aws").write_text(
+        f'#!/bin/sh\nPYTHONPATH={REPOSITORY} exec {sys.executable} -m tests.infra.recording.moto_aws "$@"\n'
+    )
     (tmp_path / "state").mkdir()
     healthy = threading.Event()
     healthy.set()

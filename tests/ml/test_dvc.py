@@ -18,6 +18,7 @@ from moto.server import ThreadedMotoServer
 from ml.bundle import load_bundle, read_manifest
 from ml.tables import to_columns
 from tests.ml.conftest import free_port
+from tests.ml.small import small_pipeline
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -85,27 +86,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, target)
-    number = pd.Series(range(1500))
-    x, z = (number * 37 % 101) / 50 - 1, (number * 53 % 97) / 48 - 1
-    noise = (number * 7919 % 1009) / 1009
-    table = pd.DataFrame({"x": x, "z": z, "y": (x + z * 0.5 + noise - 0.5 > 0)})
-    table.to_csv(path / "table.csv", index=False)
-    params = {
-        "seed": 1,
-        "data": {"source": "table", "uri": "table.csv", "target": "y", "task": "binary"},
-        "contract": {},
-        "split": {"method": "random", "validation": 0.2, "test": 0.3},
-        "encoding": {},
-        "model": {
-            "name": "small",
-            "estimators": [{"kind": "hist_gradient_boosting", "params": {"max_iter": 30}}],
-            "calibration": ["none"],
-        },
-        "evaluation": {"replicates": 50, "importance_rows": 100},
-        "gate": {"metric": "log_loss"},
-        "registry": {"experiment": "test", "model": "small"},
-    }
-    (path / "params.yaml").write_text(yaml.safe_dump(params))
+    small_pipeline(path)
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "AWS_", "GIT_", "DVC_"))
     } | {

@@ -1,0 +1,90 @@
+"""The repository as somebody who adopted it has it: on a small table, with stack files of their own."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.github.runner import Runner
+from tests.github.server import GithubServer, serving
+from tests.github.workflows import REPOSITORY
+from tests.infra.conftest import moto_server  # noqa: F401 - a fixture
+from tests.ml.small import small_pipeline
+
+GIT = {
+    "GIT_AUTHOR_NAME": "test",
+    "GIT_AUTHOR_EMAIL": "test@example.invalid",
+    "GIT_COMMITTER_NAME": "test",
+    "GIT_COMMITTER_EMAIL": "test@example.invalid",
+}
+
+
+def git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=folder, env=os.environ | GIT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def repro(folder: Path) -> None:
+    """`dvc repro` in the folder, with this Python."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "DVC_", "GIT_"))}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", "repro"], cwd=folder, env=kept | GIT | {"PATH": path},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def commit(folder: Path, message: str) -> None:
+    git(folder, "add", "-A")
+    git(folder, "commit", "-q", "-m", message)
+
+
+def write_stack(folder: Path, stack: str, settings: Mapping[str, object]) -> None:
+    """Pulumi.<stack>.yaml with these settings; what encrypts its secrets stays."""
+    file = folder / f"Pulumi.{stack}.yaml"
+    kept = {key: value for key, value in yaml.safe_load(file.read_text()).items() if key == "encryptionsalt"}
+    file.write_text(yaml.safe_dump({**kept, "config": {f"atlas:{key}": value for key, value in settings.items()}}))
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `main` has, as it stands in this working tree."""
+    path = tmp_path_factory.mktemp("jobs") / "origin"
+    path.mkdir()
+    files = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=REPOSITORY, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    for name in filter(None, files.stdout.split("\0")):
+        source, target = REPOSITORY / name, path / name
+        if source.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target)
+    git(path, "init", "-q", "-b", "main")
+    commit(path, "As adopted")
+    small_pipeline(path)
+    repro(path)
+    commit(path, "A table of ours")
+    return path
+
+
+@pytest.fixture(scope="module")
+def runner(origin: Path, tmp_path_factory: pytest.TempPathFactory) -> Runner:
+    return Runner(origin, tmp_path_factory.mktemp("runner"))
+
+
+@pytest.fixture
+def github(monkeypatch: pytest.MonkeyPatch) -> Iterator[GithubServer]:
+    """GitHub's API, empty."""
+    with serving() as server:
+        monkeypatch.setenv("GITHUB_API_URL", server.address)
+        yield server

@@ -1,0 +1,155 @@
+"""Runs a workflow's job on this machine, by act: `run:` steps are real, actions are replaced by what stands below."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from infra.engine.install import find_go, go_environment
+from tests.github.workflows import REPOSITORY, used
+
+ACTIONS: Mapping[str, str] = {
+    "actions/setup-python": ":",
+    "actions/setup-go": ":",
+    "actions/cache": ":",
+    "docker/setup-buildx-action": "docker buildx inspect >/dev/null",
+    "actions/upload-artifact": 'mkdir -p "$ATLAS_ARTIFACTS/$NAME" && cp -r "$PATH_GIVEN" "$ATLAS_ARTIFACTS/$NAME/"',
+    "actions/download-artifact": 'mkdir -p "$(dirname "$PATH_GIVEN")" && cp -r "$ATLAS_ARTIFACTS/$NAME"/* "$(dirname "$PATH_GIVEN")/"',  # noqa: E501
+    "anchore/sbom-action": 'mkdir -p "$(dirname "$OUTPUT_FILE")" && echo "{}" > "$OUTPUT_FILE"',
+    "anchore/scan-action": 'test -f "$SBOM"',
+    # What the action does when the account trusts the job: the test of trust is in test_workflows.py.
+    "aws-actions/configure-aws-credentials": 'test -n "$ROLE_TO_ASSUME" && echo "$ROLE_TO_ASSUME $ROLE_DURATION_SECONDS" >> "$ATLAS_ROLES"',  # noqa: E501
+}
+"""What needs GitHub, AWS, or a download -> what it does here; actions/checkout is act's own."""
+
+
+@cache
+def act() -> Path:
+    """The program, built with the machine's Go; skips the test where there is none."""
+    go = find_go()
+    if go is None:
+        pytest.skip("act, which runs workflows, is built with Go, and there is none (go.dev)")
+    tools = Path(__file__).parent / "tools"
+    done = subprocess.run(
+        [go, "-C", str(tools), "tool", "-n", "act"], env=go_environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return Path(done.stdout.strip())
+
+
+@dataclass
+class Runner:
+    """Runs jobs on clean clones of one repository."""
+
+    origin: Path
+    folder: Path
+    variables: dict[str, str] = field(default_factory=dict)
+    """GitHub's."""
+    environment: dict[str, str] = field(default_factory=dict)
+    clones: int = 0
+
+    def __post_init__(self) -> None:
+        act()
+        stubs = self.folder / "actions"
+        self.options: list[str] = []
+        for action in sorted({action for _, action, _ in used() if not action.startswith("./")}):
+            name = action.partition("@")[0]
+            if name != "actions/checkout":
+                _stub(stubs / name, ACTIONS[name], _inputs_of(name))
+                self.options += ["--local-repository", f"{action}={stubs / name}"]
+        self.roles = self.folder / "roles.txt"
+        self.artifacts = self.folder / "artifacts"
+
+    def clone(self) -> Path:
+        """A clean one."""
+        self.clones += 1
+        path = self.folder / f"clone-{self.clones}"
+        subprocess.run(["git", "clone", "-q", str(self.origin), str(path)], check=True)
+        return path
+
+    def run(
+        self,
+        event: str,
+        workflow: str,
+        job: str,
+        payload: Mapping[str, Any] | None = None,
+        *,
+        clone: Path | None = None,
+        variables: Mapping[str, str] | None = None,
+        matrix: Mapping[str, str] | None = None,
+        code: int = 0,
+    ) -> str:
+        """What the job said; fails the test when it ends otherwise than with `code`."""
+        clone = clone or self.clone()
+        document = self.folder / "event.json"
+        owner = {"full_name": "o/r", "name": "r", "default_branch": "main", "owner": {"login": "o"}}
+        document.write_text(json.dumps({"repository": owner, **(payload or {})}))
+        options = [
+            *self.options,
+            "-P",
+            "ubuntu-24.04=-self-hosted",
+            "-e",
+            str(document),
+            "-s",
+            "GITHUB_TOKEN=the-token",
+        ]
+        for name, value in {**self.variables, **(variables or {})}.items():
+            options += ["--var", f"{name}={value}"]
+        for name, value in (matrix or {}).items():
+            options += ["--matrix", f"{name}:{value}"]
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("GITHUB_", "PYTEST_", "ATLAS_PYTHON"))
+        }
+        given = {
+            **kept,
+            "ATLAS_ROLES": str(self.roles),
+            "ATLAS_ARTIFACTS": str(self.artifacts),
+            "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache"),
+            "NO_COLOR": "1",
+            **self.environment,
+        }
+        passed = ["--env", f"GITHUB_API_URL={os.environ.get('GITHUB_API_URL', '')}"]
+        command = [str(act()), event, "-W", f".github/workflows/{workflow}.yml", "-j", job, *options, *passed]
+        done = subprocess.run(
+            command, cwd=clone, env=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
+        shutil.rmtree(clone)
+        assert done.returncode == code, done.stdout[-8000:]
+        return done.stdout
+
+
+def _inputs_of(action: str) -> list[str]:
+    """What the workflows give it."""
+    found: set[str] = set()
+    for path in (REPOSITORY / ".github").rglob("*.yml"):
+        document = yaml.safe_load(path.read_text())
+        bodies = [*(document.get("jobs") or {}).values(), document.get("runs") or {}]
+        for step in (step for body in bodies for step in body.get("steps") or [] if isinstance(step, dict)):
+            if str(step.get("uses", "")).startswith(f"{action}@"):
+                found |= set(step.get("with") or {})
+    return sorted(found)
+
+
+def _stub(folder: Path, command: str, inputs: list[str]) -> None:
+    folder.mkdir(parents=True)
+    variables = {
+        ("PATH_GIVEN" if name == "path" else name.upper().replace("-", "_")): f"${{{{ inputs.{name} }}}}"
+        for name in inputs
+    }
+    document = {
+        "name": folder.name,
+        "description": "Stands in for the action",
+        "inputs": {name: {"description": name} for name in inputs},
+        "runs": {"using": "composite", "steps": [{"run": command, "shell": "bash", "env": variables}]},
+    }
+    (folder / "action.yml").write_text(yaml.safe_dump(document, sort_keys=False))

@@ -1,0 +1,194 @@
+"""Each job's own steps, in order, on a clean clone: real commands, engine, Docker; recorded AWS (see runner.py)."""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.github.conftest import commit, git, repro, write_stack
+from tests.github.runner import Runner
+from tests.github.server import GithubServer
+from tests.infra.conftest import Checkout
+from tests.infra.plugins import found
+from tests.infra.recording.world import RECORD
+from tests.infra.test_release import HOST, Account, account_in
+
+pytestmark = pytest.mark.timeout(1200)
+
+REQUEST = {
+    "pull_request": {
+        "number": 7,
+        "user": {"login": "me"},
+        "base": {"ref": "main"},
+        "head": {"ref": "change", "repo": {"full_name": "o/r"}},
+    }
+}
+FORK = {"pull_request": {**REQUEST["pull_request"], "head": {"ref": "change", "repo": {"full_name": "else/r"}}}}
+VARIABLES = {
+    "AWS_REGION": "us-east-1",
+    "ATLAS_PREVIEW_ROLE": "arn:aws:iam::123456789012:role/atlas-preview",
+    "ATLAS_DEPLOY_ROLE": "arn:aws:iam::123456789012:role/atlas-deploy-dev",
+    "ATLAS_DESTROY_ROLE": "arn:aws:iam::123456789012:role/atlas-destroy-dev",
+}
+
+
+def change(runner: Runner, trees: int = 40, *, locked: bool = True) -> Path:
+    """A clone on a branch whose one commit changes a parameter of the model."""
+    clone = runner.clone()
+    git(clone, "checkout", "-q", "-b", "change")
+    file = clone / "params.yaml"
+    params = yaml.safe_load(file.read_text())
+    params["model"]["estimators"][0]["params"]["max_iter"] = trees
+    file.write_text(yaml.safe_dump(params))
+    if locked:
+        repro(clone)
+    commit(clone, "More trees")
+    git(clone, "clean", "-fdxq")
+    return clone
+
+
+# --- ci ---
+
+
+def test_lint(runner: Runner) -> None:
+    said = runner.run("push", "ci", "lint")
+    assert "All checks passed!" in said
+    assert "actionlint" in said
+
+
+@pytest.mark.parametrize("job", ["test", "policies"])
+def test_tests_and_policies(runner: Runner, job: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few of them: all would be this very run again."""
+    chosen = {"test": "pinned_by_commit", "policies": "has_a_breach"}[job]
+    monkeypatch.setitem(runner.environment, "PYTEST_ADDOPTS", f"-k {chosen}")
+    said = runner.run("push", "ci", job, matrix={"python": "3.11"} if job == "test" else None)
+    assert re.search(r"\b[1-9]\d* passed", said)
+
+
+def test_pipeline_is_held_to_its_lock_and_made_again_and_the_image_is_tried(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found.registry()
+    monkeypatch.setitem(runner.environment, "IMAGE", "atlas-test-jobs")
+    monkeypatch.setitem(runner.environment, "BUILD", f"--build-arg BASE_IMAGE={found.BASE_IMAGE}")
+    said = runner.run("pull_request", "ci", "image", FORK)
+    assert "the remote isn't there yet, or lacks some outputs" in said
+    assert "dvc.lock is of this commit" in said
+    assert "every output is, byte for byte, what dvc.lock names" in said
+    assert "## What this change does" in said
+    assert re.search(r"atlas-test-jobs: ready after .* answered .*predictions.*, ended [\d.]+ s after", said)
+
+
+def test_commit_without_its_lock_fails_with_the_command_that_mends_it(runner: Runner) -> None:
+    said = runner.run("pull_request", "ci", "pipeline", REQUEST, clone=change(runner, locked=False), code=1)
+    assert "the commit lacks its dvc.lock (model_building: params.yaml: model" in said
+    assert "`make repro && git add dvc.lock reports && git commit`" in said
+
+
+# --- with an account ---
+
+
+@pytest.fixture
+def account(
+    origin: Path, runner: Runner, moto: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Account]:
+    """An account with nothing in it but dev's place, as `atlas bootstrap` leaves it; `main` has the settings."""
+    with account_in(Checkout(origin, {}), tmp_path, monkeypatch) as made:
+        monkeypatch.setitem(runner.environment, RECORD, str(tmp_path / "dev.jsonl"))
+        monkeypatch.setattr(runner, "variables", {**VARIABLES, "PULUMI_BACKEND_URL": os.environ["PULUMI_BACKEND_URL"]})
+        made.atlas("preview", "--stack", "dev")
+        commit(origin, "dev")
+        yield made
+    git(origin, "checkout", "-q", ".")
+
+
+def test_pull_request_gets_one_comment_on_model_and_stack(
+    runner: Runner, account: Account, github: GithubServer
+) -> None:
+    said = runner.run("pull_request", "preview", "preview", REQUEST, clone=change(runner))
+    [comment] = github.comments
+    assert comment["number"] == 7
+    body = comment["body"]
+    assert "| <code>metrics.log&#95;loss</code> |" in body or "log&#95;loss" in body
+    assert "```mermaid" in body
+    assert "The stack <code>dev</code>" in body
+    assert re.search(r"It would make 1\d\d", body)
+    assert "| create | <code>flask-app-deployment</code> |" in body
+    assert "the comment: https://github.example/" in said
+    assert account.world("dev").existing() == {}
+    assert runner.roles.read_text().splitlines()[-1] == f"{VARIABLES['ATLAS_PREVIEW_ROLE']} 14400"
+
+    # Run again, on a stack that is up: the same comment, edited.
+    account.deploy(1)
+    runner.run("pull_request", "preview", "preview", REQUEST, clone=change(runner))
+    [comment] = github.comments
+    assert "Nothing would change." in comment["body"]
+
+
+def test_preview_that_fails_is_told_in_the_comment(runner: Runner, account: Account, github: GithubServer) -> None:
+    clone = change(runner)
+    write_stack(clone, "dev", {**account.settings("dev"), "apiAccessCidrs": ["0.0.0.0/0"]})
+    git(clone, "add", "-A")
+    git(clone, "commit", "-q", "-m", "Open to all")
+    runner.run("pull_request", "preview", "preview", REQUEST, clone=clone, code=1)
+    assert "**The preview failed:**" in github.comments[0]["body"]
+    assert "api-endpoint-restricted" in github.comments[0]["body"]
+
+
+def test_fork_gets_no_role_and_no_comment(runner: Runner, account: Account, github: GithubServer) -> None:
+    before = runner.roles.read_text() if runner.roles.exists() else ""
+    runner.run("pull_request", "preview", "preview", FORK)
+    assert github.comments == []
+    assert (runner.roles.read_text() if runner.roles.exists() else "") == before
+
+
+def test_drift_opens_one_issue_and_closes_it(runner: Runner, account: Account, github: GithubServer) -> None:
+    account.deploy(1)
+    quiet = runner.run("schedule", "drift", "drift", matrix={"stack": "dev"})
+    assert "nothing to tell" in quiet
+    topic = account.world("dev").of("aws:sns/topic:Topic")[0]
+    account.world("dev").vanish(topic)
+    for _ in range(2):
+        runner.run("schedule", "drift", "drift", matrix={"stack": "dev"}, code=1)
+    [issue] = github.issues
+    assert issue["title"] == "The stack dev isn't as it was deployed"
+    assert topic.name in issue["body"]
+    account.atlas("up", "--stack", "dev", "--no-smoke")
+    runner.run("schedule", "drift", "drift", matrix={"stack": "dev"})
+    assert github.issues[0]["state"] == "closed"
+
+
+def test_promotion_then_destroy(runner: Runner, account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = account.deploy(1)
+    prod = str(account.records / "prod.jsonl")
+    monkeypatch.setitem(runner.environment, RECORD, prod)
+    said = runner.run("workflow_dispatch", "promote", "promote", variables={"ATLAS_DEPLOY_ROLE": "arn:prod"})
+    assert f"Deploy {digest}" not in said  # nobody is asked: the environment's reviewers were
+    assert account.runs("prod") == f"{HOST}/atlas-prod/flask-app@{digest}"
+    assert runner.roles.read_text().splitlines()[-1] == "arn:prod 14400"
+
+    monkeypatch.setitem(runner.environment, RECORD, str(account.records / "dev.jsonl"))
+    typo = runner.run(
+        "workflow_dispatch", "destroy", "destroy", {"inputs": {"stack": "dev", "confirm": "prod"}}, code=1
+    )
+    assert "--confirm says 'prod', the stack is 'dev': nothing is destroyed" in typo
+    assert account.world("dev").existing() != {}
+    done = runner.run("workflow_dispatch", "destroy", "destroy", {"inputs": {"stack": "dev", "confirm": "dev"}})
+    assert "Nothing of dev is left" in done
+    assert account.world("dev").existing() == {}
+    # At night, where that is wanted: nothing is left to take down, and that is well.
+    assert "Nothing of dev is left" in runner.run("schedule", "destroy", "destroy", variables={"ATLAS_NIGHTLY": "true"})
+    assert "Nothing of dev" not in runner.run("schedule", "destroy", "destroy")
+
+
+def test_release_has_the_commits_since_the_tag_before(runner: Runner, github: GithubServer) -> None:
+    clone = runner.clone()
+    git(clone, "tag", "v1.0.0", "HEAD^")
+    git(clone, "tag", "v1.1.0")
+    runner.run("push", "release", "release", {"ref": "refs/tags/v1.1.0"}, clone=clone)
+    [release] = github.releases
+    assert release["tag_name"] == "v1.1.0"
+    assert release["body"].startswith("Since v1.0.0:\n\n- ")
