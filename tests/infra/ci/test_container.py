@@ -13,8 +13,9 @@ from tests.infra.plugins import found
 
 SERVICE = """
 import http.server, json, signal, sys
+CONTENT = {"application/json": {"example": {"rows": [{"a": 1}]}}}
 DOCUMENT = {
-    "paths": {"/predict": {"post": {"requestBody": {"content": {"application/json": {"example": {"rows": [{"a": 1}]}}}}}}},
+    "paths": {"/predict": {"post": {"requestBody": {"content": CONTENT}}}},
     "components": {"schemas": {"Row": {"required": ["a"]}}},
 }
 class Answer(http.server.BaseHTTPRequestHandler):
@@ -90,5 +91,5 @@ def test_bad_image_fails_with_what_is_bad(
 
 def test_image_that_is_not_there_is_named() -> None:
     found.registry()
-    with pytest.raises(StepError, match="docker run: .*atlas-test-none"):
+    with pytest.raises(StepError, match=r"docker run: .*atlas-test-none"):
         container.smoke("127.0.0.1:1/atlas-test-none")
