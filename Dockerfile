@@ -4,7 +4,9 @@
 #   docker run -p 8888:5000 -e CAPSTONE_TEST=… atlas
 # Behind a company's package index or TLS inspection: --secret id=pip,src=$HOME/.config/pip/pip.conf and
 # --secret id=ca,src=ca.crt; neither leaves a trace in the image.
-# Reproducible: --build-arg SOURCE_DATE_EPOCH=0 --provenance=false --output type=image,…,rewrite-timestamp=true
+# Reproducible, as `atlas up` builds it: --build-arg SOURCE_DATE_EPOCH=0 --provenance=false --output
+# type=image,…,rewrite-timestamp=true. Commit and time of a build are not in it, or equal content would make other images;
+# --label org.opencontainers.image.revision=… adds them for who wants them.
 
 # Any image with Debian's or docker.io's Python 3.11 and venv. This one, by the records of docker-library/repo-info, is
 # Python 3.11.16 of 25 August 2026; for its security fixes, raise it now and then:
@@ -76,14 +78,8 @@ HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
     CMD ["python3", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['PORT']), timeout=2); c.request('GET', '/health/ready'); sys.exit(c.getresponse().status != 200)"]
 CMD ["python3", "-m", "service"]
 ARG BUNDLE_VERSION=unknown
-ARG REVISION=unknown
-ARG CREATED=unknown
-ARG SOURCE=unknown
 LABEL org.opencontainers.image.title="Atlas prediction service" \
       org.opencontainers.image.version="${BUNDLE_VERSION}" \
-      org.opencontainers.image.revision="${REVISION}" \
-      org.opencontainers.image.created="${CREATED}" \
-      org.opencontainers.image.source="${SOURCE}" \
       atlas.bundle.version="${BUNDLE_VERSION}"
 
 FROM base AS full

@@ -14,6 +14,8 @@ from infra.components.registry import Registry
 
 CONTEXT = ("Dockerfile", ".dockerignore", "requirements", "ml", "service")
 """What the image is made from, beside the bundle; .dockerignore lets less through."""
+EPOCH = "0"
+"""The time of everything in the image, in seconds since 1970: with a real one no two builds would agree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,13 @@ class Image(pulumi.ComponentResource):
         super().__init__("atlas:aws:Image", name, None, opts)
 
         manifest = bundle_manifest(args.repository / args.bundle)
-        build_args = {"BUNDLE": args.bundle, "BUNDLE_VERSION": manifest["version"]}
+        # Content alone decides. The commit is not among these: each would be a change in a preview, and another image.
+        # The engine notes it with every update: `pulumi stack history --json`, git.head.
+        build_args = {
+            "BUNDLE": args.bundle,
+            "BUNDLE_VERSION": manifest["version"],
+            "SOURCE_DATE_EPOCH": EPOCH,
+        }
         if args.base_image is not None:
             build_args["BASE_IMAGE"] = args.base_image
         # The slim image can't run a model that didn't compile (ml/bundle.py).
@@ -63,7 +71,10 @@ class Image(pulumi.ComponentResource):
             build_args=build_args,
             platforms=[docker_build.Platform.LINUX_AMD64],
             tags=[args.registry.url.apply(lambda url: f"{url}:{self.tag}")],
-            push=True,
+            # Instead of `push`, which knows no options: files get the epoch too. Whoever builds this content then gets
+            # this digest, and whoever repeats an `up` finds the tag, which can't be moved, on the very same image.
+            exports=[{"raw": "type=registry,rewrite-timestamp=true"}],
+            push=False,
             build_on_preview=False,
             registries=[
                 {

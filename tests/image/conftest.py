@@ -13,12 +13,7 @@ from ml.bundle import Parts, write_bundle
 from tests.bundles import make_bundle, make_parts
 from tests.image.containers import MissingError, base_image, build, docker, lay_out
 
-LABELS = {
-    "BUNDLE_VERSION": "version-of-the-bundle",
-    "REVISION": "0123456789abcdef",
-    "CREATED": "2026-11-23T12:00:00Z",
-    "SOURCE": "https://example.com/atlas",
-}
+LABELS = {"BUNDLE_VERSION": "version-of-the-bundle"}
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,0 +1,89 @@
+"""The image component with a real Docker engine, registry and docker-build provider: a small Dockerfile, no cluster."""
+
+import json
+import urllib.request
+import uuid
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pulumi
+import pytest
+
+from infra.components.image import Image, ImageArgs
+from tests.infra.plugins import found
+from tests.infra.plugins.build import docker_build_plugin
+from tests.infra.recording.run import Life
+
+IMAGE = "docker-build:index:Image::image-build"
+
+pytestmark = pytest.mark.timeout(900)  # the first time, the provider is built
+
+
+class Place:
+    """A repository's checkout, and a stack of nothing but its image."""
+
+    def __init__(self, folder: Path, dockerfile: str) -> None:
+        self.host, self.name = found.registry(), f"atlas-test/image-{uuid.uuid4().hex[:8]}"
+        self.folder = folder
+        self.uncached = False
+        for name in ("requirements", "ml", "service"):
+            (folder / name).mkdir(parents=True)
+        (folder / "service" / "app.py").write_text(f"# {self.name}\n")  # a builder remembers earlier runs
+        (folder / "Dockerfile").write_text(dockerfile)
+        (folder / ".dockerignore").write_text("*\n!service\n!models/bundle\n")
+        self.bundle("models/bundle", "one")
+        self.life = Life(folder, self.program, {}, packages=("aws",), more_path=[docker_build_plugin()])
+
+    def bundle(self, where: str, version: str) -> None:
+        path = self.folder / where
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "bundle.json").write_text(json.dumps({"version": version}))
+
+    def program(self) -> None:
+        def without_cache(args: pulumi.ResourceTransformationArgs) -> pulumi.ResourceTransformationResult | None:
+            if args.type_ != "docker-build:index:Image":
+                return None
+            return pulumi.ResourceTransformationResult({**args.props, "no_cache": self.uncached}, args.opts)
+
+        pulumi.runtime.register_stack_transformation(without_cache)
+        url = pulumi.Output.from_input(f"{self.host}/{self.name}")
+        registry: Any = SimpleNamespace(url=url, registry_id="123456789012")
+        image = Image("image", ImageArgs(self.folder, "models/bundle", found.BASE_IMAGE, registry))
+        pulumi.export("reference", image.reference)
+        pulumi.export("tag", image.tag)
+
+    def up(self) -> tuple[str, str]:
+        """Digest and tag of the image that an `up` pushed."""
+        done = self.life.up()
+        assert done.errors == []
+        outputs = self.life.outputs()
+        digest = outputs["reference"].rpartition("@")[2]
+        assert found.manifest(self.name, outputs["tag"])[0] == digest
+        return digest, outputs["tag"]
+
+    def configuration(self, digest: str) -> Any:
+        """The image's own: labels, times."""
+        blob = found.manifest(self.name, digest)[1]["config"]["digest"]
+        with urllib.request.urlopen(f"http://{self.host}/v2/{self.name}/blobs/{blob}", timeout=5) as response:
+            return json.load(response)
+
+
+def test_equal_content_is_an_equal_digest_even_when_nothing_is_cached(tmp_path: Path) -> None:
+    # A file of now, as an installer leaves.
+    lines = (
+        "ARG BASE_IMAGE",
+        "FROM ${BASE_IMAGE} AS slim",
+        "RUN mkdir /made && echo made > /made/file",
+        "COPY service /app",
+    )
+    place = Place(tmp_path, "\n".join(lines))
+    first = place.up()
+    place.uncached = True
+    assert place.life.preview().steps == {IMAGE: "update"}
+    assert place.up() == first
+    times = {entry["created"] for entry in place.configuration(first[0])["history"][-2:]}
+    assert times == {"1970-01-01T00:00:00Z"}
+    # Another checkout of this content, at another time.
+    (tmp_path / "service" / "app.py").touch()
+    assert (place.life.preview().steps, place.life.up().steps) == ({}, {})
