@@ -1,6 +1,7 @@
 # The service's image. Targets: slim (default), which runs compiled models; full, for bundles that don't compile
 # (`runtime: sklearn`).
-#   docker buildx build --load -t atlas .          (needs models/bundle: `dvc repro` or `dvc pull`)
+#   docker buildx build --load -t atlas .          (needs models/bundle: `dvc repro` or `dvc pull`; another bundle:
+#                                                   --build-context bundle=FOLDER)
 #   docker run -p 8888:5000 -e CAPSTONE_TEST=… atlas
 # Behind a company's package index or TLS inspection: --secret id=pip,src=$HOME/.config/pip/pip.conf and
 # --secret id=ca,src=ca.crt; neither leaves a trace in the image.
@@ -47,14 +48,19 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     && python3 -m compileall -q -f -j 1 --invalidation-mode unchecked-hash /opt/venv/lib \
     && find /opt/venv -exec touch --no-dereference --date @0 {} +
 
+# A build context of this name takes this stage's place: a bundle can be anywhere, while .dockerignore keeps the rest out.
+FROM scratch AS bundle
+COPY models/bundle /
+
 # What decides answers and nothing else, with one owner, mode and time whoever's checkout this is.
 FROM ${BASE_IMAGE} AS app
 WORKDIR /app
 COPY ml ml
 COPY service service
-ARG BUNDLE=models/bundle
-COPY ${BUNDLE} models/bundle
-RUN PYTHONHASHSEED=0 python3 -m compileall -q -f -j 1 --invalidation-mode unchecked-hash /app \
+COPY --from=bundle / models/bundle
+# The gate's part of a bundle; .dockerignore is not asked about another context.
+RUN rm -rf models/bundle/evaluated \
+    && PYTHONHASHSEED=0 python3 -m compileall -q -f -j 1 --invalidation-mode unchecked-hash /app \
     && chmod -R a=rX /app \
     && find /app -exec touch --no-dereference --date @0 {} +
 

@@ -185,7 +185,7 @@ class AwsSettings(_Settings):
     log_level: LogLevel = "info"
 
     bundle: str = "models/bundle"
-    """The bundle that goes into the image, relative to the repository."""
+    """The bundle that goes into the image: a folder anywhere, relative to the repository."""
     image: Annotated[str, Field(pattern=r"^(promoted|[^\s@]+@sha256:[0-9a-f]{64})$")] | None = None
     """An image by digest, REPOSITORY@sha256:…, to deploy instead of building one; or `promoted`: the one that runs
     stays, and `atlas promote` brings another."""

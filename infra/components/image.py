@@ -25,7 +25,7 @@ class ImageArgs:
     repository: Path
     """The repository's root: the build's context."""
     bundle: str
-    """The bundle to bake in, relative to the root."""
+    """The bundle to bake in, relative to the root or absolute."""
     base_image: str | None
     registry: Registry
 
@@ -48,7 +48,6 @@ class Image(pulumi.ComponentResource):
         # Content alone decides. The commit is not among these: each would be a change in a preview, and another image.
         # The engine notes it with every update: `pulumi stack history --json`, git.head.
         build_args = {
-            "BUNDLE": args.bundle,
             "BUNDLE_VERSION": manifest["version"],
             "SOURCE_DATE_EPOCH": EPOCH,
         }
@@ -57,7 +56,8 @@ class Image(pulumi.ComponentResource):
         # The slim image can't run a model that didn't compile (ml/bundle.py).
         target = "full" if manifest.get("runtime") == "sklearn" else "slim"
         # Of the content, since the repository refuses to move a tag.
-        self.tag = context_hash(args.repository, args.bundle, json.dumps([build_args, target], sort_keys=True))
+        settings = json.dumps([build_args, target], sort_keys=True)
+        self.tag = context_hash(args.repository, args.repository / args.bundle, settings)
         token = aws.ecr.get_authorization_token_output(
             registry_id=args.registry.registry_id, opts=pulumi.InvokeOutputOptions(parent=self)
         )
@@ -65,7 +65,8 @@ class Image(pulumi.ComponentResource):
             f"{name}-build",
             # Relative, or the state would name this machine's folders; the engine runs plugins in infra/, as `main` in
             # Pulumi.yaml says.
-            context={"location": ".."},
+            # The bundle is a context of its own, since .dockerignore knows only where DVC puts one.
+            context={"location": "..", "named": {"bundle": {"location": str(Path("..") / args.bundle)}}},
             dockerfile={"location": "../Dockerfile"},
             target=target,
             build_args=build_args,
@@ -91,14 +92,26 @@ class Image(pulumi.ComponentResource):
         self.register_outputs({"reference": self.reference})
 
 
-def context_hash(repository: Path, bundle: str, settings: str) -> str:
-    """32 hex digits of the hash over names and contents of all that goes into the image, and how it is built."""
+def context_hash(repository: Path, bundle: Path, settings: str) -> str:
+    """32 hex digits of the hash over names and contents of all that goes into the image, and how it is built.
+
+    Where the bundle is makes no difference.
+    """
+    named = [(file.relative_to(repository), file) for part in CONTEXT for file in _files(repository / part)]
+    # As the Dockerfile has it, which drops the gate's part.
+    named += [
+        (Path("models/bundle") / inside, file)
+        for file in _files(bundle)
+        if (inside := file.relative_to(bundle)).parts[0] != "evaluated"
+    ]
     digest = hashlib.sha256(settings.encode())
-    for part in (*CONTEXT, bundle):
-        path = repository / part
-        files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-        for file in files:
-            if "__pycache__" not in file.parts:
-                content = hashlib.sha256(file.read_bytes()).hexdigest()
-                digest.update(f"{file.relative_to(repository)} {content}\n".encode())
+    for name, file in named:
+        digest.update(f"{name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()[:32]
+
+
+def _files(path: Path) -> list[Path]:
+    """The file itself, or what is below the folder but for Python's leftovers."""
+    if path.is_file():
+        return [path]
+    return sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)

@@ -313,9 +313,23 @@ def test_what_it_cannot_run_with_is_one_clear_line(slim, options, environment, s
 # --- how it is built ---
 
 
-def test_a_missing_bundle_fails_the_build_and_says_which(context, tmp_path):
-    with pytest.raises(FailedError, match=r"models/nothing.*not found"):
-        build(context, "--load", "--tag", "atlas-test-never", arguments={"BUNDLE": "models/nothing"})
+def test_a_missing_bundle_fails_the_build_and_says_which(bundle, tmp_path):
+    empty = lay_out(tmp_path / "context", bundle)
+    shutil.rmtree(empty / "models")
+    with pytest.raises(FailedError, match=r"models/bundle.*not found"):
+        build(empty, "--load", "--tag", "atlas-test-never")
+
+
+def test_another_bundle_is_a_context_of_its_own_and_only_what_serves_goes_in(context, bundle, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(bundle, other)
+    (other / "note").write_text("the other one")
+    (other / "evaluated").mkdir()
+    (other / "evaluated" / "bundle.json").write_text("{}")
+    made = tmp_path / "made"
+    build(context, "--build-context", f"bundle={other}", "--output", f"type=local,dest={made}", target="app")
+    within = made / "app" / "models" / "bundle"
+    assert sorted(path.name for path in within.iterdir()) == sorted([*(path.name for path in bundle.iterdir()), "note"])
 
 
 def test_secrets_and_indexes_are_used_and_leave_no_trace_and_the_digest_is_always_the_same(

@@ -6,6 +6,7 @@ The cluster, which is made by a component of another package, is in test_cluster
 import asyncio
 import json
 import re
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
@@ -139,7 +140,7 @@ def test_registry_never_moves_a_tag_and_keeps_the_last_images(declared: Any) -> 
 
 
 def context(folder: Path) -> str:
-    return context_hash(folder, "models/bundle", "{}")
+    return context_hash(folder, folder / "models/bundle", "{}")
 
 
 def test_image_tag_follows_everything_that_goes_in_and_nothing_else(tmp_path: Path) -> None:
@@ -152,8 +153,12 @@ def test_image_tag_follows_everything_that_goes_in_and_nothing_else(tmp_path: Pa
     (tmp_path / "service/__pycache__").mkdir()
     (tmp_path / "service/__pycache__/app.pyc").write_bytes(b"x")
     (tmp_path / "README.md").write_text("x")
+    (tmp_path / "models/bundle/evaluated").mkdir()
+    (tmp_path / "models/bundle/evaluated/bundle.json").write_text("{}")
     assert context(tmp_path) == before
-    assert context_hash(tmp_path, "models/bundle", '{"BASE_IMAGE": "x"}') != before
+    shutil.copytree(tmp_path / "models/bundle", tmp_path / "elsewhere")
+    assert context_hash(tmp_path, tmp_path / "elsewhere", "{}") == before
+    assert context_hash(tmp_path, tmp_path / "models/bundle", '{"BASE_IMAGE": "x"}') != before
     for path in ("Dockerfile", "service/app.py", "models/bundle/bundle.json"):
         text = (tmp_path / path).read_text()
         (tmp_path / path).write_text(text + " ")
