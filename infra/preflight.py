@@ -4,8 +4,9 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from infra.settings import AwsSettings
 
@@ -51,6 +52,33 @@ def check(settings: AwsSettings, *, changes: bool = True, run: Run = run) -> Cal
         if settings.image is None:
             _docker(run)
     return caller
+
+
+def check_zones(stack: str, settings: AwsSettings, resources: Sequence[Mapping[str, Any]]) -> None:
+    """Raise PreflightError when the stack, of these resources in its state, is in other zones than its settings say.
+
+    EKS gives a cluster no subnet in a zone that it wasn't made with. Nor could the subnets move: the engine makes the
+    new one first, whose range the old one still has. In another first zone, Prometheus's volume would be a new one.
+    """
+    from infra.components.network import layout  # half a second of imports, of which only AWS stacks have need
+
+    there = [resource for resource in resources if not resource.get("delete")]
+    networks = [resource["inputs"]["cidrBlock"] for resource in there if resource["type"] == "aws:ec2/vpc:Vpc"]
+    if len(networks) != 1:
+        return
+    plan = layout(networks[0])
+    ranges = {cidr: index for pair in (plan.public, plan.private) for index, cidr in enumerate(pair)}
+    deployed = list(settings.zones)
+    for resource in there:
+        if resource["type"] == "aws:ec2/subnet:Subnet" and resource["inputs"]["cidrBlock"] in ranges:
+            deployed[ranges[resource["inputs"]["cidrBlock"]]] = resource["inputs"]["availabilityZone"][-1]
+    if deployed != list(settings.zones):
+        old = f"[{', '.join(deployed)}]"
+        raise PreflightError(
+            f"atlas:zones is [{', '.join(settings.zones)}], but {stack} is deployed in {old}, and a cluster can't "
+            f"move: set atlas:zones back to {old}; to move, make another stack in the new zones, or "
+            f"`atlas destroy --stack {stack}` first"
+        )
 
 
 def _aws_cli(run: Run) -> None:

@@ -137,7 +137,7 @@ class AwsSettings(_Settings):
     """The only account this stack may touch; None: whichever the credentials belong to."""
     region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$")] = "us-east-1"
     zones: tuple[Annotated[str, Field(pattern=r"^[a-z]$")], Annotated[str, Field(pattern=r"^[a-z]$")]] = ("a", "b")
-    """Two availability zones of the region; EKS wants two."""
+    """Two availability zones of the region; EKS wants two. A stack that is deployed keeps its own."""
     disposable: bool
     """`destroy` may delete data too (objects, images, the password's secret); false protects what holds data."""
     vpc_cidr: Cidr = "10.20.0.0/16"

@@ -11,7 +11,16 @@ from pulumi import automation as auto
 
 from infra.__main__ import program
 from infra.cli.common import Failed, answers, guarded, json_option, raise_reported, say, settings_of, stack_option
-from infra.cli.stack import Done, bring_up, going_back, no_answer, report, rollback_option, wait_option
+from infra.cli.stack import (
+    Done,
+    bring_up,
+    going_back,
+    no_answer,
+    opened_for_change,
+    report,
+    rollback_option,
+    wait_option,
+)
 from infra.engine.workspace import POLICIES, REPOSITORY, Progress, deployment_of, open_stack
 from infra.preflight import check
 from infra.releases import Image, copy, image_of, is_there, known_good, repository_is_there
@@ -65,7 +74,7 @@ def promote(
         say(f"  {source} serves {there.model_uri}; with the image goes the bundle in it, not what that names")
     promoted = Image(account, here.region, f"{PROJECT}-{target}/{here.app_name}", running.digest)
 
-    opened = open_stack(target, here, lambda: program(image=str(promoted)), REPOSITORY, say)
+    opened = opened_for_change(target, here, lambda: program(image=str(promoted)))
     if image_of(deployment_of(opened)[0] or "") == promoted:
         say(f"{target} has {running.digest} already")
     changes = _foreseen(opened, show=not as_json)
@@ -145,7 +154,7 @@ def _rollback(
     if not is_there(target):
         known = f"; these have answered: {', '.join(good)}" if good else ""
         raise SettingsError(f"{asked.repository} has no {target.digest}{known}")
-    opened = open_stack(stack, settings, lambda: program(image=str(target)), REPOSITORY, say)
+    opened = opened_for_change(stack, settings, lambda: program(image=str(target)))
     changes = _foreseen(opened, show=not as_json)
     ask(f"Deploy {target.digest} in {stack}, instead of {asked.digest}?")
     done = bring_up(stack, settings, image=str(target), wait=wait, smoke=smoke)

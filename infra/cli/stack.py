@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ from infra.engine.locks import take_up
 from infra.engine.preview import Foreseen
 from infra.engine.workspace import POLICIES, REPOSITORY, Progress, deployment_of, open_stack
 from infra.prediction import predict
-from infra.preflight import PreflightError
+from infra.preflight import PreflightError, check_zones
 from infra.settings import AwsSettings, LocalSettings, Settings, SettingsError
 
 UNREADABLE = {
@@ -137,7 +137,7 @@ def bring_up(stack: str, settings: Settings, *, wait: int, image: str | None = N
 
     An image of an AWS stack that answers is marked as good. `wait` in seconds. Raises Failed with what the engine said.
     """
-    opened = open_stack(stack, settings, lambda: program(image=image), REPOSITORY, say)
+    opened = opened_for_change(stack, settings, lambda: program(image=image))
     progress = Progress(say)
     foreseen = Progress(lambda _: None)
     begun = time.monotonic()
@@ -163,6 +163,17 @@ def bring_up(stack: str, settings: Settings, *, wait: int, image: str | None = N
     changes = progress.changes
     say(f"{len(changes)} changed" if changes else "nothing changed" + f" ({time.monotonic() - begun:.1f} s)")
     return Done(outputs, changes, _asked(settings, outputs, wait=wait) if smoke else None)
+
+
+def opened_for_change(stack: str, settings: Settings, of: Callable[[], None]) -> auto.Stack:
+    """The stack with this program, once it is sure that what is deployed can become what its settings say.
+
+    Raises PreflightError when it can't.
+    """
+    opened = open_stack(stack, settings, of, REPOSITORY, say)
+    if isinstance(settings, AwsSettings):
+        check_zones(stack, settings, (opened.export_stack().deployment or {}).get("resources") or [])
+    return opened
 
 
 def _say_why(settings: AwsSettings) -> None:
@@ -252,7 +263,7 @@ def preview(
     Example: atlas preview --stack local
     """
     settings = settings_of(stack, makes=not deployed, shows=True)
-    opened = open_stack(stack, settings, program, REPOSITORY, say)
+    opened = opened_for_change(stack, settings, program)
     kept: list[str] = []
     if deployed and isinstance(settings, AwsSettings):
         image, _ = deployment_of(opened)

@@ -84,6 +84,15 @@ def test_stack_comes_up_is_shown_feeds_dvc_and_goes(checkout: Checkout, account:
     assert "its instance is gone" in told["parts"]["grafana"]["what"]
     assert (told["last"]["kind"], told["last"]["result"]) == ("update", "succeeded")
 
+    settings(checkout, zones=["a", "c"])
+    calls = len(account.calls())
+    for command in ("preview", "up"):
+        refused = checkout.atlas(command, "--stack", "dev", code=1).stderr
+        assert refused.startswith("atlas: atlas:zones is [a, c], but dev is deployed in [a, b], ")
+        assert len(refused.splitlines()) == 1
+    assert len(account.calls()) == calls
+    settings(checkout)
+
     checkout.atlas("dvc-remote", "--stack", "dev")
     local = (checkout.path / ".dvc/config.local").read_text()
     assert f"url = {told['outputs']['dvcRemote']}" in local

@@ -4,11 +4,12 @@ import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from infra import preflight
-from infra.preflight import PreflightError, check, principal_of
+from infra.preflight import PreflightError, check, check_zones, principal_of
 from infra.settings import AwsSettings, load_settings
 from tests.infra.aws import BASE
 
@@ -116,3 +117,58 @@ def test_docker_is_asked_for_only_when_an_image_is_built() -> None:
 
 def test_commands_are_really_run() -> None:
     assert preflight.run(["/bin/echo", "here"]).stdout == "here\n"
+
+
+def network(*subnets: tuple[str, str], cidr: str = "10.20.0.0/16") -> list[dict[str, Any]]:
+    """A state's resources: the VPC, and subnets by range and zone."""
+    vpc = {"type": "aws:ec2/vpc:Vpc", "inputs": {"cidrBlock": cidr}}
+    return [
+        {"type": "pulumi:pulumi:Stack"},
+        vpc,
+        *(
+            {"type": "aws:ec2/subnet:Subnet", "inputs": {"cidrBlock": cidr, "availabilityZone": f"us-east-1{zone}"}}
+            for cidr, zone in subnets
+        ),
+    ]
+
+
+DEPLOYED = network(
+    ("10.20.0.0/20", "a"),
+    ("10.20.16.0/20", "b"),
+    ("10.20.32.0/20", "a"),
+    ("10.20.48.0/20", "b"),
+    ("10.20.64.0/20", "a"),
+)
+
+
+@pytest.mark.parametrize(
+    ("zones", "shown"), [('["a","c"]', "[a, c]"), ('["b","a"]', "[b, a]"), ('["c","d"]', "[c, d]")]
+)
+def test_other_zones_than_the_deployed_are_refused_with_both_and_the_remedy(zones: str, shown: str) -> None:
+    with pytest.raises(PreflightError) as error:
+        check_zones("dev", settings(zones=zones), DEPLOYED)
+    told = str(error.value)
+    assert told.startswith(f"atlas:zones is {shown}, but dev is deployed in [a, b], ")
+    assert "set atlas:zones back to [a, b]" in told
+    assert "\n" not in told
+
+
+@pytest.mark.parametrize(
+    ("resources", "zones"),
+    [
+        ([], '["c","d"]'),
+        (DEPLOYED, '["a","b"]'),
+        # A first `up` that failed: what isn't made yet can be anywhere.
+        (network(), '["c","d"]'),
+        (network(("10.20.32.0/20", "a")), '["a","d"]'),
+        # What waits for its deletion is as good as gone.
+        ([{**resource, "delete": True} for resource in DEPLOYED], '["c","d"]'),
+    ],
+)
+def test_zones_are_free_where_nothing_is_deployed(resources: list[dict[str, Any]], zones: str) -> None:
+    check_zones("dev", settings(zones=zones), resources)
+
+
+def test_a_half_made_network_in_other_zones_is_refused() -> None:
+    with pytest.raises(PreflightError, match=r"deployed in \[c, e\]"):
+        check_zones("dev", settings(zones='["c","d"]'), network(("10.20.48.0/20", "e")))
