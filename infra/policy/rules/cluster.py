@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Sequence
 
 from infra.policy.rule import Resource, items, rule, stack_rule, true
-from infra.policy.rules.network import everyone
+from infra.policy.rules.network import TEMPLATE, everyone
 
 CLUSTER, LOG_GROUP = "aws:eks/cluster:Cluster", "aws:cloudwatch/logGroup:LogGroup"
+NODES = "aws:eks/nodeGroup:NodeGroup"
 LOGS = ("api", "audit", "authenticator", "controllerManager", "scheduler")
 
 
@@ -57,12 +58,27 @@ def cluster_secrets_encrypted(resource: Resource) -> Iterator[str]:
         yield "encryptionConfig must name secrets and a key"
 
 
-@rule(CLUSTER, "aws:eks/addon:Addon", "aws:eks/nodeGroup:NodeGroup")
+@stack_rule()
+def nodes_from_template(resources: Sequence[Resource]) -> Iterator[tuple[Resource, str]]:
+    """Nodes start from a launch template of the stack: EKS's own lets pods ask for credentials, and encrypts no disk.
+
+    One from elsewhere may be just so: imdsv2 and disks-encrypted see those only that the stack declares.
+    """
+    templates = {one.urn for one in resources if one.kind == TEMPLATE}
+    for nodes in resources:
+        if nodes.kind == NODES:
+            named = {"id", "name"}.intersection(nodes.inputs.get("launchTemplate") or ())
+            if not (named and templates.intersection(nodes.uses.get("launchTemplate", ()))):
+                yield nodes, "launchTemplate must name, by id or name, a template that the stack declares"
+
+
+@rule(CLUSTER, "aws:eks/addon:Addon", NODES)
 def versions_pinned(resource: Resource) -> Iterator[str]:
     """Cluster, add-ons and launch templates are of a version that the program names."""
     if resource.kind == CLUSTER and not resource.inputs.get("version"):
         yield "version must be said"
     if resource.kind == "aws:eks/addon:Addon" and not resource.inputs.get("addonVersion"):
         yield "addonVersion must be said"
-    if str((resource.inputs.get("launchTemplate") or {}).get("version", "")).startswith("$"):
+    template = resource.inputs.get("launchTemplate")
+    if template and not str(template.get("version", "")).isdecimal():  # left out, it is the template's default
         yield "launchTemplate.version must be a number"

@@ -76,6 +76,7 @@ TOKEN = "sts:AssumeRoleWithWebIdentity"
 TRUSTED = {"Principal": {"Federated": "arn"}, "Action": TOKEN, "Resource": None}
 INGRESS, EGRESS = "monitoring-operator-0-grafana", "grafana-out-https"
 DEPLOYMENT, SERVICE = "flask-app-deployment", "flask-app-service"
+NODES = "NodeGroup atlas-dev-nodes"
 
 BREACHES: Sequence[Breach] = (
     # --- storage ---
@@ -123,7 +124,7 @@ BREACHES: Sequence[Breach] = (
         "SSH",
     ),
     Breach("no-ssh-keys", "grafana-instance", {"keyName": "mine"}, "an SSH key"),
-    Breach("no-ssh-keys", "NodeGroup atlas-dev-nodes", {"remoteAccess ec2SshKey": "mine"}, "an SSH key"),
+    Breach("no-ssh-keys", NODES, {"remoteAccess ec2SshKey": "mine"}, "an SSH key"),
     Breach("no-open-ports", INGRESS, {"cidrIpv4": WORLD}, "port 3000 is open to 0.0.0.0/0"),
     Breach("no-open-ports", INGRESS, {"cidrIpv4": "128.0.0.0/1"}, "open to 128.0.0.0/1"),
     Breach("no-open-ports", INGRESS, {"cidrIpv6": "::/0"}, "open to ::/0"),
@@ -158,7 +159,13 @@ BREACHES: Sequence[Breach] = (
     Breach("cluster-secrets-encrypted", "atlas-dev-eksCluster", {"encryptionConfig": REMOVED}, "encryptionConfig"),
     Breach("versions-pinned", "atlas-dev-eksCluster", {"version": REMOVED}, "version must be said"),
     Breach("versions-pinned", "atlas-dev-coredns", {"addonVersion": REMOVED}, "addonVersion"),
-    Breach("versions-pinned", "NodeGroup atlas-dev-nodes", {"launchTemplate version": "$Latest"}, "a number"),
+    Breach("versions-pinned", NODES, {"launchTemplate version": "$Latest"}, "a number"),
+    Breach("versions-pinned", NODES, {"launchTemplate version": "$Default"}, "a number"),
+    Breach("versions-pinned", NODES, {"launchTemplate version": ""}, "a number"),
+    Breach("versions-pinned", NODES, {"launchTemplate version": REMOVED}, "a number"),
+    Breach("nodes-from-template", NODES, {"launchTemplate": REMOVED}, "must name, by id or name"),
+    Breach("nodes-from-template", NODES, {"launchTemplate id": REMOVED}, "must name, by id or name"),
+    Breach("nodes-from-template", "LaunchTemplate atlas-dev-node", told="a template that the stack declares"),
     # --- iam ---
     Breach("iam-actions-named", "atlas-dev-service-policy", {"policy": document(Action="s3:*")}, "grants s3:*"),
     Breach("iam-actions-named", "aws:iam/policy:Policy", {"policy": document(Action=["*"], Resource="*")}, "grants *"),
@@ -326,6 +333,8 @@ NO_BREACHES: Sequence[Breach] = (
     Breach("no-open-egress", EGRESS, {"ipProtocol": "-1", "cidrIpv4": REMOVED, "referencedSecurityGroupId": "sg"}),
     Breach("imdsv2", "grafana-instance", {"metadataOptions": {"httpEndpoint": "disabled"}}),
     Breach("api-endpoint-restricted", "atlas-dev-eksCluster", {"vpcConfig endpointPublicAccess": False}),
+    Breach("nodes-from-template", NODES, {"launchTemplate id": REMOVED, "launchTemplate name": "nodes"}),
+    Breach("versions-pinned", NODES, {"launchTemplate version": "12"}),
     Breach("iam-pass-role-named", "grafana-policy", {"policy": document(Action="iam:PassRole", Resource="…:role/one")}),
     Breach("pods-restricted", DEPLOYMENT, {f"{BOX} securityContext seccompProfile": {"type": "Localhost"}}),
     Breach("pods-restricted", DEPLOYMENT, {f"{BOX} securityContext capabilities add": ["NET_BIND_SERVICE"]}),

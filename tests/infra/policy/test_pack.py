@@ -107,6 +107,40 @@ def test_stack_as_a_whole_is_looked_at(tmp_path: Path) -> None:
     ]
 
 
+def test_nodes_need_a_template_of_the_stack_and_a_preview_says_so(tmp_path: Path) -> None:
+    def declare() -> None:
+        template = aws.ec2.LaunchTemplate(
+            "node",
+            metadata_options={"http_tokens": "required", "http_put_response_hop_limit": 1},
+            block_device_mappings=[{"device_name": "/dev/xvda", "ebs": {"encrypted": "true"}}],
+            tag_specifications=[{"resource_type": kind, "tags": TAGS} for kind in ("instance", "volume")],
+            tags=TAGS,
+        )
+        started_from: Mapping[str, Any] = {
+            "ours": {"id": template.id, "version": template.latest_version.apply(str)},
+            "eks": None,
+            "elsewhere": {"id": "lt-0123456789abcdef0", "version": "1"},
+        }
+        for name, launch_template in started_from.items():
+            aws.eks.NodeGroup(
+                name,
+                cluster_name="c",
+                node_role_arn="arn:aws:iam::123456789012:role/atlas/dev/node",
+                subnet_ids=["subnet-1"],
+                scaling_config={"min_size": 1, "desired_size": 1, "max_size": 1},
+                launch_template=launch_template,
+                tags=TAGS,
+            )
+
+    made = life(tmp_path, BASE, declare)
+    refused = made.preview(policy_packs=POLICIES)
+    assert refused.failed
+    assert sorted(line.split("\n")[-1] for line in refused.policies) == [
+        "eks: launchTemplate must name, by id or name, a template that the stack declares",
+        "elsewhere: launchTemplate must name, by id or name, a template that the stack declares",
+    ]
+
+
 def test_secret_in_an_output_is_refused(tmp_path: Path) -> None:
     def declare() -> None:
         pulumi.export("where", {"url": "https://example.com"})
