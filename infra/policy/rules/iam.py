@@ -1,5 +1,6 @@
 """Who may do what in AWS: no stars, no static keys, trust that names exactly whom."""
 
+import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
@@ -12,6 +13,8 @@ GRANTS = (
     "aws:iam/groupPolicy:GroupPolicy",
 )
 ROLE = "aws:iam/role:Role"
+NAMED_ROLE = re.compile(r":role/[^*?]")
+"""An ARN that says something of the role before a star may say the rest."""
 TOO_MUCH = ("AdministratorAccess", "IAMFullAccess", "PowerUserAccess")
 CREDENTIALS = ("aws:iam/accessKey:AccessKey", "aws:iam/user:User", "aws:iam/userLoginProfile:UserLoginProfile")
 
@@ -38,13 +41,16 @@ def iam_actions_named(resource: Resource) -> Iterator[str]:
 
 @rule(*GRANTS, ROLE, ids=("CKV_AWS_110", "CKV_AWS_286"))
 def iam_pass_role_named(resource: Resource) -> Iterator[str]:
-    """Who may hand a role to a service may do so with named roles only."""
+    """Who may hand a role to a service may do so with named roles only, or those under a named path."""
     for document in documents(resource):
         for statement in allowed(document):
-            passes = any(fnmatchcase("iam:passrole", str(one).lower()) for one in items(statement.get("Action")))
-            for target in items(statement.get("Resource")) if passes else []:
-                if target == "*" or target.endswith((":*", ":role/*")):
+            if not any(fnmatchcase("iam:passrole", str(one).lower()) for one in items(statement.get("Action"))):
+                continue
+            for target in items(statement.get("Resource")):
+                if not NAMED_ROLE.search(target):
                     yield f"grants iam:PassRole on {target}: name the roles"
+            if statement.get("NotResource"):
+                yield "grants iam:PassRole on all but some (NotResource): name the roles"
 
 
 @rule(

@@ -185,6 +185,21 @@ BREACHES: Sequence[Breach] = (
         {"policy": document(Action="iam:Pass*", Resource="arn:aws:iam::123456789012:role/*")},
         "iam:PassRole on arn:aws:iam::123456789012:role/*",
     ),
+    *(
+        Breach(
+            "iam-pass-role-named",
+            "atlas-dev-service-policy",
+            {"policy": document(Action="iam:PassRole", Resource=["…:role/one", f"arn:aws:iam::123456789012:{stars}"])},
+            f"iam:PassRole on arn:aws:iam::123456789012:{stars}: ",
+        )
+        for stars in ("ro*", "role*", "role/**", "role/?*", "role/*/one")
+    ),
+    Breach(
+        "iam-pass-role-named",
+        "atlas-dev-service-policy",
+        {"policy": document(Action="iam:PassRole", Resource=None, NotResource="…:role/one")},
+        "NotResource",
+    ),
     Breach(
         "iam-no-administrators",
         "prometheus-ssm",
@@ -336,6 +351,10 @@ NO_BREACHES: Sequence[Breach] = (
     Breach("nodes-from-template", NODES, {"launchTemplate id": REMOVED, "launchTemplate name": "nodes"}),
     Breach("versions-pinned", NODES, {"launchTemplate version": "12"}),
     Breach("iam-pass-role-named", "grafana-policy", {"policy": document(Action="iam:PassRole", Resource="…:role/one")}),
+    Breach(
+        "iam-pass-role-named", "grafana-policy", {"policy": document(Action="iam:PassRole", Resource="…:role/a/b/*")}
+    ),
+    Breach("iam-pass-role-named", "grafana-policy", {"policy": document(Resource=None, NotResource="a")}),
     Breach("pods-restricted", DEPLOYMENT, {f"{BOX} securityContext seccompProfile": {"type": "Localhost"}}),
     Breach("pods-restricted", DEPLOYMENT, {f"{BOX} securityContext capabilities add": ["NET_BIND_SERVICE"]}),
     Breach("probed", "kubernetes:batch/v1:Job", {"spec": {"template": {"spec": {"containers": [{"name": "once"}]}}}}),

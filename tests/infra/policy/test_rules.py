@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from infra.policy.pack import ALL
-from infra.policy.rule import Resource, Rule, StackRule
+from infra.policy.rule import Resource, Rule, StackRule, allowed, items
 from infra.policy.rules.tags import TAGLESS
 from infra.settings import load_settings
 from tests.infra.aws import FULL
@@ -123,6 +123,18 @@ def test_roles_for_workflows_are_looked_at() -> None:
     """The rule on tokens would hold on bootstrap if there were none, too."""
     policies = [one.inputs["assumeRolePolicy"] for one in resources("bootstrap") if one.kind.endswith(":Role")]
     assert sum("sts:AssumeRoleWithWebIdentity" in policy for policy in policies) >= 3
+
+
+def test_roles_that_deploy_may_pass_what_is_under_their_stacks_path() -> None:
+    """The rule on passing roles would hold on bootstrap if none did, too."""
+    passed = [
+        target
+        for one in resources("bootstrap")
+        for statement in allowed(one.inputs.get("policy"))
+        if "iam:PassRole" in items(statement.get("Action"))
+        for target in items(statement.get("Resource"))
+    ]
+    assert {target.rsplit(":", 1)[-1] for target in passed} == {"role/atlas/dev/*", "role/atlas/prod/*"}
 
 
 @pytest.mark.parametrize("kind", sorted(TAGLESS))
