@@ -343,6 +343,7 @@ NO_BREACHES: Sequence[Breach] = (
     Breach("no-anonymous-access", "atlas-dev-data-policy", {"policy": document(Principal="*", Condition={"x": {}})}),
     Breach("no-anonymous-access", "atlas-dev-data-policy", {"policy": document(Principal={"AWS": "arn"})}),
     Breach("disks-encrypted", "aws:rds/instance:Instance", {"storageEncrypted": True}),
+    Breach("parameters-encrypted", "aws:ssm/parameter:Parameter", {"type": "SecureString"}),
     Breach("no-remote-login", EGRESS, {"fromPort": 22, "toPort": 22}),
     Breach("no-open-ports", INGRESS, {"cidrIpv4": "10.0.0.0/8"}),
     Breach("no-open-egress", EGRESS, {"ipProtocol": "-1", "cidrIpv4": REMOVED, "referencedSecurityGroupId": "sg"}),
