@@ -46,7 +46,7 @@ class Rule:
     kinds: tuple[str, ...]
     """Types it is about; those with a trailing `:` or `/` are prefixes; none: all."""
     ids: tuple[str, ...]
-    """What other rule books call it: checkov (CKV…) and the CIS benchmark of AWS, 3.0.0."""
+    """What other rule books call it: checkov (CKV…), the CIS benchmarks of AWS, 3.0.0, and of EKS, 1.8.0 (CIS EKS)."""
     level: Level
     check: Check
 

@@ -10,7 +10,7 @@ NODES = "aws:eks/nodeGroup:NodeGroup"
 LOGS = ("api", "audit", "authenticator", "controllerManager", "scheduler")
 
 
-@rule(CLUSTER, ids=("CKV_AWS_38", "CKV_AWS_39"))
+@rule(CLUSTER, ids=("CKV_AWS_38", "CIS EKS 5.4.1"))
 def api_endpoint_restricted(resource: Resource) -> Iterator[str]:
     """The Kubernetes API is reached from within the VPC, and over the internet from named networks or not at all.
 
@@ -26,7 +26,7 @@ def api_endpoint_restricted(resource: Resource) -> Iterator[str]:
         yield f"the Kubernetes API is open to {cidr}: name the networks in atlas:apiAccessCidrs, or say [] for none"
 
 
-@rule(CLUSTER, ids=("CKV_AWS_37",))
+@rule(CLUSTER, ids=("CKV_AWS_37", "CIS EKS 2.1.1"))
 def control_plane_logged(resource: Resource) -> Iterator[str]:
     """A cluster's control plane writes all its logs."""
     missing = [log for log in LOGS if log not in items(resource.inputs.get("enabledClusterLogTypes"))]
@@ -50,7 +50,7 @@ def control_plane_logs_expire(resources: Sequence[Resource]) -> Iterator[tuple[R
             yield cluster, "no log group for its control plane's logs: declare one, before the cluster"
 
 
-@rule(CLUSTER, ids=("CKV_AWS_58",))
+@rule(CLUSTER, ids=("CKV_AWS_58", "CIS EKS 5.3.1"))
 def cluster_secrets_encrypted(resource: Resource) -> Iterator[str]:
     """Kubernetes' secrets are encrypted with a key of our own."""
     config = resource.inputs.get("encryptionConfig") or {}

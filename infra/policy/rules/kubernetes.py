@@ -44,7 +44,21 @@ def containers(resource: Resource, *, short: bool = True) -> Iterator[Mapping[st
         yield from items(pod(resource).get(key))
 
 
-@rule(*PODS, ids=("CKV_K8S_16", "CKV_K8S_17", "CKV_K8S_18", "CKV_K8S_19", "CKV_K8S_26", "CKV_K8S_27"))
+@rule(
+    *PODS,
+    ids=(
+        "CKV_K8S_16",
+        "CKV_K8S_17",
+        "CKV_K8S_18",
+        "CKV_K8S_19",
+        "CKV_K8S_26",
+        "CKV_K8S_27",
+        "CIS EKS 4.2.1",
+        "CIS EKS 4.2.2",
+        "CIS EKS 4.2.3",
+        "CIS EKS 4.2.4",
+    ),
+)
 def pods_apart_from_node(resource: Resource) -> Iterator[str]:
     """No pod shares anything with its node: no privilege, no host network, processes, ports or folders."""
     spec = pod(resource)
@@ -61,7 +75,7 @@ def pods_apart_from_node(resource: Resource) -> Iterator[str]:
             yield f"{container['name']}: hostPort must not be set"
 
 
-@rule(*PODS, ids=("CKV_K8S_20", "CKV_K8S_23", "CKV_K8S_25", "CKV_K8S_31", "CKV_K8S_37"))
+@rule(*PODS, ids=("CKV_K8S_20", "CKV_K8S_23", "CKV_K8S_25", "CKV_K8S_31", "CKV_K8S_37", "CIS EKS 4.2.5"))
 def pods_restricted(resource: Resource) -> Iterator[str]:
     """Every container runs as Pod Security's restricted level wants: not as root, no capability, seccomp on."""
     outer = pod(resource).get("securityContext") or {}
@@ -120,7 +134,7 @@ def images_by_digest(resource: Resource) -> Iterator[str]:
             yield f"{container['name']}: image {container['image']} must end in @sha256:…"
 
 
-@rule(*PODS, "kubernetes:core/v1:ServiceAccount", ids=("CKV_K8S_38",))
+@rule(*PODS, "kubernetes:core/v1:ServiceAccount", ids=("CKV_K8S_38", "CIS EKS 4.1.6"))
 def no_idle_tokens(resource: Resource) -> Iterator[str]:
     """No pod gets a token for the Kubernetes API that it doesn't use."""
     holder = pod(resource) if resource.kind in PODS else resource.inputs
@@ -128,14 +142,14 @@ def no_idle_tokens(resource: Resource) -> Iterator[str]:
         yield "automountServiceAccountToken must be false"
 
 
-@rule(*PODS, SERVICE, ids=("CKV_K8S_21",))
+@rule(*PODS, SERVICE, ids=("CKV_K8S_21", "CIS EKS 4.5.2"))
 def own_namespace(resource: Resource) -> Iterator[str]:
     """Nothing runs in the namespace `default`."""
     if ((resource.inputs.get("metadata") or {}).get("namespace") or "default") == "default":
         yield "metadata.namespace must be one of its own"
 
 
-@rule(NAMESPACE)
+@rule(NAMESPACE, ids=("CIS EKS 4.2.1", "CIS EKS 4.2.2", "CIS EKS 4.2.3", "CIS EKS 4.2.4", "CIS EKS 4.2.5"))
 def namespaces_restricted(resource: Resource) -> Iterator[str]:
     """A namespace enforces Pod Security's restricted level."""
     labels = (resource.inputs.get("metadata") or {}).get("labels") or {}
@@ -143,7 +157,7 @@ def namespaces_restricted(resource: Resource) -> Iterator[str]:
         yield "needs the label pod-security.kubernetes.io/enforce: restricted"
 
 
-@stack_rule(ids=("CKV2_K8S_6",))
+@stack_rule(ids=("CKV2_K8S_6", "CIS EKS 4.3.2"))
 def traffic_denied_by_default(resources: Sequence[Resource]) -> Iterator[tuple[Resource, str]]:
     """A namespace has a NetworkPolicy that denies all traffic that no other one admits."""
     closed = {
@@ -161,7 +175,7 @@ def _denies_all(spec: Mapping[str, Any]) -> bool:
     return both and not any(spec.get(key) for key in ("podSelector", "ingress", "egress"))
 
 
-@rule(*ROLES, ids=("CKV_K8S_49",))
+@rule(*ROLES, ids=("CKV_K8S_49", "CIS EKS 4.1.3"))
 def rbac_named(resource: Resource) -> Iterator[str]:
     """Every group, resource and verb that is granted in Kubernetes is named."""
     for granted in items(resource.inputs.get("rules")):
@@ -173,7 +187,18 @@ def rbac_named(resource: Resource) -> Iterator[str]:
 @rule(
     *ROLES,
     *BINDINGS,
-    ids=("CKV2_K8S_2", "CKV2_K8S_3", "CKV2_K8S_5", "CKV_K8S_157", "CKV_K8S_158"),
+    ids=(
+        "CKV2_K8S_2",
+        "CKV2_K8S_3",
+        "CKV2_K8S_5",
+        "CKV_K8S_157",
+        "CKV_K8S_158",
+        "CIS EKS 4.1.1",
+        "CIS EKS 4.1.2",
+        "CIS EKS 4.1.8",
+        "CIS EKS 4.1.10",
+        "CIS EKS 4.1.12",
+    ),
 )
 def rbac_no_way_up(resource: Resource) -> Iterator[str]:
     """Nobody is given what leads to more: nodes/proxy, exec, impersonation, other roles, all secrets, cluster-admin."""
@@ -206,7 +231,7 @@ def load_balancer_sources(resource: Resource) -> Iterator[str]:
         yield "type NodePort opens a port on every node: use ClusterIP or LoadBalancer"
 
 
-@rule(SERVICE, ids=("CKV_AWS_378",), level="advisory")
+@rule(SERVICE, ids=("CKV_AWS_378", "CIS EKS 5.4.5"), level="advisory")
 def load_balancer_tls(resource: Resource) -> Iterator[str]:
     """A load balancer speaks TLS: with plain HTTP on port 5000, requests and predictions can be read on the way."""
     spec = resource.inputs.get("spec") or {}

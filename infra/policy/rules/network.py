@@ -114,7 +114,7 @@ def default_group_adopted(resources: Sequence[Resource]) -> Iterator[tuple[Resou
             yield vpc, "its default security group is as AWS made it: adopt it with an empty DefaultSecurityGroup"
 
 
-@rule(INSTANCE, TEMPLATE, "aws:ec2/subnet:Subnet", ids=("CKV_AWS_88", "CKV_AWS_130"))
+@rule(INSTANCE, TEMPLATE, "aws:ec2/subnet:Subnet", ids=("CKV_AWS_88", "CKV_AWS_130", "CIS EKS 5.4.3"))
 def no_public_addresses(resource: Resource) -> Iterator[str]:
     """No instance, node or subnet gives out public addresses.
 
@@ -130,7 +130,7 @@ def no_public_addresses(resource: Resource) -> Iterator[str]:
         yield "associatePublicIpAddress must be false, unless atlas:operatorCidrs says for whom"
 
 
-@stack_rule()
+@stack_rule(ids=("CIS EKS 5.4.3",))
 def private_nodes(resources: Sequence[Resource]) -> Iterator[tuple[Resource, str]]:
     """A cluster's nodes are in subnets without a way in from the internet."""
     gateways = {one.urn for one in resources if one.kind == "aws:ec2/internetGateway:InternetGateway"}

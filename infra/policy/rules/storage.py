@@ -80,7 +80,7 @@ def s3_closed(resources: Sequence[Resource]) -> Iterator[tuple[Resource, str]]:
     "aws:secretsmanager/secretPolicy:SecretPolicy",
     "aws:sns/topicPolicy:TopicPolicy",
     "aws:sqs/queuePolicy:QueuePolicy",
-    ids=("CKV_AWS_70", "CKV_AWS_32", "CKV_AWS_33"),
+    ids=("CKV_AWS_70", "CKV_AWS_32", "CKV_AWS_33", "CKV_AWS_168", "CKV_AWS_169"),
 )
 def no_anonymous_access(resource: Resource) -> Iterator[str]:
     """No policy of a bucket, key, secret, topic, queue or repository lets in whoever asks."""
@@ -99,7 +99,7 @@ def no_anonymous_access(resource: Resource) -> Iterator[str]:
     "aws:efs/fileSystem:FileSystem",
     "aws:rds/instance:Instance",
     "aws:rds/cluster:Cluster",
-    ids=("CKV_AWS_3", "CKV_AWS_8", "CKV2_AWS_2"),
+    ids=("CKV_AWS_3", "CKV_AWS_8", "CKV_AWS_16", "CKV_AWS_42", "CKV_AWS_96", "CKV2_AWS_2", "CIS 2.3.1", "CIS 2.4.1"),
 )
 def disks_encrypted(resource: Resource) -> Iterator[str]:
     """Every disk, file system and database is encrypted at rest; an instance says so of each of its disks."""
@@ -140,7 +140,7 @@ def keys_rotate(resource: Resource) -> Iterator[str]:
         yield "enableKeyRotation must be true"
 
 
-@rule("aws:ecr/repository:Repository", ids=("CKV_AWS_51", "CKV_AWS_163"))
+@rule("aws:ecr/repository:Repository", ids=("CKV_AWS_51", "CKV_AWS_163", "CIS EKS 5.1.1"))
 def images_fixed_and_scanned(resource: Resource) -> Iterator[str]:
     """A tag of the image registry never moves, and every pushed image is scanned."""
     if resource.inputs.get("imageTagMutability") != "IMMUTABLE":

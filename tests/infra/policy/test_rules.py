@@ -157,7 +157,9 @@ def test_type_without_tags_has_none(kind: str) -> None:
 def test_ids_are_written_as_their_books_do() -> None:
     for rule in ALL:
         for one in rule.ids:
-            assert re.fullmatch(r"CKV2?_(AWS|K8S)_\d+|CKV_SECRET_\d+|CIS \d+(\.\d+)+", one), f"{rule.name}: {one}"
+            assert re.fullmatch(r"CKV2?_(AWS|K8S)_\d+|CKV_SECRET_\d+|CIS (EKS )?\d+(\.\d+)+", one), (
+                f"{rule.name}: {one}"
+            )
         assert len(set(rule.ids)) == len(rule.ids)
 
 
