@@ -62,11 +62,14 @@ class Estate:
         made["EBS volume"] = self.volume(self.of_cluster)
         return made
 
-    def interface(self, tags: dict[str, str]) -> str:
+    def interface(self, tags: dict[str, str], description: str = "", *, instance: str | None = None) -> str:
+        """A network interface, in use by the instance if one is given."""
         made = self.ec2.create_network_interface(
-            SubnetId=self.subnet, TagSpecifications=specification("network-interface", tags)
-        )
-        return str(made["NetworkInterface"]["NetworkInterfaceId"])
+            SubnetId=self.subnet, Description=description, TagSpecifications=specification("network-interface", tags)
+        )["NetworkInterface"]["NetworkInterfaceId"]
+        if instance is not None:
+            self.ec2.attach_network_interface(NetworkInterfaceId=made, InstanceId=instance, DeviceIndex=1)
+        return str(made)
 
     def volume(self, tags: dict[str, str]) -> str:
         made = self.ec2.create_volume(
@@ -76,15 +79,15 @@ class Estate:
 
     def namable(self) -> dict[str, str]:
         """What nobody sweeps, as a failed or half-noted run leaves it: kind -> id."""
-        made = {"VPC": self.vpc, "subnet": self.subnet}
-        made["Elastic IP"] = self.ec2.allocate_address(
-            Domain="vpc", TagSpecifications=specification("elastic-ip", self.own)
-        )["AllocationId"]
+        made = {"VPC": self.vpc, "subnet": self.subnet, **self.ways_out()}
         made["EBS volume"] = self.volume(self.own)
         made["EBS snapshot"] = self.ec2.create_snapshot(
             VolumeId=made["EBS volume"], TagSpecifications=specification("snapshot", self.own)
         )["SnapshotId"]
         made["instance"] = self.instance()
+        made["machine image"] = self.ec2.create_image(
+            InstanceId=made["instance"], Name=f"image-{self.stack}", TagSpecifications=specification("image", self.own)
+        )["ImageId"]
         made["launch template"] = self.ec2.create_launch_template(
             LaunchTemplateName=f"nodes-{self.stack}", LaunchTemplateData={"InstanceType": "t3.small"},
             TagSpecifications=specification("launch-template", self.own),
@@ -99,8 +102,7 @@ class Estate:
         made["identity provider of a cluster"] = iam.create_open_id_connect_provider(
             Url=f"https://{host}", ThumbprintList=["0" * 40], Tags=tag_list(self.own)
         )["OpenIDConnectProviderArn"]
-        client("ecr").create_repository(repositoryName=f"atlas-{self.stack}/flask-app", tags=tag_list(self.own))
-        made["ECR repository"] = f"atlas-{self.stack}/flask-app"
+        made["ECR repository"] = self.repository(images=2)
         s3 = client("s3")
         bucket = f"atlas-{self.stack}-data-bucket-0a1b2c3"
         s3.create_bucket(Bucket=bucket)
@@ -119,7 +121,57 @@ class Estate:
         made["KMS key"] = client("kms").create_key(
             Tags=[{"TagKey": key, "TagValue": value} for key, value in self.own.items()]
         )["KeyMetadata"]["Arn"]
+        # Of a kind that Atlas never makes.
+        table = client("dynamodb").create_table(
+            TableName=f"table-{self.stack}", BillingMode="PAY_PER_REQUEST", Tags=tag_list(self.own),
+            KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        )  # fmt: skip
+        made["tagged thing"] = table["TableDescription"]["TableArn"]
         return made
+
+    def ways_out(self) -> dict[str, str]:
+        """What leads out of the network: kind -> id."""
+        made = {}
+        gateway = self.ec2.create_internet_gateway(TagSpecifications=specification("internet-gateway", self.own))
+        made["internet gateway"] = gateway["InternetGateway"]["InternetGatewayId"]
+        self.ec2.attach_internet_gateway(InternetGatewayId=made["internet gateway"], VpcId=self.vpc)
+        table = self.ec2.create_route_table(VpcId=self.vpc, TagSpecifications=specification("route-table", self.own))
+        made["route table"] = table["RouteTable"]["RouteTableId"]
+        made["Elastic IP"] = self.ec2.allocate_address(
+            Domain="vpc", TagSpecifications=specification("elastic-ip", self.own)
+        )["AllocationId"]
+        made["NAT gateway"] = self.ec2.create_nat_gateway(
+            SubnetId=self.subnet, AllocationId=made["Elastic IP"],
+            TagSpecifications=specification("natgateway", self.own),
+        )["NatGateway"]["NatGatewayId"]  # fmt: skip
+        made["VPC endpoint"] = self.ec2.create_vpc_endpoint(
+            VpcId=self.vpc, ServiceName="com.amazonaws.us-east-1.s3", RouteTableIds=[made["route table"]],
+            TagSpecifications=specification("vpc-endpoint", self.own),
+        )["VpcEndpoint"]["VpcEndpointId"]  # fmt: skip
+        return made
+
+    def repository(self, *, images: int) -> str:
+        name, ecr = f"atlas-{self.stack}/flask-app", client("ecr")
+        ecr.create_repository(repositoryName=name, tags=tag_list(self.own))
+        for number in range(images):
+            manifest = {
+                "schemaVersion": 2, "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+                "config": {"size": 1}, "layers": [{"digest": f"sha256:{number:064x}"}],
+            }  # fmt: skip
+            ecr.put_image(repositoryName=name, imageManifest=json.dumps(manifest), imageTag=f"build-{number}")
+        return name
+
+    def living_cluster(self) -> dict[str, str]:
+        """The cluster itself, with its nodes: kind -> name."""
+        trust = json.dumps({"Version": "2012-10-17", "Statement": []})
+        role = client("iam").create_role(RoleName=f"eks-{self.stack}", AssumeRolePolicyDocument=trust)["Role"]["Arn"]
+        eks, tags = client("eks"), {"project": "atlas", "stack": self.stack}
+        eks.create_cluster(name=self.cluster, roleArn=role, resourcesVpcConfig={"subnetIds": [self.subnet]}, tags=tags)
+        eks.create_nodegroup(
+            clusterName=self.cluster, nodegroupName="flask-app-nodes", subnets=[self.subnet], nodeRole=role, tags=tags
+        )
+        return {"EKS cluster": self.cluster, "EKS node group": "flask-app-nodes"}
 
     def instance(self) -> str:
         image = self.ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]

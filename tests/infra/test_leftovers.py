@@ -1,5 +1,8 @@
 """What a stack leaves in an account is found, swept or named, and nobody else's is touched: moto over HTTP."""
 
+import inspect
+import json
+import re
 from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
@@ -8,7 +11,8 @@ import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
 
-from infra.leftovers.look import Found, look
+from infra.leftovers import look as looking
+from infra.leftovers.look import EC2, FINDERS, Found, look
 from infra.leftovers.place import Place, place_of
 from infra.leftovers.sweep import Swept, sweep
 from infra.preflight import PreflightError
@@ -73,10 +77,23 @@ def test_every_other_kind_is_named_with_its_remedy_and_none_of_it_is_touched() -
     assert names(found).items() >= made.items()
     assert not {thing.id for thing in found.left} & set(foreign.values())
     for thing in found.left:
-        assert thing.id in thing.remedy or thing.kind in ("KMS key", "topic")
-    bucket = next(thing for thing in found.left if thing.kind == "bucket")
-    assert bucket.detail == "3 versions of objects"
+        assert thing.id in thing.remedy or thing.kind in ("KMS key", "topic", "tagged thing")
+    details = {thing.kind: thing.detail for thing in found.left}
+    assert (details["bucket"], details["ECR repository"]) == ("3 versions of objects", "2 images")
+    # A network's own route table goes with it.
+    assert sum(thing.kind == "route table" for thing in found.left) == 1
     assert look(place("dev-2", clusterName="other")).left
+
+
+def test_every_kind_that_is_looked_for_is_there_in_these_tests() -> None:
+    estate = Estate("dev", CLUSTER, "10.20.0.0/16")
+    made = estate.namable() | estate.sweepable() | estate.living_cluster()
+    found = look(place())
+    written = re.findall(r'Leftover\(\s*"([^"]+)"', inspect.getsource(looking))
+    kinds = {kind.kind for kind in EC2.values()} | set(written)
+    assert set(made) == kinds
+    assert set(names(found)) == kinds
+    assert [what for what, find in FINDERS.items() if not list(find(place()))] == []
 
 
 def test_terminated_instance_key_and_secret_on_their_way_out_count_as_gone() -> None:
@@ -96,6 +113,11 @@ class _Body(BytesIO):
 def refusing(operation: str, code: str, times: int) -> boto3.Session:
     """A session whose first so many calls of an EC2 operation AWS answers with an error."""
     session = boto3.Session()
+    _refuse(session.events, f"ec2.{operation}", code, times)
+    return session
+
+
+def _refuse(events: Any, call: str, code: str, times: int) -> None:
     left = [times]
 
     def answer(request: Any, **_: Any) -> AWSResponse | None:
@@ -103,11 +125,12 @@ def refusing(operation: str, code: str, times: int) -> boto3.Session:
             return None
         left[0] -= 1
         body = f"<Response><Errors><Error><Code>{code}</Code><Message>no</Message></Error></Errors></Response>"
+        if not call.startswith("ec2."):
+            body = json.dumps({"__type": code, "message": "no"})
         status = 503 if code == "RequestLimitExceeded" else 403
         return AWSResponse(request.url, status, {}, _Body(body.encode()))
 
-    session.events.register(f"before-send.ec2.{operation}", answer)
-    return session
+    events.register(f"before-send.{call}", answer)
 
 
 def test_throttling_is_survived() -> None:
@@ -131,24 +154,20 @@ def test_credentials_that_end_in_the_middle_are_one_line() -> None:
 
 
 def test_nothing_is_found_by_a_cluster_that_is_another_stacks() -> None:
-    Estate("dev-2", CLUSTER, "10.30.0.0/16").sweepable()
-    role = client("iam").create_role(RoleName="eks", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
-    client("eks").create_cluster(
-        name=CLUSTER, roleArn=role, resourcesVpcConfig={"subnetIds": []}, tags={"project": "atlas", "stack": "dev-2"}
-    )
+    estate = Estate("dev-2", CLUSTER, "10.30.0.0/16")
+    estate.sweepable()
+    estate.living_cluster()
     assert place().cluster is None
     assert swept(place()) == Swept()
     assert look(place()) == Found((), ())
 
 
 def test_nothing_is_swept_while_the_cluster_is_there() -> None:
-    Estate("dev", CLUSTER, "10.20.0.0/16").sweepable()
-    role = client("iam").create_role(RoleName="eks", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
-    client("eks").create_cluster(
-        name=CLUSTER, roleArn=role, resourcesVpcConfig={"subnetIds": []}, tags={"project": "atlas", "stack": "dev"}
-    )
+    estate = Estate("dev", CLUSTER, "10.20.0.0/16")
+    estate.sweepable()
+    living = estate.living_cluster()
     assert swept(place()) == Swept()
-    assert names(look(place()))["EKS cluster"] == CLUSTER
+    assert names(look(place())).items() >= living.items()
 
 
 def test_volume_of_a_stack_that_is_not_disposable_is_named_and_kept() -> None:
