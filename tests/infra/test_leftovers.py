@@ -175,3 +175,76 @@ def test_volume_of_a_stack_that_is_not_disposable_is_named_and_kept() -> None:
     where = place(disposable="false")
     assert not [line for line in swept(where).removed if "volume" in line]
     assert names(look(where))["EBS volume"] == made["EBS volume"]
+
+
+def test_sweep_survives_throttling_and_what_hangs_on_something_for_a_while() -> None:
+    estate = Estate("dev", CLUSTER, "10.20.0.0/16")
+    for code in ("RequestLimitExceeded", "DependencyViolation", "VolumeInUse"):
+        volume = estate.volume(estate.of_cluster)
+        done = swept(place(session=refusing("DeleteVolume", code, 1)))
+        assert done == Swept([f"EBS volume {volume}"], [])
+
+
+def test_what_goes_on_hanging_on_something_is_told_and_still_there() -> None:
+    estate = Estate("dev", CLUSTER, "10.20.0.0/16")
+    volume = estate.volume(estate.of_cluster)
+    done = swept(place(session=refusing("DeleteVolume", "DependencyViolation", 2)))
+    (problem,) = done.problems
+    assert problem.startswith(f"could not remove EBS volume {volume}: An error occurred (DependencyViolation)")
+    assert done.removed == []
+    assert names(look(place()))["EBS volume"] == volume
+
+
+def test_what_may_not_be_removed_is_told_at_once_and_the_rest_is_swept() -> None:
+    estate = Estate("dev", CLUSTER, "10.20.0.0/16")
+    made = estate.sweepable()
+    # One refusal only: it isn't tried again.
+    done = swept(place(session=refusing("DeleteNetworkInterface", "UnauthorizedOperation", 1)))
+    (problem,) = done.problems
+    assert problem.startswith(f"could not remove network interface {made['network interface']}: denied (")
+    assert {line.split(" ")[-1] for line in done.removed} >= {made["load balancer"], made["log group"]}
+    assert f"EBS volume {made['EBS volume']}" in done.removed
+
+
+def test_what_may_not_be_looked_at_is_told_and_the_rest_is_swept() -> None:
+    made = Estate("dev", CLUSTER, "10.20.0.0/16").sweepable()
+    done = swept(place(session=refusing("DescribeSecurityGroups", "UnauthorizedOperation", 99)))
+    assert [line.split(" (")[0] for line in done.problems] == ["could not look at security groups: denied"]
+    assert {line.split(" ")[-1] for line in done.removed} == set(made.values()) - {made["security group"]}
+
+
+def test_nothing_is_swept_when_eks_no_longer_says_whether_the_cluster_is_there() -> None:
+    Estate("dev", CLUSTER, "10.20.0.0/16").sweepable()
+    where = place()
+    _refuse(where.client("eks").meta.events, "eks.DescribeCluster", "AccessDeniedException", 99)
+    done = swept(where)
+    assert done.removed == []
+    assert [line.split(" (")[0] for line in done.problems] == ["could not look at the cluster: denied"]
+
+
+@pytest.mark.parametrize("operation", ["DescribeVolumes", "DeleteVolume"])
+def test_credentials_that_end_in_the_middle_of_a_sweep_are_one_line(operation: str) -> None:
+    estate = Estate("dev", CLUSTER, "10.20.0.0/16")
+    estate.volume(estate.of_cluster)
+    with pytest.raises(PreflightError, match=r"^the AWS credentials are no longer good.*goes on from here$"):
+        swept(place(session=refusing(operation, "ExpiredToken", 99)))
+
+
+def test_what_somebody_else_removed_meanwhile_is_no_problem_and_not_ours_to_tell() -> None:
+    estate = Estate("dev", CLUSTER, "10.20.0.0/16")
+    estate.volume(estate.of_cluster)
+    assert swept(place(session=refusing("DeleteVolume", "InvalidVolume.NotFound", 1))) == Swept()
+
+
+def test_only_a_pods_interface_that_nothing_uses_is_swept() -> None:
+    estate = Estate("dev", CLUSTER, "10.20.0.0/16")
+    pods = {"cluster.k8s.amazonaws.com/name": CLUSTER}
+    detached, untagged = estate.interface(pods), estate.interface({}, "aws-K8S-i-0a1b2c3d")
+    in_use = estate.interface(pods, instance=estate.instance())
+    foreign = estate.interface({}, "somebody's own")
+    done = swept(place())
+    assert set(done.removed) == {f"network interface {detached}", f"network interface {untagged}"}
+    assert done.problems == []
+    left = {thing.id for thing in look(place()).left if thing.kind == "network interface"}
+    assert {in_use, foreign} <= left
+    assert not {detached, untagged} & left
