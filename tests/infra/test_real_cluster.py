@@ -184,6 +184,17 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 def _token_command(folder: Path, kubeconfig: dict[str, Any]) -> Path:
     """A folder with an `aws` that answers `aws eks get-token` with the test cluster's credentials."""
+    place = folder / "aws-cli"
+    place.mkdir()
+    (place / "credential.json").write_text(json.dumps(credential(kubeconfig)))
+    command = place / "aws"
+    command.write_text(f'#!/bin/sh\ncase "$*" in *"eks get-token"*) exec cat {place}/credential.json;; esac\nexit 2\n')
+    command.chmod(0o755)
+    return place
+
+
+def credential(kubeconfig: dict[str, Any]) -> dict[str, Any]:
+    """The test cluster's credentials, as `aws eks get-token` prints them."""
     user = kubeconfig["users"][0]["user"]
     status = (
         {"token": user["token"]}
@@ -193,14 +204,7 @@ def _token_command(folder: Path, kubeconfig: dict[str, Any]) -> Path:
             "clientKeyData": base64.b64decode(user["client-key-data"]).decode(),
         }
     )
-    told = {"apiVersion": "client.authentication.k8s.io/v1beta1", "kind": "ExecCredential", "status": status}
-    place = folder / "aws-cli"
-    place.mkdir()
-    (place / "credential.json").write_text(json.dumps(told))
-    command = place / "aws"
-    command.write_text(f'#!/bin/sh\ncase "$*" in *"eks get-token"*) exec cat {place}/credential.json;; esac\nexit 2\n')
-    command.chmod(0o755)
-    return place
+    return {"apiVersion": "client.authentication.k8s.io/v1beta1", "kind": "ExecCredential", "status": status}
 
 
 def test_prediction_is_answered_by_a_restricted_pod_of_the_pushed_image(stack: Stack) -> None:

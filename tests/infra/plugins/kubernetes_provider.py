@@ -33,6 +33,17 @@ AUTONAMED = "pulumi.com/autonamed"
 MANAGER = "pulumi-kubernetes"
 OWN = ("__inputs", "__initialApiVersion", "__fieldManager")
 EVENTS_SECONDS = 1.0
+PATIENCE = "ATLAS_TEST_ROLLOUT_SECONDS"
+"""How long a rollout may take, instead of what the program allows it."""
+ECR = "ATLAS_TEST_ECR"
+"""HOST=REGISTRY: a registry of this machine that stands for a stack's ECR, from which the cluster pulls."""
+
+
+def _pullable(body: Object) -> Object:
+    """With images of the registry that stands for ECR."""
+    host, _, registry = os.environ.get(ECR, "").partition("=")
+    found: Object = json.loads(json.dumps(body).replace(f"{host}/", f"{registry}/")) if host else body
+    return found
 
 
 class Applier(Recorder):
@@ -189,7 +200,7 @@ class Applier(Recorder):
         resource = self._resource(inputs)
         made = self.api.server_side_apply(
             resource,
-            body=_body(inputs),
+            body=_pullable(_body(inputs)),
             name=inputs["metadata"]["name"],
             namespace=self._space(inputs),
             field_manager=MANAGER,
@@ -225,7 +236,8 @@ class Applier(Recorder):
         teller.start()
         failure: WaitError | None = None
         try:
-            live = self._waiter().ready(made, request.timeout or ROLLOUT_SECONDS)
+            seconds = float(os.environ.get(PATIENCE) or request.timeout or ROLLOUT_SECONDS)
+            live = self._waiter().ready(made, seconds)
         except WaitError as error:
             failure, live = error, self._get(made) or made
         finally:
