@@ -1,19 +1,17 @@
-"""What every command shares: where words go, what an error looks like, how Ctrl-C is passed on."""
+"""What every command shares: where words go, what an error looks like."""
 
-import signal
 import sys
 import urllib.request
 from collections.abc import Callable
-from contextlib import suppress
 from functools import wraps
 from typing import Any
 
 import click
-import psutil
 from pulumi import automation as auto
 
 from infra.bundle import bundle_manifest
 from infra.engine.install import EngineError
+from infra.engine.interruption import Interruption
 from infra.engine.locks import LockedError
 from infra.engine.workspace import COLOURS, REPOSITORY, Progress, stack_settings
 from infra.preflight import PreflightError, check
@@ -33,25 +31,32 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def run(**options: Any) -> None:
-        interruption = Interruption()
+        Interruption(say)
         try:
             command(**options)
-        except (SettingsError, EngineError, LockedError, PreflightError) as error:
-            say("\n".join(f"atlas: {line}" for line in str(error).splitlines()))
-            sys.exit(1)
-        except (auto.CommandError, Failed) as error:
-            if interruption.happened:
+        except (*EXPECTED, KeyboardInterrupt, click.Abort) as error:
+            if Interruption.happened:
                 say(f"atlas: interrupted; `atlas {command.__name__}` again goes on from here")
                 sys.exit(130)
-            if isinstance(error, Failed):
-                say("\n".join(f"atlas: {line}" for line in error.lines))
-                sys.exit(1)
-            text = COLOURS.sub("", str(error))
-            lines = [line for line in text.splitlines() if "error:" in line]
-            say(f"atlas: {lines[-1].strip() if lines else text.strip()[-1000:]}")
+            if not isinstance(error, EXPECTED):
+                raise  # an answer that is no
+            say("\n".join(f"atlas: {line}" for line in _lines(error)))
             sys.exit(1)
 
     return run
+
+
+def _lines(error: Exception) -> list[str]:
+    """What is said of an error."""
+    if isinstance(error, Failed):
+        lines = error.lines
+    elif isinstance(error, auto.CommandError):
+        text = COLOURS.sub("", str(error))
+        found = [line for line in text.splitlines() if "error:" in line]
+        lines = [found[-1].strip() if found else text.strip()[-1000:]]
+    else:
+        lines = str(error).splitlines()
+    return lines
 
 
 class Failed(Exception):  # noqa: N818 - reads as a sentence
@@ -62,29 +67,14 @@ class Failed(Exception):  # noqa: N818 - reads as a sentence
         self.lines = lines
 
 
+EXPECTED = (SettingsError, EngineError, LockedError, PreflightError, auto.CommandError, Failed)
+"""Errors that are told in a line, and no more."""
+
+
 def raise_reported(progress: Progress) -> None:
     """Raise Failed with what the engine reported, if it did."""
     if progress.errors:
         raise Failed(progress.errors) from None
-
-
-class Interruption:
-    """Ctrl-C: the engine is told once and finishes what it is doing, so that nothing is left half noted."""
-
-    def __init__(self) -> None:
-        self.happened = False
-        signal.signal(signal.SIGINT, self._interrupt)
-        signal.signal(signal.SIGTERM, self._interrupt)
-
-    def _interrupt(self, number: int, _: object) -> None:
-        # A terminal sends Ctrl-C to the engine too; a second one would make it drop everything.
-        told = number == signal.SIGINT and sys.stdin.isatty() and not self.happened
-        self.happened = True
-        say("interrupted: finishing what has begun")
-        if not told:
-            for child in psutil.Process().children():
-                with suppress(psutil.Error):
-                    child.send_signal(signal.SIGINT)
 
 
 def settings_of(stack: str, *, makes: bool = True, shows: bool = False) -> Settings:

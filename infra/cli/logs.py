@@ -2,7 +2,6 @@
 
 import json
 import re
-import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -41,7 +40,6 @@ def logs(stack: str, part: str, lines: int, since: str, follow: bool, as_json: b
 
     Example: atlas logs --stack dev --since 10m
     """
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # nothing is begun here that must be finished
     settings = settings_of(stack, makes=False)
     parts = PARTS[type(settings)]
     if part not in parts:

@@ -115,11 +115,11 @@ def take_up(stack: auto.Stack, say: Callable[[str], None]) -> None:
         return
     say(f"  looking whether it made {', '.join(sorted(made['urn'].rsplit('::', 1)[-1] for made in found))}")
     after = {**deployment, "resources": [*deployment["resources"], *found], "pending_operations": []}
-    stack.import_stack(auto.Deployment(version=before.version, deployment=after))
     try:
+        stack.import_stack(auto.Deployment(version=before.version, deployment=after))
         # What isn't there is dropped again.
         stack.refresh(target=[made["urn"] for made in found], suppress_outputs=True, color="never")
-    except auto.CommandError:
+    except (auto.CommandError, KeyboardInterrupt):
         stack.import_stack(before)
         raise
 

@@ -12,6 +12,7 @@ from pulumi import automation as auto
 from pulumi.automation import events
 
 from infra.engine.install import ensure
+from infra.engine.interruption import Engine
 from infra.engine.locks import release_dead_locks, unfinished
 from infra.settings import (
     PROJECT,
@@ -174,7 +175,7 @@ def _options(
     return auto.LocalWorkspaceOptions(
         work_dir=str(repository),
         env_vars=environment(settings, repository, backend),
-        pulumi_command=auto.PulumiCommand(root=str(binary.parents[1])),
+        pulumi_command=Engine(root=str(binary.parents[1])),
     )
 
 

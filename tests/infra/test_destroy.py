@@ -1,6 +1,7 @@
 """`atlas destroy` on an AWS stack, as a person types it: recorded AWS, and leftovers in an account that moto plays."""
 
 import json
+import signal
 
 import pytest
 
@@ -8,6 +9,7 @@ from tests.infra.conftest import Checkout
 from tests.infra.leftovers import Estate
 from tests.infra.recording.world import World
 from tests.infra.test_aws_cli import account, settings
+from tests.infra.waiting import eventually
 
 __all__ = ["account"]
 
@@ -39,6 +41,43 @@ def test_stack_is_swept_and_what_is_left_named_until_nothing_is(checkout: Checko
     done = checkout.atlas(*DESTROY, "--yes", "--remove-stack")
     assert "Nothing of dev is left" in done.stdout
     assert "The record of dev is removed" in done.stderr
+
+
+def test_ctrl_c_ends_every_wait_and_the_same_command_goes_on(checkout: Checkout, account: World) -> None:
+    said = checkout.path / "atlas.err"
+
+    def interrupted(*command: str, when: str) -> list[str]:
+        """What the command said after it was told to end."""
+        running = checkout.start(*command)
+        eventually(lambda: when in said.read_text(), when, patience=240, pause=0.1)
+        there = account.existing()
+        running.send_signal(signal.SIGINT)
+        done = checkout.finish(running)
+        assert done.returncode == 130, done.stderr
+        assert done.stderr.endswith(f"atlas: interrupted; `atlas {command[0]}` again goes on from here\n")
+        if "removing" not in when:  # nothing was at work
+            assert account.existing() == there != {}
+        return done.stderr.split(when, 1)[1].splitlines()
+
+    # While it waits for the load balancer, which answers nobody here.
+    after = interrupted("up", "--stack", "dev", "--wait", "600", when=" changed\n")
+    assert len(after) == 1
+    # Between two tries.
+    account.fail("delete", 30, "DependencyViolation: The vpc has dependencies and cannot be deleted")
+    interrupted(*DESTROY, "--yes", "--pause", "600", when="sweeping, then trying again")
+    # While the engine is at work: it ends what it has begun, and isn't tried again although the error would pass.
+    account.fail("delete", 3, "DependencyViolation: The vpc has dependencies and cannot be deleted")
+    account.slow(1)
+    after = interrupted(*DESTROY, "--yes", "--pause", "0", when="  removing ")
+    assert after.count("interrupted: finishing what has begun") == 1
+    assert not [line for line in after if "trying again" in line]
+    account.slow(0)
+    account.fail("delete", 0)
+    assert account.existing() != {}
+
+    done = checkout.atlas(*DESTROY, "--yes")
+    assert "was killed" not in done.stderr
+    assert account.existing() == {}
 
 
 def test_credentials_that_end_in_the_middle_and_a_refusal_lose_nothing(checkout: Checkout, account: World) -> None:
