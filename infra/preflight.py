@@ -11,6 +11,18 @@ from typing import Any
 from infra.settings import AwsSettings
 
 Run = Callable[[list[str]], subprocess.CompletedProcess[str]]
+EXPIRED = (
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "RequestExpired",
+    "InvalidClientTokenId",
+    "UnrecognizedClientException",
+)
+"""What AWS answers to credentials that are no longer good."""
+EXPIRED_LINE = (
+    "the AWS credentials are no longer good (expired in the middle, or withdrawn): nothing is lost; log in again "
+    "(`aws sso login`, or a new session of the role), and the same command goes on from here"
+)
 
 
 class PreflightError(Exception):

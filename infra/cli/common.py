@@ -14,7 +14,7 @@ from infra.engine.install import EngineError
 from infra.engine.interruption import Interruption
 from infra.engine.locks import LockedError
 from infra.engine.workspace import COLOURS, REPOSITORY, Progress, stack_settings
-from infra.preflight import PreflightError, check
+from infra.preflight import EXPIRED, EXPIRED_LINE, PreflightError, check
 from infra.settings import AwsSettings, BootstrapSettings, LocalSettings, Settings, SettingsError
 
 stack_option = click.option("--stack", default="local", show_default=True, help="Which Pulumi.<stack>.yaml.")
@@ -49,11 +49,12 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
 def _lines(error: Exception) -> list[str]:
     """What is said of an error."""
     if isinstance(error, Failed):
-        lines = error.lines
+        lines = [EXPIRED_LINE] if _expired("\n".join(error.lines)) else error.lines
     elif isinstance(error, auto.CommandError):
         text = COLOURS.sub("", str(error))
         found = [line for line in text.splitlines() if "error:" in line]
         lines = [found[-1].strip() if found else text.strip()[-1000:]]
+        lines = [EXPIRED_LINE] if _expired(text) else lines
     else:
         lines = str(error).splitlines()
     return lines
@@ -72,9 +73,15 @@ EXPECTED = (SettingsError, EngineError, LockedError, PreflightError, auto.Comman
 
 
 def raise_reported(progress: Progress) -> None:
-    """Raise Failed with what the engine reported, if it did."""
+    """Raise Failed with what the engine reported, if it did; PreflightError when that is credentials that ended."""
+    if _expired("\n".join(progress.errors)):
+        raise PreflightError(EXPIRED_LINE) from None
     if progress.errors:
         raise Failed(progress.errors) from None
+
+
+def _expired(text: str) -> bool:
+    return any(code in text for code in EXPIRED)
 
 
 def settings_of(stack: str, *, makes: bool = True, shows: bool = False) -> Settings:

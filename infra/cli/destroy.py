@@ -11,11 +11,11 @@ from typing import Any
 import click
 from pulumi import automation as auto
 
-from infra.cli.common import Failed, guarded, json_option, say, settings_of, stack_option
+from infra.cli.common import Failed, guarded, json_option, raise_reported, say, settings_of, stack_option
 from infra.engine.locks import take_up
 from infra.engine.workspace import REPOSITORY, Progress, open_stack
 from infra.leftovers.look import Found, look
-from infra.leftovers.place import EXPIRED, EXPIRED_LINE, place_of
+from infra.leftovers.place import place_of
 from infra.leftovers.sweep import Swept, sweep
 from infra.local.supervisor import Stack as Processes
 from infra.preflight import PreflightError
@@ -116,8 +116,6 @@ def _aws(
             break
         except Failed as failed:
             text = "\n".join(failed.lines)
-            if any(code in text for code in EXPIRED):
-                raise PreflightError(EXPIRED_LINE) from None
             if "unreachable" in text and "cluster" in text:
                 failed.lines.append(
                     "the cluster doesn't answer: reach it (VPN, atlas:apiAccessCidrs), or when it is gone "
@@ -142,14 +140,13 @@ def _aws(
 def _run(opened: auto.Stack) -> list[str]:
     """Names of what the engine removed.
 
-    Raises Failed with what it reported.
+    Raises Failed with what it reported, PreflightError when the credentials ended.
     """
     progress = Progress(say)
     try:
         opened.destroy(on_event=progress, suppress_outputs=True, color="never")
     except auto.CommandError:
-        if progress.errors:
-            raise Failed(progress.errors) from None
+        raise_reported(progress)
         raise
     return sorted(progress.changes)
 

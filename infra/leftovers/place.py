@@ -17,17 +17,9 @@ from botocore.exceptions import (
     TokenRetrievalError,
 )
 
-from infra.preflight import PreflightError
+from infra.preflight import EXPIRED, EXPIRED_LINE, PreflightError
 from infra.settings import PROJECT, AwsSettings
 
-EXPIRED = (
-    "ExpiredToken",
-    "ExpiredTokenException",
-    "RequestExpired",
-    "InvalidClientTokenId",
-    "UnrecognizedClientException",
-)
-"""What AWS answers to credentials that are no longer good."""
 NO_CREDENTIALS = (
     NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, TokenRetrievalError, SSOError,
 )  # fmt: skip
@@ -151,9 +143,3 @@ def raise_expired(error: Exception) -> None:
     """Raise PreflightError when the credentials are to blame: then no other call would do better."""
     if code_of(error) in EXPIRED or isinstance(error, NO_CREDENTIALS):
         raise PreflightError(EXPIRED_LINE) from None
-
-
-EXPIRED_LINE = (
-    "the AWS credentials are no longer good (expired in the middle, or withdrawn): nothing is lost; log in again "
-    "(`aws sso login`, or a new session of the role), and the same command goes on from here"
-)

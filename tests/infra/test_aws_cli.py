@@ -153,6 +153,28 @@ def test_failure_in_the_middle_is_named_and_the_next_up_goes_on(checkout: Checko
     assert account.existing() == {}
 
 
+def test_credentials_that_end_in_the_middle_are_one_line_and_the_next_up_goes_on(
+    checkout: Checkout, account: World
+) -> None:
+    ended = "ExpiredToken: The security token included in the request is expired"
+    account.fail("create", 30, ended)
+    # Nothing is rolled back either: that would need them, too.
+    failed = checkout.atlas("up", "--stack", "dev", "--no-smoke", "--rollback-on-failure", code=1)
+    (told,) = [line for line in failed.stderr.splitlines() if line.startswith("atlas: ")]
+    assert told.startswith("atlas: the AWS credentials are no longer good")
+    assert told.endswith(
+        "log in again (`aws sso login`, or a new session of the role), and the same command goes on from here"
+    )
+    begun = set(account.existing())
+    assert begun
+
+    checkout.atlas("up", "--stack", "dev", "--no-smoke")
+    assert begun < set(account.existing())
+    account.fail("read", 5, ended)
+    failed = checkout.atlas("preview", "--stack", "dev", "--refresh", code=1)
+    assert failed.stderr.splitlines()[-1] == told
+
+
 def test_drift_from_what_is_deployed_is_seen_also_by_who_only_reads(checkout: Checkout, account: World) -> None:
     look = ("preview", "--stack", "dev", "--deployed", "--refresh", "--expect-no-changes", "--save", "look.json")
     never = checkout.atlas(*look)
