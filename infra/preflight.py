@@ -23,6 +23,13 @@ EXPIRED_LINE = (
     "the AWS credentials are no longer good (expired in the middle, or withdrawn): nothing is lost; log in again "
     "(`aws sso login`, or a new session of the role), and the same command goes on from here"
 )
+PATIENCE = 60
+"""Seconds for a command to answer: the AWS CLI itself gives up on a connection after a minute."""
+REMEDIES = {
+    "aws": "is the network, or a proxy, in the way, or does a credential_process wait for somebody? Try it by hand",
+    "docker": "Docker hangs: start it again, or deploy a built image (atlas:image)",
+}
+"""What to do about a command that hangs."""
 
 
 class PreflightError(Exception):
@@ -39,8 +46,16 @@ class Caller:
 
 
 def run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    """The command's result, within a minute."""
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    """The command's result, within a minute; raises PreflightError when there is none by then."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    except subprocess.TimeoutExpired:
+        told = " ".join(command[:3])
+        raise PreflightError(
+            f"`{told}` gives no answer within {PATIENCE} seconds: {REMEDIES.get(command[0], 'try it by hand')}"
+        ) from None
+    except OSError as error:
+        raise PreflightError(f"`{command[0]}` can't be started ({error.strerror}): install it again") from None
 
 
 def check(settings: AwsSettings, *, changes: bool = True, run: Run = run) -> Caller:
@@ -113,8 +128,15 @@ def _caller(settings: AwsSettings, run: Run) -> Caller:
         raise PreflightError(
             f"AWS gives no identity ({reason}): log in (`aws sso login`, `aws configure`), or set AWS_PROFILE"
         )
-    answer = json.loads(asked.stdout)
-    return Caller(account=str(answer["Account"]), principal=principal_of(str(answer["Arn"])))
+    try:
+        answer = json.loads(asked.stdout)
+        return Caller(account=str(answer["Account"]), principal=principal_of(str(answer["Arn"])))
+    except (ValueError, KeyError, TypeError):
+        said = " ".join(asked.stdout.split())[:200] or "nothing"
+        raise PreflightError(
+            f"`aws sts get-caller-identity` says {said!r} instead of who is asking: is `aws` on PATH the AWS CLI "
+            "itself? An alias or a wrapper must not print anything of its own"
+        ) from None
 
 
 def principal_of(arn: str) -> str:

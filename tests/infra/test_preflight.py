@@ -1,6 +1,7 @@
 """What an AWS stack needs is checked before anything is made, and each lack is one line that names the remedy."""
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -113,6 +114,36 @@ def test_docker_is_asked_for_only_when_an_image_is_built() -> None:
     built = settings().model_copy(update={"image": None})
     with pytest.raises(PreflightError, match=r"no Docker engine answers.*atlas:image"):
         check(built, run=silent)
+
+
+@pytest.mark.parametrize("tool", ["aws", "docker"])
+def test_tool_that_hangs_or_is_broken_is_one_line(tool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+        return preflight.run(command) if command[0] == tool else world()(command)
+
+    monkeypatch.setattr(preflight, "PATIENCE", 0.2)
+    built = settings().model_copy(update={"image": None})
+    (tmp_path / tool).write_text("#!/bin/sh\nexec /bin/sleep 60\n")
+    with pytest.raises(
+        PreflightError, match=rf"^`{tool} \S+` gives no answer within 0.2 seconds: .*(by hand|start it)"
+    ):
+        check(built, run=run)
+    (tmp_path / tool).write_text("#!/nonexistent/python\n")
+    with pytest.raises(PreflightError, match=rf"^`{tool}` can't be started \(No such file.*\): install it again$"):
+        check(built, run=run)
+
+
+@pytest.mark.parametrize("said", ["", "Welcome to the proxy", "{}", "[]"])
+def test_aws_cli_that_does_not_say_who_asks_is_one_line(said: str) -> None:
+    def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+        if "get-caller-identity" in command:
+            return subprocess.CompletedProcess(command, 0, f"{said}\n", "")
+        return world()(command)
+
+    with pytest.raises(
+        PreflightError, match=rf"says '{re.escape(said or 'nothing')}' instead of.*wrapper must not print"
+    ):
+        check(settings(), run=run)
 
 
 def test_commands_are_really_run() -> None:
