@@ -13,7 +13,7 @@ from pulumi import automation as auto
 
 from infra.cli.common import Failed, guarded, json_option, raise_reported, say, settings_of, stack_option
 from infra.engine.locks import take_up
-from infra.engine.workspace import REPOSITORY, Progress, open_stack
+from infra.engine.workspace import REPOSITORY, Progress, find_stack, resources_of
 from infra.leftovers.look import Found, look
 from infra.leftovers.place import place_of
 from infra.leftovers.sweep import Swept, sweep
@@ -69,28 +69,31 @@ def destroy(
     if confirm is not None and confirm != stack:
         raise SettingsError(f"--confirm says {confirm!r}, the stack is {stack!r}: nothing is destroyed")
     settings = settings_of(stack, makes=False)
-    opened = open_stack(stack, settings, lambda: None, REPOSITORY, say)
+    opened = find_stack(stack, settings, lambda: None, REPOSITORY, say)
     if isinstance(settings, LocalSettings):
         _local(settings, opened, as_json=as_json)
         clean = True
     else:
-        resources = (opened.export_stack().deployment or {}).get("resources") or []
+        resources = resources_of(opened)
         _refuse_protected(stack, resources)
         _ask(stack, settings, len(resources), yes=yes or confirm is not None)
-        if k8s_unreachable:
+        if opened is not None and k8s_unreachable:
             say("atlas: if the cluster doesn't answer, what is in it is forgotten; load balancers it made may be left")
             opened.workspace.env_vars = {**opened.workspace.env_vars, "PULUMI_K8S_DELETE_UNREACHABLE": "true"}
-        take_up(opened, say)
+        if opened is not None:
+            take_up(opened, say)
         vpcs = {str(made["id"]) for made in resources if made["type"] == "aws:ec2/vpc:Vpc"}
         clean = _aws(stack, settings, opened, vpcs, as_json=as_json, tries=tries, pause=pause)
-    if clean and remove_stack:
+        if clean and not as_json and opened is not None and not remove_stack:
+            click.echo(f"The empty record of {stack} stays: `--remove-stack` removes that, too.")
+    if clean and remove_stack and opened is not None:
         opened.workspace.remove_stack(stack, preserve_config=True)
         say(f"The record of {stack} is removed; Pulumi.{stack}.yaml stays.")
     if not clean:
         sys.exit(LEFT)
 
 
-def _local(settings: LocalSettings, opened: auto.Stack, *, as_json: bool) -> None:
+def _local(settings: LocalSettings, opened: auto.Stack | None, *, as_json: bool) -> None:
     removed = _run(opened)
     # What a killed `up` started before the engine could note it.
     left = Processes(REPOSITORY / settings.directory).end_orphans()
@@ -103,7 +106,14 @@ def _local(settings: LocalSettings, opened: auto.Stack, *, as_json: bool) -> Non
 
 
 def _aws(
-    stack: str, settings: AwsSettings, opened: auto.Stack, vpcs: set[str], *, as_json: bool, tries: int, pause: int
+    stack: str,
+    settings: AwsSettings,
+    opened: auto.Stack | None,
+    vpcs: set[str],
+    *,
+    as_json: bool,
+    tries: int,
+    pause: int,
 ) -> bool:
     """Take it down, sweep, look; whether nothing is left."""
     # Asked before anything goes: afterwards the network's tags are gone.
@@ -137,11 +147,13 @@ def _aws(
     return found.nothing
 
 
-def _run(opened: auto.Stack) -> list[str]:
-    """Names of what the engine removed.
+def _run(opened: auto.Stack | None) -> list[str]:
+    """Names of what the engine removed: nothing of a stack that isn't there.
 
     Raises Failed with what it reported, PreflightError when the credentials ended.
     """
+    if opened is None:
+        return []
     progress = Progress(say)
     try:
         opened.destroy(on_event=progress, suppress_outputs=True, color="never")
@@ -196,7 +208,7 @@ def _tell(stack: str, removed: list[str], swept: Swept, found: Found) -> None:
         detail = f" ({thing.detail})" if thing.detail else ""
         click.echo(f"  left: {thing.kind} {thing.id}{detail}\n        {thing.remedy}")
     if found.nothing:
-        click.echo(f"Nothing of {stack} is left. Its empty record stays: `--remove-stack` removes that, too.")
+        click.echo(f"Nothing of {stack} is left.")
     elif found.left:
         click.echo(f"{len(found.left)} things are left; some cost money. The lines above remove them, in this order.")
     else:

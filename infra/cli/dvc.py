@@ -8,7 +8,7 @@ import click
 
 from infra.__main__ import program
 from infra.cli.common import guarded, say, settings_of, stack_option
-from infra.engine.workspace import REPOSITORY, open_stack
+from infra.engine.workspace import REPOSITORY, find_stack, outputs_of
 from infra.settings import AwsSettings, LocalSettings, SettingsError
 
 
@@ -33,10 +33,10 @@ def dvc_remote(stack: str) -> None:
 
 def use_remote(stack: str, settings: AwsSettings) -> str | None:
     """Make the stack's bucket DVC's default remote on this machine; its address, None when there is no bucket yet."""
-    outputs = open_stack(stack, settings, program, REPOSITORY, say).outputs()
+    outputs = outputs_of(find_stack(stack, settings, program, REPOSITORY, say))
     if "dvcRemote" not in outputs:
         return None
-    url = str(outputs["dvcRemote"].value)
+    url = str(outputs["dvcRemote"])
     _dvc("remote", "add", "--local", "--force", "--default", stack, url)
     _dvc("remote", "modify", "--local", stack, "region", settings.region)
     return url

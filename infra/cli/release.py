@@ -21,7 +21,15 @@ from infra.cli.stack import (
     rollback_option,
     wait_option,
 )
-from infra.engine.workspace import POLICIES, REPOSITORY, Progress, deployment_of, open_stack
+from infra.engine.workspace import (
+    POLICIES,
+    REPOSITORY,
+    Progress,
+    deployment_of,
+    find_stack,
+    open_stack,
+    outputs_of,
+)
 from infra.preflight import check
 from infra.releases import Image, copy, image_of, is_there, known_good, repository_is_there
 from infra.settings import PROJECT, AwsSettings, SettingsError
@@ -62,7 +70,7 @@ def promote(
         )
     account = check(there, changes=False).account
     check(here)
-    outputs = {name: one.value for name, one in open_stack(source, there, program, REPOSITORY, say).outputs().items()}
+    outputs = outputs_of(find_stack(source, there, program, REPOSITORY, say))
     running = image_of(str(outputs.get("image", "")))
     if running is None:
         raise SettingsError(f"{source} runs no image of its own repository: `atlas up --stack {source}` first")
@@ -116,8 +124,7 @@ def rollback(
 
 def _go_back(stack: str, settings: AwsSettings, *, wait: int) -> str:
     """After a failed deployment: the last image that answered, whatever the stack's file says; what became of it."""
-    opened = open_stack(stack, settings, program, REPOSITORY, say)
-    reference, came_up = deployment_of(opened)
+    reference, came_up = deployment_of(find_stack(stack, settings, program, REPOSITORY, say))
     asked = image_of(reference or "")
     if asked is None:
         return "there is no image to go back from"
@@ -137,8 +144,7 @@ def _rollback(
     stack: str, settings: AwsSettings, digest: str | None, ask: Callable[[str], None],
     *, as_json: bool, wait: int, smoke: bool,
 ) -> None:  # fmt: skip
-    opened = open_stack(stack, settings, program, REPOSITORY, say)
-    reference, came_up = deployment_of(opened)
+    reference, came_up = deployment_of(find_stack(stack, settings, program, REPOSITORY, say))
     asked = image_of(reference or "")
     if asked is None:
         raise SettingsError(f"{stack} runs no image of its own repository: there is nothing to go back from")

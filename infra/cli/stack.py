@@ -29,7 +29,16 @@ from infra.cli.common import (
 )
 from infra.engine.locks import take_up
 from infra.engine.preview import Foreseen
-from infra.engine.workspace import POLICIES, REPOSITORY, Progress, deployment_of, open_stack
+from infra.engine.workspace import (
+    POLICIES,
+    REPOSITORY,
+    Progress,
+    deployment_of,
+    find_stack,
+    open_stack,
+    outputs_of,
+    resources_of,
+)
 from infra.prediction import predict
 from infra.preflight import PreflightError, check_zones
 from infra.settings import AwsSettings, LocalSettings, Settings, SettingsError
@@ -103,10 +112,9 @@ def smoke(stack: str, as_json: bool, wait: int, rollback_on_failure: bool) -> No
     """
     settings = settings_of(stack, makes=False)
     with going_back(stack, settings, wait=wait, wanted=rollback_on_failure):
-        opened = open_stack(stack, settings, program, REPOSITORY, say)
-        outputs = {name: output.value for name, output in opened.outputs().items()}
+        outputs = outputs_of(find_stack(stack, settings, program, REPOSITORY, say))
         if "service" not in outputs:
-            raise SettingsError(f"the stack {stack} is not up: `atlas up --stack {stack}` makes it")
+            raise SettingsError(_not_up(stack))
         example = _asked(settings, outputs, wait=wait)
         if example is None:
             raise Failed([no_answer(stack, settings)])
@@ -172,7 +180,7 @@ def opened_for_change(stack: str, settings: Settings, of: Callable[[], None]) ->
     """
     opened = open_stack(stack, settings, of, REPOSITORY, say)
     if isinstance(settings, AwsSettings):
-        check_zones(stack, settings, (opened.export_stack().deployment or {}).get("resources") or [])
+        check_zones(stack, settings, resources_of(opened))
     return opened
 
 
@@ -202,6 +210,10 @@ def report(done: Done, *, as_json: bool) -> None:
 def _show(example: Mapping[str, Any]) -> None:
     request, body = example["request"], example["answer"]
     click.echo(f"\nA prediction, asked and answered just now:\n\n{request}\n\n{json.dumps(body, indent=1)}")
+
+
+def _not_up(stack: str) -> str:
+    return f"the stack {stack} is not up: `atlas up --stack {stack}` makes it"
 
 
 def no_answer(stack: str, settings: Settings) -> str:
@@ -263,17 +275,17 @@ def preview(
     Example: atlas preview --stack local
     """
     settings = settings_of(stack, makes=not deployed, shows=True)
-    opened = opened_for_change(stack, settings, program)
+    image: str | None = None
     kept: list[str] = []
     if deployed and isinstance(settings, AwsSettings):
-        image, _ = deployment_of(opened)
+        image, _ = deployment_of(find_stack(stack, settings, program, REPOSITORY, say))
         if image is None:
             say(f"{stack} isn't deployed: there is nothing to compare")
             _save(save, Foreseen(stack))
             return
-        opened = open_stack(stack, settings, lambda: program(image=image), REPOSITORY, say)
         # What built the image isn't declared beside it; it goes from the record alone, and only at an `up` like this.
         kept = ["docker-build:index:Image", "atlas:aws:Image"]
+    opened = opened_for_change(stack, settings, lambda: program(image=image))
     foreseen = Foreseen(stack)
     failed = False
     try:
@@ -341,7 +353,9 @@ def refresh(stack: str) -> None:
     Example: atlas refresh --stack local
     """
     settings = settings_of(stack)
-    opened = open_stack(stack, settings, program, REPOSITORY, say)
+    opened = find_stack(stack, settings, program, REPOSITORY, say)
+    if opened is None:
+        raise SettingsError(_not_up(stack))
     progress = Progress(lambda _: None)
     result = opened.refresh(on_event=progress, clear_pending_creates=True, suppress_outputs=True, color="never")
     changes = {str(getattr(op, "value", op)): count for op, count in (result.summary.resource_changes or {}).items()}

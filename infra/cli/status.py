@@ -12,7 +12,7 @@ from pulumi import automation as auto
 
 from infra.__main__ import program
 from infra.cli.common import answers, guarded, json_option, say, settings_of, stack_option, table
-from infra.engine.workspace import REPOSITORY, open_stack
+from infra.engine.workspace import REPOSITORY, find_stack, outputs_of
 from infra.local.supervisor import Stack as Processes
 from infra.settings import PROJECT, AwsSettings
 
@@ -33,8 +33,8 @@ def status(stack: str, as_json: bool) -> None:
     Example: atlas status --stack local
     """
     settings = settings_of(stack, makes=False)
-    opened = open_stack(stack, settings, program, REPOSITORY, say)
-    outputs = {name: output.value for name, output in opened.outputs().items()}
+    opened = find_stack(stack, settings, program, REPOSITORY, say)
+    outputs = outputs_of(opened)
     if isinstance(settings, AwsSettings):
         _aws_status(stack, settings, opened, outputs, as_json=as_json)
         return
@@ -74,7 +74,7 @@ class Part:
 
 
 def _aws_status(
-    stack: str, settings: AwsSettings, opened: auto.Stack, outputs: dict[str, Any], *, as_json: bool
+    stack: str, settings: AwsSettings, opened: auto.Stack | None, outputs: dict[str, Any], *, as_json: bool
 ) -> None:
     """The outputs and how each part is; ends with the exit status."""
     if not outputs:
@@ -149,9 +149,9 @@ def _host(stack: str, settings: AwsSettings, role: str) -> Part:
     return Part(state == "running" and passed, f"{identifier} {state}, {told}")
 
 
-def _last(opened: auto.Stack) -> dict[str, Any] | None:
+def _last(opened: auto.Stack | None) -> dict[str, Any] | None:
     """The last thing that was done to the stack."""
-    found = opened.history(page_size=1, show_secrets=False)
+    found = opened.history(page_size=1, show_secrets=False) if opened else []
     if not found:
         return None
     return {

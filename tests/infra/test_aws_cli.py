@@ -13,7 +13,7 @@ import yaml
 
 from tests.infra.aws import BASE, DIGEST
 from tests.infra.conftest import Checkout
-from tests.infra.recording.run import recorders
+from tests.infra.recording.run import REPOSITORY, recorders
 from tests.infra.recording.world import RECORD, World
 
 IDENTITY = {"Account": "123456789012", "Arn": "arn:aws:sts::123456789012:assumed-role/deploy/me"}
@@ -75,6 +75,9 @@ def test_stack_comes_up_is_shown_feeds_dvc_and_goes(checkout: Checkout, account:
 
     again = json.loads(checkout.atlas("up", "--stack", "dev", "--json", "--no-smoke").stdout)
     assert again["changes"] == {}
+    # On another machine the stack file is as it was committed, and stays so.
+    settings(checkout)
+    committed = (checkout.path / "Pulumi.dev.yaml").read_bytes()
     told = json.loads(checkout.atlas("status", "--stack", "dev", "--json", code=1).stdout)
     assert told["healthy"] is False
     assert told["parts"]["service"]["healthy"] is False
@@ -94,6 +97,7 @@ def test_stack_comes_up_is_shown_feeds_dvc_and_goes(checkout: Checkout, account:
     settings(checkout)
 
     checkout.atlas("dvc-remote", "--stack", "dev")
+    assert (checkout.path / "Pulumi.dev.yaml").read_bytes() == committed
     local = (checkout.path / ".dvc/config.local").read_text()
     assert f"url = {told['outputs']['dvcRemote']}" in local
     assert "remote = dev" in local
@@ -104,6 +108,45 @@ def test_stack_comes_up_is_shown_feeds_dvc_and_goes(checkout: Checkout, account:
     assert "Removed:" in checkout.atlas("destroy", "--stack", "dev", "--yes").stdout
     assert account.existing() == {}
     assert "nothing" in checkout.atlas("destroy", "--stack", "dev", "--yes").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("status", "--stack", "dev"), 1, "The stack dev is not up: `atlas up --stack dev`"),
+        (("logs", "--stack", "dev", "--part", "control-plane"), 1, "/aws/eks/flask-app-cluster/cluster can't be read"),
+        (("smoke", "--stack", "dev"), 1, "the stack dev is not up: `atlas up --stack dev` makes it"),
+        (("refresh", "--stack", "dev"), 1, "the stack dev is not up: `atlas up --stack dev` makes it"),
+        (("rollback", "--stack", "dev", "--yes"), 1, "dev runs no image of its own repository"),
+        (("promote", "dev", "prod", "--yes"), 1, "dev runs no image of its own repository: `atlas up --stack dev`"),
+        (("dvc-remote", "--stack", "dev"), 1, "the stack dev has no bucket yet: `atlas up --stack dev` makes it"),
+        (("ci", "pull", "--stack", "dev"), 0, "dvc pull: "),
+        (("preview", "--stack", "dev", "--deployed"), 0, "dev isn't deployed: there is nothing to compare"),
+        (("destroy", "--stack", "dev", "--yes"), 0, "Removed: nothing (there was nothing).\nNothing of dev is left.\n"),
+        (("destroy", "--stack", "dev", "--yes", "--k8s-unreachable", "--remove-stack"), 0, "Nothing of dev is left.\n"),
+    ],
+)
+def test_stack_that_was_never_up_is_not_made_by_a_command_that_makes_nothing(
+    checkout: Checkout,
+    account: World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    code: int,
+    told: str,
+) -> None:
+    monkeypatch.delenv("PULUMI_CONFIG_PASSPHRASE")
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q", "--no-scm"], cwd=checkout.path, check=True)
+    # As they are committed, comments and all; but for who may run it, and what would need Docker.
+    dev = (REPOSITORY / "Pulumi.dev.yaml").read_text().replace("role/atlas-deploy", "role/deploy")
+    for stack, image in (("dev", DIGEST), ("prod", "promoted")):
+        (checkout.path / f"Pulumi.{stack}.yaml").write_text(f"{dev}  atlas:image: {image}\n")
+    before = {file.name: file.read_bytes() for file in checkout.path.glob("Pulumi.*")}
+    done = checkout.atlas(*arguments, code=code)
+    assert told in done.stdout + done.stderr
+    assert {file.name: file.read_bytes() for file in checkout.path.glob("Pulumi.*")} == before
+    assert not (tmp_path / "state/.pulumi/stacks").exists()
+    assert account.calls() == []
 
 
 @pytest.mark.parametrize(
