@@ -178,8 +178,8 @@ def reasons(api: Any, namespace: str, app: str) -> list[str]:
     return list(dict.fromkeys(told))
 
 
-def logs(api: Any, namespace: str, app: str, *, lines: int, seconds: int) -> list[tuple[str, str]]:
-    """(pod, line with its time) of what each pod of the service has said in the last `seconds`."""
+def logs(api: Any, namespace: str, app: str, *, lines: int | None, seconds: int) -> list[tuple[str, str]]:
+    """(pod, line with its time) of what each pod has said in the last `seconds`: its last lines, or all (None)."""
     core = client.CoreV1Api(api)
     return [
         (pod.name, line)

@@ -50,7 +50,7 @@ def logs(stack: str, part: str, lines: int, since: str, follow: bool, as_json: b
         said: Iterator[Said] = ((part, line) for line in _file(file, lines, follow=follow))
     else:
         ask = _pods if part == "service" else _control_plane
-        said = _asked(lambda back: ask(settings, lines, back), seconds, follow=follow)
+        said = _asked(lambda most, back: ask(settings, most, back), lines, seconds, follow=follow)
     with suppress(KeyboardInterrupt):
         for who, line in said:
             told = json.dumps({"from": who, "line": line}) if as_json else f"{who} {line}" if who != part else line
@@ -70,19 +70,22 @@ def _file(file: Path, lines: int, *, follow: bool) -> Iterator[str]:
                 time.sleep(PAUSE / 4)
 
 
-def _asked(ask: Callable[[int], list[Said]], seconds: int, *, follow: bool) -> Iterator[Said]:
-    """What is there, then what comes: the last looks overlap, and a line with its time comes once."""
-    seen = ask(seconds)
-    yield from seen
+def _asked(ask: Callable[[int | None, int], list[Said]], lines: int, seconds: int, *, follow: bool) -> Iterator[Said]:
+    """The last lines that are there, then all that come: the looks overlap, and a line with its time comes once."""
+    # First all that is new, though only the last lines are shown: what is older than those is no news.
+    seen = ask(None, 10 * PAUSE) if follow else []
+    shown = ask(lines, seconds)
+    yield from shown
+    seen += shown
     while follow:
         time.sleep(PAUSE)
-        found = ask(10 * PAUSE)
+        found = ask(None, 10 * PAUSE)
         known = set(seen)
         yield from (line for line in found if line not in known)
         seen = found
 
 
-def _pods(settings: AwsSettings, lines: int, seconds: int) -> list[Said]:
+def _pods(settings: AwsSettings, lines: int | None, seconds: int) -> list[Said]:
     from infra.cluster_api import ClusterError, cluster_of
     from infra.cluster_api import logs as said
 
@@ -93,12 +96,15 @@ def _pods(settings: AwsSettings, lines: int, seconds: int) -> list[Said]:
         raise PreflightError(f"the pods can't be asked: {error}") from None
 
 
-def _control_plane(settings: AwsSettings, lines: int, seconds: int) -> list[Said]:
+def _control_plane(settings: AwsSettings, lines: int | None, seconds: int) -> list[Said]:
     group = f"/aws/eks/{settings.cluster_name}/cluster"
+    pages = boto3.client("logs", region_name=settings.region).get_paginator("filter_log_events")
+    begin = int((time.time() - seconds) * 1000)
     try:
-        events = boto3.client("logs", region_name=settings.region).filter_log_events(
-            logGroupName=group, startTime=int((time.time() - seconds) * 1000), limit=lines
-        )["events"]
+        # CloudWatch tells the oldest first, and can't be asked for the last.
+        events = deque(
+            (event for page in pages.paginate(logGroupName=group, startTime=begin) for event in page["events"]), lines
+        )
     except (BotoCoreError, ClientError) as error:
         raise PreflightError(f"{group} can't be read: {' '.join(str(error).split())}") from None
     return [(event["logStreamName"], event["message"].rstrip()) for event in events]

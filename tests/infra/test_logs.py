@@ -74,6 +74,20 @@ def test_control_plane_is_read_from_cloudwatch_back_to_a_time(moto: str) -> None
     assert _control_plane(aws(), 10, 3600) == [("authenticator-1", "access denied")]
 
 
+def test_control_plane_that_said_more_than_is_shown_or_fits_a_page_is_told_by_its_last_lines(moto: str) -> None:
+    client = boto3.client("logs")
+    client.create_log_group(logGroupName=GROUP)
+    client.create_log_stream(logGroupName=GROUP, logStreamName="audit-1")
+    now = int(time.time() * 1000)
+    events = [{"timestamp": now - 20_000 + number, "message": f"event {number}"} for number in range(10_050)]
+    for some in (events[:6000], events[6000:]):
+        client.put_log_events(logGroupName=GROUP, logStreamName="audit-1", logEvents=some)
+    last = [("audit-1", f"event {number}") for number in (10_047, 10_048, 10_049)]
+    assert _control_plane(aws(), 3, 3600) == last
+    every = _control_plane(aws(), None, 3600)
+    assert (len(every), every[-3:]) == (10_050, last)
+
+
 def test_missing_log_group_is_one_clear_line(moto: str) -> None:
     with pytest.raises(PreflightError, match=f"{GROUP} can't be read: .*ResourceNotFound"):
         _control_plane(aws(), 10, 3600)
@@ -81,6 +95,19 @@ def test_missing_log_group_is_one_clear_line(moto: str) -> None:
 
 def test_looks_that_overlap_tell_each_line_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("infra.cli.logs.PAUSE", 0)
-    looks = iter([[("a", "1")], [("a", "1"), ("a", "2")], [("a", "2"), ("a", "3")]])
-    lines = _asked(lambda _: next(looks), 60, follow=True)
+    looks = iter([["1"], ["1"], ["1", "2"], ["2", "3"]])
+    lines = _asked(lambda *_: [("a", line) for line in next(looks)], 10, 60, follow=True)
     assert [next(lines) for _ in range(3)] == [("a", "1"), ("a", "2"), ("a", "3")]
+
+
+def test_no_line_is_skipped_or_told_late_when_more_come_than_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infra.cli.logs.PAUSE", 0)
+    said = ["1", "2", "3"]
+
+    def ask(most: int | None, _: int) -> list[tuple[str, str]]:
+        return [("a", line) for line in (said if most is None else said[-most:])]
+
+    lines = _asked(ask, 1, 60, follow=True)
+    assert next(lines) == ("a", "3")
+    said += ["4", "5", "6"]
+    assert [next(lines) for _ in range(3)] == [("a", "4"), ("a", "5"), ("a", "6")]
