@@ -23,6 +23,8 @@ from tests.infra.recording.run import REPOSITORY
 BIN = ".venv/bin/"
 SEPARATORS = frozenset({"|", "||", "&&", ";", "&", "(", ")"})
 ASSIGNMENT = re.compile(r"[A-Za-z_]+=.*", re.DOTALL)
+BEFORE = re.compile(rf"([A-Za-z_]+=('[^']*'|\"[^\"]*\"|\S)*\s+)*({re.escape(BIN)})?")
+"""What can stand before a tool's name in running text."""
 INSIDE = re.compile(r"\$\(([^()]*)\)")
 VARIABLES = frozenset({"PATH", "AWS_PROFILE"})
 """That are no one's in particular; others stand in docs/reference.md."""
@@ -52,7 +54,7 @@ def written() -> list[tuple[str, list[str]]]:
     for document in documents():
         inline = [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", document.running)]
         tools = tuple(f"{tool} " for tool in TOOLS)
-        for text in [*document.shell, *(code for code in inline if code.startswith(tools))]:
+        for text in [*document.shell, *(code for code in inline if BEFORE.sub("", code, count=1).startswith(tools))]:
             try:
                 commands = list(commands_in(text))
             except ValueError as error:
