@@ -219,7 +219,7 @@ def _not_up(stack: str) -> str:
 def no_answer(stack: str, settings: Settings) -> str:
     """What to say when everything is up and no prediction came."""
     if isinstance(settings, LocalSettings):
-        return "everything is up, but the service gave no prediction: .atlas/local/service.log says why"
+        return f"everything is up, but the service gave no prediction: `atlas logs --stack {stack}` says why"
     return (
         "everything is up, but the service gave no prediction. Are you outside atlas:serviceCidrs? Then --no-smoke. "
         f"The image is bad? Then `atlas rollback --stack {stack}`"
