@@ -50,7 +50,9 @@ def bootstrap(as_json: bool, destroy: bool, yes: bool) -> None:
     stacks = bootstrapped(settings, REPOSITORY)
     home = Home(settings, stacks)
     if destroy:
-        home.close(yes=yes)
+        removed = home.close(yes=yes)
+        told = f"Removed: {', '.join(removed) or 'nothing (there was nothing)'}."
+        click.echo(json.dumps({"removed": removed}, indent=1) if as_json else told)
         return
     outputs, changes = home.make()
     ready = home.init_stacks()
@@ -114,8 +116,8 @@ class Home:
                 made.append(stack)
         return made
 
-    def close(self, *, yes: bool) -> None:
-        """Back to an account without bootstrap.
+    def close(self, *, yes: bool) -> list[str]:
+        """Back to an account without bootstrap; names of what was removed.
 
         Raises SettingsError while a stack is up or a stack file has secrets, or when nobody agreed.
         """
@@ -138,7 +140,7 @@ class Home:
                 raise SettingsError("without a terminal nobody can be asked: `atlas bootstrap --destroy --yes`")
             click.confirm(
                 f"Delete {self.settings.bucket} with every version of every state, its key, and GitHub's roles in "
-                f"account {self.settings.account_id}?", abort=True,
+                f"account {self.settings.account_id}?", abort=True, err=True,
             )  # fmt: skip
         if in_bucket:
             source = self._open(self.bucket)
@@ -161,7 +163,7 @@ class Home:
             raise_reported(progress)
             raise
         opened.workspace.remove_stack(STACK, preserve_config=True)
-        click.echo(f"Removed: {', '.join(sorted(progress.changes)) or 'nothing (there was nothing)'}.")
+        return sorted(progress.changes)
 
     def _program(self) -> None:
         outputs = environment.deploy(

@@ -1,5 +1,6 @@
 """`atlas dvc-remote`: which remote DVC uses on this machine."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,15 +8,16 @@ from pathlib import Path
 import click
 
 from infra.__main__ import program
-from infra.cli.common import guarded, say, settings_of, stack_option
+from infra.cli.common import guarded, json_option, say, settings_of, stack_option
 from infra.engine.workspace import REPOSITORY, find_stack, outputs_of
 from infra.settings import AwsSettings, LocalSettings, SettingsError
 
 
 @click.command("dvc-remote")
 @stack_option
+@json_option
 @guarded
-def dvc_remote(stack: str) -> None:
+def dvc_remote(stack: str, as_json: bool) -> None:
     """Make the stack's bucket DVC's default remote on this machine, or the local folder again (--stack local).
 
     The choice is kept in .dvc/config.local, which git ignores. Example: atlas dvc-remote --stack dev
@@ -23,12 +25,14 @@ def dvc_remote(stack: str) -> None:
     settings = settings_of(stack, makes=False)
     if isinstance(settings, LocalSettings):
         _dvc("config", "--local", "--unset", "core.remote", accepted="doesn't exist")
-        click.echo(f"DVC's default remote is {settings.dvc_remote} again.")
-        return
-    url = use_remote(stack, settings)
-    if url is None:
-        raise SettingsError(f"the stack {stack} has no bucket yet: `atlas up --stack {stack}` makes it")
-    click.echo(f"DVC's default remote is {url}; `dvc push` fills it.")
+        url: str | None = settings.dvc_remote
+        told = f"DVC's default remote is {url} again."
+    else:
+        url = use_remote(stack, settings)
+        if url is None:
+            raise SettingsError(f"the stack {stack} has no bucket yet: `atlas up --stack {stack}` makes it")
+        told = f"DVC's default remote is {url}; `dvc push` fills it."
+    click.echo(json.dumps({"remote": url}, indent=1) if as_json else told)
 
 
 def use_remote(stack: str, settings: AwsSettings) -> str | None:

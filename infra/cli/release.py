@@ -202,7 +202,7 @@ def _agree(question: str, *, yes: bool, command: str) -> None:
         return
     if not sys.stdin.isatty():
         raise SettingsError(f"without a terminal nobody can be asked: `{command}`")
-    click.confirm(question, abort=True)
+    click.confirm(question, abort=True, err=True)
 
 
 def _make_registry(stack: str, settings: AwsSettings) -> None:

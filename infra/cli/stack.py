@@ -346,8 +346,9 @@ def _client_side(settings: AwsSettings, foreseen: Foreseen) -> str:
 
 @click.command()
 @stack_option
+@json_option
 @guarded
-def refresh(stack: str) -> None:
+def refresh(stack: str, as_json: bool) -> None:
     """Look at the world and adopt what is there: a dead process shows, and the next `up` starts it.
 
     Example: atlas refresh --stack local
@@ -360,6 +361,9 @@ def refresh(stack: str) -> None:
     result = opened.refresh(on_event=progress, clear_pending_creates=True, suppress_outputs=True, color="never")
     changes = {str(getattr(op, "value", op)): count for op, count in (result.summary.resource_changes or {}).items()}
     gone = changes.get("delete", 0)
+    if as_json:
+        click.echo(json.dumps({"gone": gone, "changes": changes}, indent=1))
+        return
     click.echo(f"{gone} gone: `atlas up --stack {stack}` makes them again" if gone else "all as it should be")
 
 

@@ -11,6 +11,7 @@ import psutil
 import pytest
 import yaml
 
+from infra.engine.workspace import open_stack, stack_settings
 from tests.infra.aws import BASE, DIGEST
 from tests.infra.conftest import Checkout
 from tests.infra.recording.run import REPOSITORY, recorders
@@ -103,7 +104,10 @@ def test_stack_comes_up_is_shown_feeds_dvc_and_goes(checkout: Checkout, account:
     assert "remote = dev" in local
     assert "is .atlas/dvc-remote again" in checkout.atlas("dvc-remote", "--stack", "local").stdout
     assert "remote = dev" not in (checkout.path / ".dvc/config.local").read_text()
-    checkout.atlas("dvc-remote", "--stack", "local")  # twice is once
+    # Twice is once.
+    assert json.loads(checkout.atlas("dvc-remote", "--stack", "local", "--json").stdout) == {
+        "remote": ".atlas/dvc-remote"
+    }
 
     assert "Removed:" in checkout.atlas("destroy", "--stack", "dev", "--yes").stdout
     assert account.existing() == {}
@@ -147,6 +151,13 @@ def test_stack_that_was_never_up_is_not_made_by_a_command_that_makes_nothing(
     assert {file.name: file.read_bytes() for file in checkout.path.glob("Pulumi.*")} == before
     assert not (tmp_path / "state/.pulumi/stacks").exists()
     assert account.calls() == []
+
+
+def test_refresh_tells_one_document(checkout: Checkout, account: World) -> None:
+    settings = stack_settings("dev", checkout.path)
+    open_stack("dev", settings, lambda: None, checkout.path, lambda _: None)
+    assert json.loads(checkout.atlas("refresh", "--stack", "dev", "--json").stdout) == {"gone": 0, "changes": {}}
+    assert "all as it should be" in checkout.atlas("refresh", "--stack", "dev").stdout
 
 
 @pytest.mark.parametrize(

@@ -197,7 +197,8 @@ def test_empty_account_gets_bucket_key_and_roles_and_goes_back(account: Account)
     assert len(account.world.calls()) == calls
     assert {stack: account.text(stack) for stack in files} == files
 
-    account.checkout.atlas("bootstrap", "--destroy", "--yes")
+    told = json.loads(account.checkout.atlas("bootstrap", "--destroy", "--yes", "--json").stdout)
+    assert any(name.endswith("-bucket") for name in told["removed"]), told
     account.assert_empty()
     assert not account.file.exists()
     for stack in ("dev", "prod"):

@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import io
 import json
 import os
 import random
@@ -18,6 +19,7 @@ import boto3
 import pytest
 import yaml
 
+from infra.cli.release import _agree
 from infra.components.registry import GOOD
 from infra.releases import MANIFESTS, copy_between
 from tests.infra.aws import BASE
@@ -283,6 +285,18 @@ def test_mistake_is_one_clear_line(account: Account, arguments: tuple[str, ...],
     assert told in failed.stderr
     assert failed.stderr.count("\n") == 1
     assert not list(account.records.glob("*.jsonl"))
+
+
+def test_question_goes_to_standard_error_where_no_document_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal = io.StringIO("y\n")
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stdin", terminal)
+    _agree("Deploy it?", yes=False, command="atlas rollback --yes")
+    told = capsys.readouterr()
+    assert "Deploy it? [y/N]:" in told.err
+    assert told.out.strip() == ""  # the space before the answer is Python's own
 
 
 def test_copy_between_registries_keeps_the_digest() -> None:
