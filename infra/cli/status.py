@@ -2,6 +2,7 @@
 
 import json
 import sys
+import urllib.request
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from pulumi import automation as auto
 
 from infra.__main__ import program
 from infra.cli.common import answers, guarded, json_option, say, settings_of, stack_option, table
-from infra.engine.workspace import REPOSITORY, find_stack, outputs_of
+from infra.engine.workspace import REPOSITORY, find_stack, outputs_of, resources_of
 from infra.local.supervisor import Stack as Processes
 from infra.settings import PROJECT, AwsSettings
 
@@ -77,35 +78,57 @@ def _aws_status(
     stack: str, settings: AwsSettings, opened: auto.Stack | None, outputs: dict[str, Any], *, as_json: bool
 ) -> None:
     """The outputs and how each part is; ends with the exit status."""
+    last = _last(opened)
     if not outputs:
+        # An `up` that failed half-way has made things, and no outputs.
+        made = sum(1 for one in resources_of(opened) if one.get("custom") and not one["type"].startswith("pulumi:"))
         if as_json:
-            click.echo(json.dumps({"healthy": False, "outputs": {}, "parts": {}, "last": None}, indent=1))
+            nothing = {"healthy": False, "bundle": None, "outputs": {}, "parts": {}, "resources": made, "last": last}
+            click.echo(json.dumps(nothing, indent=1))
         else:
-            click.echo(f"The stack {stack} is not up: `atlas up --stack {stack}`")
+            there = f"{made} resources are there all the same; " if made else ""
+            click.echo(f"The stack {stack} is not up: {there}`atlas up --stack {stack}`")
+            _tell_last(last)
         sys.exit(1)
-    ready = answers(f"{outputs['service']}/health/ready")
+    service, bundle = _service(str(outputs["service"]))
     parts = {
-        "service": Part(ready, "answers" if ready else "DOES NOT ANSWER from here (atlas:serviceCidrs?)"),
+        "service": service,
         **_cluster(settings),
         "prometheus": _host(stack, settings, "prometheus"),
         "grafana": _host(stack, settings, "grafana"),
     }
-    last = _last(opened)
     healthy = all(part.healthy for part in parts.values())
     if as_json:
         told = {name: {"healthy": part.healthy, "what": part.what} for name, part in parts.items()}
-        click.echo(json.dumps({"healthy": healthy, "outputs": outputs, "parts": told, "last": last}, indent=1))
+        document = {"healthy": healthy, "bundle": bundle, "outputs": outputs, "parts": told, "last": last}
+        click.echo(json.dumps(document, indent=1))
     else:
         table(outputs)
         click.echo()
         for name, part in parts.items():
             health = {True: "healthy", False: "NOT HEALTHY", None: "unknown"}[part.healthy]
             click.echo(f"  {name:<12}{health:<13}{part.what}")
-        if last:
-            click.echo(f"\n  Last: {last['kind']} {last['result']}, {last['end'] or 'not ended'}.")
+        _tell_last(last)
     if any(part.healthy is False for part in parts.values()):
         sys.exit(1)
     sys.exit(0 if healthy else UNSEEN)
+
+
+def _service(address: str) -> tuple[Part, str | None]:
+    """The service as it answers here, and the version of the bundle that it says it serves."""
+    try:
+        with urllib.request.urlopen(f"{address}/health/ready", timeout=5) as response:  # noqa: S310 - the stack's own
+            version = str(json.load(response)["model"]["version"])
+    except OSError:
+        return Part(False, "DOES NOT ANSWER from here (atlas:serviceCidrs?)"), None
+    except (ValueError, KeyError, TypeError):
+        return Part(True, "answers, and names no bundle"), None
+    return Part(True, f"answers, bundle {version[:12]}"), version
+
+
+def _tell_last(last: dict[str, Any] | None) -> None:
+    if last:
+        click.echo(f"\n  Last: {last['kind']} {last['result']}, {last['end'] or 'not ended'}.")
 
 
 def _cluster(settings: AwsSettings) -> dict[str, Part]:

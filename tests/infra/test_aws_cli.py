@@ -202,6 +202,12 @@ def test_failure_in_the_middle_is_named_and_the_next_up_goes_on(checkout: Checko
     failed = checkout.atlas("up", "--stack", "dev", "--wait", "0", code=1)
     assert "the service is out of order" in failed.stderr
     assert "Traceback" not in failed.stderr
+    half = json.loads(checkout.atlas("status", "--stack", "dev", "--json", code=1).stdout)
+    assert half["resources"] > 20
+    assert (half["last"]["kind"], half["last"]["result"]) == ("update", "failed")
+    shown = checkout.atlas("status", "--stack", "dev", code=1).stdout
+    assert f"The stack dev is not up: {half['resources']} resources are there all the same" in shown
+    assert "Last: update failed, " in shown
     checkout.atlas("up", "--stack", "dev", "--no-smoke")
     checkout.atlas("destroy", "--stack", "dev", "--yes")
     assert account.existing() == {}
