@@ -53,7 +53,7 @@ def _lines(error: Exception) -> list[str]:
     elif isinstance(error, auto.CommandError):
         text = COLOURS.sub("", str(error))
         found = [line for line in text.splitlines() if "error:" in line]
-        lines = [found[-1].strip() if found else text.strip()[-1000:]]
+        lines = [found[-1].split("error:", 1)[1].strip() if found else text.strip()[-1000:]]
         lines = [EXPIRED_LINE] if _expired(text) else lines
     else:
         lines = str(error).splitlines()

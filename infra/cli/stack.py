@@ -65,7 +65,11 @@ class Done:
 
 
 wait_option = click.option(
-    "--wait", default=300, show_default=True, help="Seconds for a new load balancer's name to be known and to answer."
+    "--wait",
+    default=300,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Seconds for a new load balancer's name to be known and to answer.",
 )
 rollback_option = click.option(
     "--rollback-on-failure",

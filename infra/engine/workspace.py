@@ -86,7 +86,7 @@ def environment(settings: AnySettings, repository: Path, backend: str | None = N
     """What the engine needs: for a local stack no account, prompt or look at the network; else the shared state.
 
     bootstrap's own state is taken to be in a file: `atlas bootstrap` knows better once there is a bucket.
-    Raises SettingsError when an AWS stack has no place for its state.
+    Raises SettingsError when an AWS stack has no place for its state, or what names it is no address.
     """
     if isinstance(settings, AwsSettings):
         note = repository / BACKEND_NOTE
@@ -97,6 +97,11 @@ def environment(settings: AnySettings, repository: Path, backend: str | None = N
             raise SettingsError(
                 "PULUMI_BACKEND_URL is not set: it names where AWS stacks keep their state, such as s3://BUCKET; "
                 "`atlas bootstrap` makes such a bucket, and is then asked no more on this machine"
+            )
+        if "://" not in backend:
+            raise SettingsError(
+                f"PULUMI_BACKEND_URL is {backend!r}, which is no address: it begins with s3://, gs://, azblob://, "
+                "file:// or https://, such as s3://BUCKET"
             )
         return {"PULUMI_BACKEND_URL": backend, "PULUMI_SKIP_UPDATE_CHECK": "true"}
     state = repository / ".atlas" / "state"

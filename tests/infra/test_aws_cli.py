@@ -185,6 +185,16 @@ def test_place_for_the_state_is_asked_for(checkout: Checkout, account: World, mo
     monkeypatch.delenv("PULUMI_BACKEND_URL")
     failed = checkout.atlas("up", "--stack", "dev", code=1)
     assert "PULUMI_BACKEND_URL is not set" in failed.stderr
+    monkeypatch.setenv("PULUMI_BACKEND_URL", "a-bucket")
+    (told,) = checkout.atlas("up", "--stack", "dev", code=1).stderr.splitlines()
+    assert told.startswith("atlas: PULUMI_BACKEND_URL is 'a-bucket', which is no address: ")
+    # One that the engine can't use is told in the engine's words.
+    monkeypatch.setenv("PULUMI_BACKEND_URL", "file:///nonexistent")
+    told = checkout.atlas("up", "--stack", "dev", code=1).stderr.splitlines()[-1]
+    assert told.startswith("atlas: ")
+    assert "no such file or directory" in told
+    assert "error:" not in told
+    assert "-1 is not in the range x>=0" in checkout.atlas("up", "--wait", "-1", code=2).stderr
     assert account.calls() == []
 
 
