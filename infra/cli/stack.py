@@ -41,7 +41,7 @@ from infra.engine.workspace import (
 )
 from infra.prediction import predict
 from infra.preflight import PreflightError, check_zones
-from infra.settings import AwsSettings, LocalSettings, Settings, SettingsError
+from infra.settings import PROJECT, AwsSettings, LocalSettings, Settings, SettingsError
 
 UNREADABLE = {
     "**kubernetes:**": "objects in the cluster",
@@ -147,8 +147,11 @@ def going_back(stack: str, settings: Settings, *, wait: int, wanted: bool) -> It
 def bring_up(stack: str, settings: Settings, *, wait: int, image: str | None = None, smoke: bool = True) -> Done:
     """Make the stack as its settings say, with `image` instead of the image they name; ask for a prediction.
 
-    An image of an AWS stack that answers is marked as good. `wait` in seconds. Raises Failed with what the engine said.
+    An image of an AWS stack that answers is marked as good. `wait` in seconds. Raises Failed with what the engine said,
+    SettingsError when the stack's own repository lacks the image that the settings name.
     """
+    if image is None and isinstance(settings, AwsSettings):
+        _refuse_missing(stack, settings)
     opened = opened_for_change(stack, settings, lambda: program(image=image))
     progress = Progress(say)
     foreseen = Progress(lambda _: None)
@@ -186,6 +189,19 @@ def opened_for_change(stack: str, settings: Settings, of: Callable[[], None]) ->
     if isinstance(settings, AwsSettings):
         check_zones(stack, settings, resources_of(opened))
     return opened
+
+
+def _refuse_missing(stack: str, settings: AwsSettings) -> None:
+    """Pods would wait for an image that isn't there; what is in other repositories may be hidden from who asks."""
+    from infra.releases import image_of, is_there
+
+    image = image_of(settings.image or "")
+    if image is None or (image.region, image.repository) != (settings.region, f"{PROJECT}-{stack}/{settings.app_name}"):
+        return
+    if not is_there(image):
+        raise SettingsError(
+            f"{image.repository} has no {image.digest}, which atlas:image in Pulumi.{stack}.yaml names: nothing is made"
+        )
 
 
 def _say_why(settings: AwsSettings) -> None:

@@ -13,7 +13,7 @@ import yaml
 from tests.github.runner import Runner
 from tests.github.server import GithubServer, serving
 from tests.github.workflows import REPOSITORY
-from tests.infra.conftest import moto_server  # noqa: F401 - a fixture
+from tests.infra.conftest import moto, moto_server  # noqa: F401 - fixtures
 from tests.ml.small import small_pipeline
 
 GIT = {

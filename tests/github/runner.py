@@ -118,7 +118,8 @@ class Runner:
             "NO_COLOR": "1",
             **self.environment,
         }
-        passed = ["--env", f"GITHUB_API_URL={os.environ.get('GITHUB_API_URL', '')}"]
+        # act would ask the clone's remote for the name.
+        passed = ["--env", "GITHUB_REPOSITORY=o/r", "--env", f"GITHUB_API_URL={os.environ.get('GITHUB_API_URL', '')}"]
         command = [str(act()), event, "-W", f".github/workflows/{workflow}.yml", "-j", job, *options, *passed]
         done = subprocess.run(
             command, cwd=clone, env=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False

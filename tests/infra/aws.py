@@ -8,7 +8,8 @@ from pathlib import Path
 from infra.__main__ import program
 from tests.infra.recording.run import Life
 
-DIGEST = "123456789012.dkr.ecr.us-east-1.amazonaws.com/atlas-dev/flask-app@sha256:" + "a" * 64
+DIGEST = "registry.example.com/flask-app@sha256:" + "a" * 64
+"""Of a registry that isn't the stack's: nobody asks whether it is there."""
 BASE: Mapping[str, str] = {
     "environment": "aws",
     "disposable": "true",

@@ -268,6 +268,16 @@ def test_pods_that_do_not_come_up_are_rolled_back(account: Account) -> None:
     assert account.runs("dev").endswith(first)
 
 
+def test_image_that_is_not_in_the_stacks_own_repository_is_told_before_anything_is_made(account: Account) -> None:
+    missing = "sha256:" + "e" * 64
+    account.write("dev", image=f"{HOST}/atlas-dev/flask-app@{missing}")
+    failed = account.atlas("up", "--stack", "dev", code=1)
+    assert failed.stderr == (
+        f"atlas: atlas-dev/flask-app has no {missing}, which atlas:image in Pulumi.dev.yaml names: nothing is made\n"
+    )
+    assert not list(account.records.glob("*.jsonl"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
