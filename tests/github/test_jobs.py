@@ -112,11 +112,12 @@ def test_pull_request_gets_one_comment_on_model_and_stack(
     [comment] = github.comments
     assert comment["number"] == 7
     body = comment["body"]
-    assert "| <code>metrics.log&#95;loss</code> |" in body or "log&#95;loss" in body
+    assert re.search(r"\| <code>test.log&#95;loss</code> \| [\d.]+ \([\d.]+ to [\d.]+\) \|", body)
     assert "```mermaid" in body
     assert "The stack <code>dev</code>" in body
     assert re.search(r"It would make 1\d\d", body)
-    assert "| create | <code>flask-app-deployment</code> |" in body
+    assert "| create | <code>atlas-dev" in body
+    assert re.search(r"\nAnd \d+ more\.", body)
     assert "the comment: https://github.example/" in said
     assert account.world("dev").existing() == {}
     assert runner.roles.read_text().splitlines()[-1] == f"{VARIABLES['ATLAS_PREVIEW_ROLE']} 14400"
