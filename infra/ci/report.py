@@ -200,7 +200,8 @@ def drift(foreseen: Mapping[str, Any], link: str = "") -> str:
     parts = [
         drift_mark(stack),
         f"The stack {_code(stack)} isn't what its program declares with the image it runs: somebody changed it by "
-        f"hand, or `main` has what was never deployed. `atlas up --stack {stack}` makes it so again.",
+        f"hand, or `main` has what was never deployed. `atlas refresh --stack {stack}` lets Pulumi's record see the "
+        f"former, and `atlas up --stack {stack}` makes it so again.",
         *_infrastructure(foreseen),
     ]
     if link:

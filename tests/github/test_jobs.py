@@ -157,6 +157,8 @@ def test_drift_opens_one_issue_and_closes_it(runner: Runner, account: Account, g
     [issue] = github.issues
     assert issue["title"] == "The stack dev isn't as it was deployed"
     assert topic.name in issue["body"]
+    # As the issue says.
+    account.atlas("refresh", "--stack", "dev")
     account.atlas("up", "--stack", "dev", "--no-smoke")
     runner.run("schedule", "drift", "drift", matrix={"stack": "dev"})
     assert github.issues[0]["state"] == "closed"
