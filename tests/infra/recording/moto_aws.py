@@ -1,5 +1,6 @@
 """The recording provider for AWS that makes what `atlas bootstrap` then uses, bucket and key, in moto's server too."""
 
+from contextlib import suppress
 from typing import Any
 
 import boto3
@@ -45,6 +46,10 @@ class MotoRecorder(Recorder):
                 if inputs.get("forceDestroy"):
                     _emptied(request.id)
                 boto3.client("s3").delete_bucket(Bucket=request.id)
+            case "Repository":
+                # Tests put images' names into moto's.
+                with suppress(boto3.client("ecr").exceptions.RepositoryNotFoundException):
+                    boto3.client("ecr").delete_repository(repositoryName=request.id, force=True)
             case "Key":
                 boto3.client("kms").schedule_key_deletion(
                     KeyId=request.id, PendingWindowInDays=inputs["deletionWindowInDays"]
