@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -191,15 +192,15 @@ def test_rules_hold_no_error_and_nothing_about_aws_on_a_local_stack(local: int) 
     assert pending <= {"ModelOld", "InputsOutOfRange", "InputsUnknown"}
 
 
-def measured(host: Host, name: str) -> set[str]:
-    """The hosts of which there is such a figure."""
-    return {json.loads(labels)["host"] for labels in query(host.prometheus, name)}
+def both_measured(host: Host, name: str) -> bool:
+    """Whether there is such a figure of each host."""
+    return {json.loads(labels)["host"] for labels in query(host.prometheus, name)} == {"prometheus", "grafana"}
 
 
 def test_host_measures_both_hosts_and_is_told_that_configuration_is_well(host: Host) -> None:
     for name in ("host:cpu:ratio5m", "host:memory:ratio", "host:disk:ratio"):
         # Each target is scraped at a moment of its own, and a rate needs two.
-        eventually(lambda name=name: measured(host, name) == {"prometheus", "grafana"}, f"{name} of both hosts")
+        eventually(partial(both_measured, host, name), f"{name} of both hosts")
         # A rate over a few scrapes, a second apart, is not exact.
         assert all(-0.2 < value < 1.2 for value in query(host.prometheus, name).values())
     assert set(query(host.prometheus, "atlas_config_ok").values()) == {1.0}
