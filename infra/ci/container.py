@@ -1,6 +1,7 @@
 """The smoke test of an image: started as a cluster starts it, asked, stopped."""
 
 import http.client
+import json
 import subprocess
 import time
 from collections.abc import Sequence
@@ -38,10 +39,11 @@ def smoke(image: str) -> Tried:
     try:
         begun = time.monotonic()
         port = _port(name)
-        while not _is_ready(port):
+        while port is None or not _is_ready(port):
             if time.monotonic() - begun > READY_SECONDS or not _runs(name):
                 raise StepError(f"{image} isn't ready{_why(name)}")
             time.sleep(0.2)
+            port = _port(name)
         ready = time.monotonic() - begun
         try:
             _, answer = predict(lambda: http.client.HTTPConnection("127.0.0.1", port, timeout=10))
@@ -58,9 +60,11 @@ def smoke(image: str) -> Tried:
         subprocess.run(["docker", "rm", "--force", name], capture_output=True, check=False)
 
 
-def _port(name: str) -> int:
-    mapped = _docker("inspect", "--format", '{{(index (index .NetworkSettings.Ports "5000/tcp") 0).HostPort}}', name)
-    return int(mapped)
+def _port(name: str) -> int | None:
+    """Where it is published; a container that has ended, at once even, is nowhere."""
+    ports = json.loads(_docker("inspect", "--format", "{{json .NetworkSettings.Ports}}", name)) or {}
+    mapped = ports.get("5000/tcp")
+    return int(mapped[0]["HostPort"]) if mapped else None
 
 
 def _is_ready(port: int) -> bool:
