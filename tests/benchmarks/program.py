@@ -13,7 +13,7 @@ EVALUATE = """
 import json, time
 import pulumi
 from pulumi.runtime import config, mocks
-from tests.infra.aws import BASE
+from tests.infra.support.aws import BASE
 
 class Quiet(mocks.Mocks):
     def new_resource(self, args):

@@ -24,8 +24,8 @@ from infra.settings import AwsSettings, BootstrapSettings, LocalSettings, Policy
 from service.settings import Settings as ServiceSettings
 from tests.bundles import make_bundle
 from tests.docs.documents import document
-from tests.infra.aws import BASE
 from tests.infra.recording.run import REPOSITORY
+from tests.infra.support.aws import BASE
 
 REFERENCE = document("reference.md")
 RUNBOOK = document("runbook.md")

@@ -11,9 +11,9 @@ import pytest
 from infra.engine.install import ensure
 from tests.docs.documents import Document
 from tests.docs.test_commands import commands_in
-from tests.infra.aws import up
 from tests.infra.conftest import Checkout, checkout  # noqa: F401 - a fixture
 from tests.infra.recording.run import REPOSITORY
+from tests.infra.support.aws import up
 
 
 @pytest.mark.timeout(600)

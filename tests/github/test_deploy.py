@@ -24,7 +24,6 @@ from kubernetes import client, config
 from tests.github.conftest import commit, write_stack
 from tests.github.runner import Runner
 from tests.github.test_jobs import VARIABLES
-from tests.infra.aws import BASE
 from tests.infra.conftest import Checkout
 from tests.infra.plugins import found
 from tests.infra.plugins.build import docker_build_plugin, kubernetes_plugin
@@ -32,6 +31,7 @@ from tests.infra.plugins.kubernetes_provider import ECR, PATIENCE
 from tests.infra.recording.answers import CLUSTER_ENDPOINT, REGISTRY
 from tests.infra.recording.run import REPOSITORY, recorders
 from tests.infra.recording.world import RECORD, World
+from tests.infra.support.aws import BASE
 from tests.infra.test_aws_cli import IDENTITY
 from tests.infra.test_real_cluster import credential
 from tests.infra.test_release import HOST

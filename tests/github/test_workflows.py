@@ -14,8 +14,8 @@ from infra.settings import BootstrapSettings
 from tests.docs.documents import document
 from tests.docs.test_commands import check_atlas, check_make
 from tests.github.workflows import REPOSITORY, SETUP, Job, files, jobs, read, used
-from tests.infra.aws import up
 from tests.infra.policy.stacks import resources
+from tests.infra.support.aws import up
 
 PERMISSIONS = {
     "ci.lint": {"contents": "read"},

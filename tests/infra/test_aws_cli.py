@@ -14,10 +14,10 @@ import yaml
 
 from infra.engine.locks import NAMED
 from infra.engine.workspace import open_stack, stack_settings
-from tests.infra.aws import BASE, DIGEST
 from tests.infra.conftest import Checkout
 from tests.infra.recording.run import REPOSITORY, recorders
 from tests.infra.recording.world import RECORD, World
+from tests.infra.support.aws import BASE, DIGEST
 
 IDENTITY = {"Account": "123456789012", "Arn": "arn:aws:sts::123456789012:assumed-role/deploy/me"}
 AWS = f"""#!/bin/sh

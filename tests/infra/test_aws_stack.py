@@ -14,8 +14,8 @@ import pytest
 from infra.__main__ import program
 from infra.settings import AwsSettings, load_settings
 from tests.bundles import make_bundle
-from tests.infra.aws import BASE, DIGEST, FULL
 from tests.infra.recording.run import Life, Result, edges
+from tests.infra.support.aws import BASE, DIGEST, FULL
 
 DEPLOYER, ANN = "arn:aws:iam::123456789012:role/deploy", "arn:aws:iam::123456789012:user/ann"
 CERTIFICATE = "arn:aws:acm:us-east-1:123456789012:certificate/0f4c"

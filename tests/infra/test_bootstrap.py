@@ -19,14 +19,14 @@ import yaml
 from moto.server import ThreadedMotoServer
 
 from infra.account import GITHUB
-from tests.infra.aws import BASE
 from tests.infra.conftest import Checkout
-from tests.infra.iam import Statement, allows
 from tests.infra.recording.run import REPOSITORY, recorders
 from tests.infra.recording.world import RECORD, World
+from tests.infra.support.aws import BASE
+from tests.infra.support.iam import Statement, allows
+from tests.infra.support.waiting import eventually
 from tests.infra.test_aws_cli import AWS
 from tests.infra.test_permissions import DEPLOY, PREVIEW
-from tests.infra.waiting import eventually
 
 BUCKET = "atlas-state-123456789012-us-east-1"
 BACKEND = f"s3://{BUCKET}?region=us-east-1"

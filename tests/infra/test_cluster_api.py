@@ -12,9 +12,9 @@ from kubernetes import client
 from infra import cluster_api
 from infra.cluster_api import ClusterError, cluster_at, control_plane, logs, pods, reasons, wanted
 from infra.settings import AwsSettings, load_settings
-from tests.infra.aws import BASE
 from tests.infra.plugins import found
-from tests.infra.waiting import eventually
+from tests.infra.support.aws import BASE
+from tests.infra.support.waiting import eventually
 
 APP = "flask-app"
 pytestmark = pytest.mark.timeout(300)

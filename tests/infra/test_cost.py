@@ -11,7 +11,7 @@ import pytest
 
 from infra.cost import prices, savings, table, total
 from infra.settings import AwsSettings, SettingsError, load_settings
-from tests.infra.aws import BASE, FULL, up
+from tests.infra.support.aws import BASE, FULL, up
 
 REPOSITORY = Path(__file__).parents[2]
 FREE = {

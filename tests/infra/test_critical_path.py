@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.infra.aws import up
 from tests.infra.recording.run import edges
+from tests.infra.support.aws import up
 
 TYPICAL: Mapping[str, float] = {
     # Minutes, from AWS's own guidance and what users report; everything else takes seconds.

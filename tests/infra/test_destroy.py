@@ -6,10 +6,10 @@ import signal
 import pytest
 
 from tests.infra.conftest import Checkout
-from tests.infra.leftovers import Estate
 from tests.infra.recording.world import World
+from tests.infra.support.leftovers import Estate
+from tests.infra.support.waiting import eventually
 from tests.infra.test_aws_cli import account, settings
-from tests.infra.waiting import eventually
 
 __all__ = ["account"]
 

@@ -12,8 +12,8 @@ import pytest
 
 from infra.__main__ import program
 from infra.engine.locks import NAMED, LockedError, release_dead_locks, take_up, unfinished
-from tests.infra.aws import BASE
 from tests.infra.recording.run import Life
+from tests.infra.support.aws import BASE
 
 pytestmark = [
     pytest.mark.timeout(900),

@@ -17,8 +17,8 @@ from infra.leftovers.place import Place, place_of
 from infra.leftovers.sweep import Swept, sweep
 from infra.preflight import PreflightError
 from infra.settings import AwsSettings, load_settings
-from tests.infra.aws import BASE
-from tests.infra.leftovers import Estate, client
+from tests.infra.support.aws import BASE
+from tests.infra.support.leftovers import Estate, client
 
 CLUSTER = "flask-app-cluster"
 

@@ -15,7 +15,7 @@ import pytest
 from infra.local.supervisor import Stack
 from tests.bundles import make_bundle
 from tests.infra.conftest import Checkout, listens, marked
-from tests.infra.waiting import eventually
+from tests.infra.support.waiting import eventually
 
 
 @pytest.fixture(autouse=True)

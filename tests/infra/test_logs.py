@@ -10,9 +10,9 @@ import pytest
 from infra.cli.logs import _asked, _control_plane
 from infra.preflight import PreflightError
 from infra.settings import AwsSettings, load_settings
-from tests.infra.aws import BASE
 from tests.infra.conftest import Checkout
-from tests.infra.waiting import eventually
+from tests.infra.support.aws import BASE
+from tests.infra.support.waiting import eventually
 
 GROUP = "/aws/eks/flask-app-cluster/cluster"
 

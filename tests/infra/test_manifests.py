@@ -7,7 +7,7 @@ import kubernetes_validate
 import pytest
 
 from infra.components.cluster import ADDONS
-from tests.infra.aws import up
+from tests.infra.support.aws import up
 
 VERSIONS = sorted(ADDONS)
 """All that atlas:kubernetesVersion allows: the oldest and the newest that EKS has in standard support."""

@@ -13,9 +13,9 @@ from infra.permissions.grant import EVERYTHING, Scope, document
 from infra.permissions.identity import MANAGED
 from infra.permissions.roles import deploy_policies, destroy_policies, preview_policies
 from infra.settings import AwsSettings, BootstrapSettings, load_settings
-from tests.infra.aws import BASE, up
-from tests.infra.iam import allows, entries_of, listed, problems, statements
-from tests.infra.needed import MAKE, READ, REMOVE
+from tests.infra.support.aws import BASE, up
+from tests.infra.support.iam import allows, entries_of, listed, problems, statements
+from tests.infra.support.needed import MAKE, READ, REMOVE
 
 HOME = BootstrapSettings(environment="bootstrap", account_id="123456789012", repository="repo:owner/name")
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from policy_sentry.querying.actions import get_action_data
 
-from tests.infra.aws import up
+from tests.infra.support.aws import up
 
 
 def statements(variant: str) -> Iterator[tuple[str, dict[str, Any]]]:

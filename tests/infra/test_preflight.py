@@ -12,7 +12,7 @@ import pytest
 from infra import preflight
 from infra.preflight import PreflightError, check, check_zones, principal_of
 from infra.settings import AwsSettings, load_settings
-from tests.infra.aws import BASE
+from tests.infra.support.aws import BASE
 
 ROLE = "arn:aws:sts::123456789012:assumed-role/deploy/session"
 

@@ -30,7 +30,7 @@ from tests.bundles import EXAMPLE, make_bundle
 from tests.infra.plugins import found
 from tests.infra.plugins.build import docker_build_plugin, kubernetes_plugin
 from tests.infra.recording.run import Life, Result
-from tests.infra.waiting import eventually
+from tests.infra.support.waiting import eventually
 
 REPOSITORY = Path(__file__).parents[2]
 APP = f"atlas-test-{uuid.uuid4().hex[:6]}"

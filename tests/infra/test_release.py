@@ -22,10 +22,10 @@ import yaml
 from infra.cli.release import _agree
 from infra.components.registry import GOOD
 from infra.releases import MANIFESTS, copy_between
-from tests.infra.aws import BASE
 from tests.infra.conftest import Checkout
 from tests.infra.recording.run import REPOSITORY, recorders
 from tests.infra.recording.world import RECORD, World
+from tests.infra.support.aws import BASE
 
 pytestmark = pytest.mark.timeout(900)
 

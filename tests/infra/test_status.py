@@ -16,8 +16,8 @@ from moto.eks.models import eks_backends
 from infra.cli.status import UNSEEN, Part, _cluster, _host
 from infra.engine.workspace import open_stack
 from infra.settings import AwsSettings, load_settings
-from tests.infra.aws import BASE, DIGEST
 from tests.infra.conftest import Checkout
+from tests.infra.support.aws import BASE, DIGEST
 from tests.infra.test_aws_cli import AWS, account
 
 __all__ = ["account"]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from infra.components.cluster import ADDONS
-from tests.infra.aws import up
+from tests.infra.support.aws import up
 
 
 def of(variant: str, token: str) -> dict[str, dict[str, Any]]:

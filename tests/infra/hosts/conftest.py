@@ -26,7 +26,7 @@ from moto.server import ThreadedMotoServer
 from infra.hosts.boot import HostBoot, user_data
 from infra.hosts.versions import RELEASES, Release
 from tests.infra.monitoring.tools.build import tool
-from tests.infra.waiting import eventually
+from tests.infra.support.waiting import eventually
 
 HERE = Path(__file__).parent
 IMAGE = "atlas-test-host"

@@ -11,7 +11,7 @@ import pytest
 
 from infra.local.supervisor import LocalError, Program, Stack
 from tests.infra.conftest import HEALTHY, listens, marked
-from tests.infra.waiting import eventually
+from tests.infra.support.waiting import eventually
 
 Build = Callable[..., Program]
 NEVER = threading.Event()

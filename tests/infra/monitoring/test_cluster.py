@@ -20,7 +20,7 @@ from tests.infra.monitoring.kubelet import DISKS, SERIES
 from tests.infra.monitoring.rendered import of_a_cluster, queries
 from tests.infra.monitoring.running import api, hosts_own, prometheus, query, text
 from tests.infra.plugins import found
-from tests.infra.waiting import eventually
+from tests.infra.support.waiting import eventually
 
 NAMESPACE, APP = "atlas-monitoring-test", "flask-app"
 BUSY = """

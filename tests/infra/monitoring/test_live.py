@@ -31,7 +31,7 @@ from tests.infra.monitoring.running import (
     service,
     text,
 )
-from tests.infra.waiting import eventually
+from tests.infra.support.waiting import eventually
 
 FIRING = 'ALERTS{alertstate="firing"}'
 """No data is good news."""

@@ -12,7 +12,7 @@ import yaml
 from infra.monitoring.dashboards import dashboards
 from tests.infra.conftest import Checkout
 from tests.infra.monitoring.running import query
-from tests.infra.waiting import eventually
+from tests.infra.support.waiting import eventually
 
 STAND_IN = f"""#!{sys.executable}
 import http.server, os

@@ -13,8 +13,8 @@ from infra.__main__ import program
 from infra.environments import bootstrap
 from infra.policy.rule import Resource
 from infra.settings import AnySettings, AwsSettings, BootstrapSettings, load_settings
-from tests.infra.aws import BASE, DIGEST, FULL, up
 from tests.infra.recording.run import REPOSITORY, Life
+from tests.infra.support.aws import BASE, DIGEST, FULL, up
 
 STACKS = ("base", "full", "dev", "prod", "bootstrap")
 """Variants of the AWS program, the stack files as they are, and bootstrap."""

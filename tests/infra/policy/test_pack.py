@@ -10,9 +10,9 @@ import pytest
 
 from infra.__main__ import program
 from infra.engine.workspace import POLICIES
-from tests.infra.aws import BASE
 from tests.infra.policy.stacks import STACKS, program_of, stack_file
 from tests.infra.recording.run import Life
+from tests.infra.support.aws import BASE
 from tests.infra.test_aws_stack import VARIANTS
 
 TAGS = {"project": "atlas", "stack": "dev", "managed-by": "pulumi"}

@@ -10,10 +10,10 @@ from infra.policy.pack import ALL
 from infra.policy.rule import Resource, Rule, StackRule, allowed, items
 from infra.policy.rules.tags import TAGLESS
 from infra.settings import load_settings
-from tests.infra.aws import FULL
 from tests.infra.policy.breaches import BREACHES, NO_BREACHES, Breach, broken, found
 from tests.infra.policy.stacks import STACKS, resources, settings_of
 from tests.infra.recording.schema import arguments
+from tests.infra.support.aws import FULL
 
 NAMED = {rule.name: rule for rule in ALL}
 WARNED = {("base", "load-balancer-tls"), ("dev", "load-balancer-tls"), ("prod", "load-balancer-tls")}

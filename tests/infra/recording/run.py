@@ -26,7 +26,7 @@ from infra.settings import PROJECT
 from tests.infra.recording.eks import Components
 from tests.infra.recording.provider import Recorder, start
 from tests.infra.recording.world import RECORD, World
-from tests.infra.waiting import eventually
+from tests.infra.support.waiting import eventually
 
 # Engines come and go at ports of this machine. A channel to a new one whose port an earlier one had would share that
 # one's broken connection, and say "Resource monitor has terminated" at once.
