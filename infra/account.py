@@ -6,7 +6,7 @@ from typing import Any
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra.preflight import PreflightError
+from infra.errors import AwsError, CredentialsError, PreflightError, one_line
 from infra.settings import PROJECT, BootstrapSettings
 
 GITHUB = "token.actions.githubusercontent.com"
@@ -26,25 +26,25 @@ class Found:
 def look(settings: BootstrapSettings) -> Found:
     """Look at the account.
 
-    Raises PreflightError when the credentials are missing or another account's, or a name is somebody else's.
+    Raises CredentialsError when the credentials are missing or another account's, AwsError when AWS refuses or a name
+    is somebody else's, PreflightError when the identity provider can't be used as it is.
     """
     try:
         _right_account(settings)
         return Found(bucket=_bucket(settings), foreign_provider=_foreign_provider(settings))
     except (BotoCoreError, ClientError) as error:
-        raise PreflightError(f"AWS refuses: {' '.join(str(error).split())}") from None
+        raise AwsError(f"AWS refuses: {one_line(error)}") from None
 
 
 def _right_account(settings: BootstrapSettings) -> None:
     try:
         account = boto3.client("sts", region_name=settings.region).get_caller_identity()["Account"]
     except (BotoCoreError, ClientError) as error:
-        reason = " ".join(str(error).split())
-        raise PreflightError(
-            f"AWS gives no identity ({reason}): log in (`aws sso login`, `aws configure`), or set AWS_PROFILE"
+        raise CredentialsError(
+            f"AWS gives no identity ({one_line(error)}): log in (`aws sso login`, `aws configure`), or set AWS_PROFILE"
         ) from None
     if account != settings.account_id:
-        raise PreflightError(
+        raise CredentialsError(
             f"these credentials belong to account {account}, Pulumi.bootstrap.yaml says {settings.account_id} "
             "(atlas:accountId): use the right profile (AWS_PROFILE), or correct the file"
         )
@@ -60,7 +60,7 @@ def _bucket(settings: BootstrapSettings) -> bool:
         if status == 404:
             return False
         if status == 403:
-            raise PreflightError(
+            raise AwsError(
                 f"the bucket {settings.bucket} is another account's, or these credentials may not see it: "
                 "choose another name (atlas:stateBucket), or use credentials that may"
             ) from None

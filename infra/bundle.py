@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from infra.settings import SettingsError
+from infra.errors import SettingsError
 
 
 def bundle_manifest(bundle: Path) -> dict[str, Any]:

@@ -18,14 +18,11 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.stream import portforward
 from urllib3.exceptions import HTTPError
 
+from infra.errors import ClusterError, one_line
 from infra.settings import AwsSettings
 
 PATIENCE = 10
 """Seconds for an answer."""
-
-
-class ClusterError(Exception):
-    """The cluster can't be asked; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +51,7 @@ def cluster_of(settings: AwsSettings) -> Iterator[Any]:
     except (FileNotFoundError, subprocess.TimeoutExpired):
         raise ClusterError("the AWS CLI, which makes the token, is not on PATH or doesn't answer") from None
     if told.returncode != 0:
-        raise ClusterError(_line(told.stderr) or "`aws eks get-token` failed")
+        raise ClusterError(one_line(told.stderr) or "`aws eks get-token` failed")
     with tempfile.NamedTemporaryFile(suffix=".crt") as authority:
         authority.write(base64.b64decode(found["certificateAuthority"]["data"]))
         authority.flush()
@@ -80,7 +77,7 @@ def _described(settings: AwsSettings) -> dict[str, Any]:
             name=settings.cluster_name
         )["cluster"]
     except (BotoCoreError, ClientError) as error:
-        raise ClusterError(_line(error)) from None
+        raise ClusterError(one_line(error)) from None
     return found
 
 
@@ -101,7 +98,7 @@ def _reached() -> Iterator[None]:
     except ApiException as error:
         raise ClusterError(f"the Kubernetes API answers {error.status} {error.reason}") from None
     except (HTTPError, OSError) as error:
-        reason = _line(getattr(error, "reason", None) or error)
+        reason = one_line(getattr(error, "reason", None) or error)
         raise ClusterError(f"the Kubernetes API is out of reach (atlas:apiAccessCidrs?): {reason}") from None
 
 
@@ -158,7 +155,7 @@ def reasons(api: Any, namespace: str, app: str) -> list[str]:
         namespace, label_selector=f"app.kubernetes.io/name={app}", _request_timeout=PATIENCE
     )
     told = [
-        f"no pod can be made: {_line(condition.message)}"
+        f"no pod can be made: {one_line(condition.message)}"
         for one in sets.items
         for condition in (one.status.conditions if one.status else None) or []
         if condition.type == "ReplicaFailure" and condition.status == "True"
@@ -172,7 +169,7 @@ def reasons(api: Any, namespace: str, app: str) -> list[str]:
         events = core.list_namespaced_event(
             namespace, field_selector=f"involvedObject.name={pod.name},type=Warning", _request_timeout=PATIENCE
         )
-        told += [f"pod {pod.name}: {event.reason}: {_line(event.message)}" for event in events.items]
+        told += [f"pod {pod.name}: {event.reason}: {one_line(event.message)}" for event in events.items]
         if pod.restarts:
             told += [f"pod {pod.name} said: {line}" for line in _last_words(core, namespace, pod.name)]
     return list(dict.fromkeys(told))
@@ -195,11 +192,11 @@ def _pod(one: Any) -> Pod:
     trouble = ""
     for condition in one.status.conditions or []:
         if condition.type == "PodScheduled" and condition.status == "False":
-            trouble = f"{condition.reason}: {_line(condition.message)}"
+            trouble = f"{condition.reason}: {one_line(condition.message)}"
     for status in statuses:
         waits, ended = status.state.waiting, status.last_state.terminated
         if waits is not None and waits.reason not in ("ContainerCreating", "PodInitializing"):
-            trouble = f"{waits.reason}: {_line(waits.message or '')}"
+            trouble = f"{waits.reason}: {one_line(waits.message or '')}"
         if ended is not None and ended.reason == "OOMKilled":
             trouble = "OOMKilled: it took more than atlas:podMemoryMib"
     return Pod(
@@ -219,7 +216,3 @@ def _last_words(core: Any, namespace: str, pod: str) -> list[str]:
         return []
     # kubelet's own words when the container is gone already.
     return [line for line in text.splitlines() if line.strip() and not line.startswith("unable to retrieve container")]
-
-
-def _line(error: Any) -> str:
-    return " ".join(str(error).split())

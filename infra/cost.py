@@ -9,7 +9,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from infra.settings import NODE_DISK_GB, AwsSettings, BootstrapSettings, SettingsError
+from infra.errors import SettingsError
+from infra.settings import NODE_DISK_GB, AwsSettings, BootstrapSettings
 
 PRICES = Path(__file__).with_name("prices.yml")
 LOGS_GB = 3

@@ -8,21 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from infra.errors import CredentialsError, PreflightError, one_line
 from infra.settings import AwsSettings
 
 Run = Callable[[list[str]], subprocess.CompletedProcess[str]]
-EXPIRED = (
-    "ExpiredToken",
-    "ExpiredTokenException",
-    "RequestExpired",
-    "InvalidClientTokenId",
-    "UnrecognizedClientException",
-)
-"""What AWS answers to credentials that are no longer good."""
-EXPIRED_LINE = (
-    "the AWS credentials are no longer good (expired in the middle, or withdrawn): nothing is lost; log in again "
-    "(`aws sso login`, or a new session of the role), and the same command goes on from here"
-)
 PATIENCE = 60
 """Seconds for a command to answer: the AWS CLI itself gives up on a connection after a minute."""
 REMEDIES = {
@@ -30,10 +19,6 @@ REMEDIES = {
     "docker": "Docker hangs: start it again, or deploy a built image (atlas:image)",
 }
 """What to do about a command that hangs."""
-
-
-class PreflightError(Exception):
-    """Something is missing; the message names it and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +44,16 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def check(settings: AwsSettings, *, changes: bool = True, run: Run = run) -> Caller:
-    """Raise PreflightError unless the stack can be made with what is here; who does it otherwise.
+    """Who AWS says we are, once it is sure that the stack can be made with what is here.
 
+    Raises CredentialsError when there are no credentials, or another account's, PreflightError when a tool is missing
+    or the caller couldn't enter the cluster.
     `changes` is False where nothing is made (destroy, status): then the caller needn't be listed, nor Docker run.
     """
     _aws_cli(run)
     caller = _caller(settings, run)
     if settings.account_id is not None and caller.account != settings.account_id:
-        raise PreflightError(
+        raise CredentialsError(
             f"these credentials belong to account {caller.account}, the stack to {settings.account_id} "
             "(atlas:accountId): use the right profile (AWS_PROFILE)"
         )
@@ -124,15 +111,15 @@ def _aws_cli(run: Run) -> None:
 def _caller(settings: AwsSettings, run: Run) -> Caller:
     asked = run(["aws", "sts", "get-caller-identity", "--output", "json", "--region", settings.region])
     if asked.returncode != 0:
-        reason = " ".join(asked.stderr.split()) or "no reason given"
-        raise PreflightError(
+        reason = one_line(asked.stderr) or "no reason given"
+        raise CredentialsError(
             f"AWS gives no identity ({reason}): log in (`aws sso login`, `aws configure`), or set AWS_PROFILE"
         )
     try:
         answer = json.loads(asked.stdout)
         return Caller(account=str(answer["Account"]), principal=principal_of(str(answer["Arn"])))
     except (ValueError, KeyError, TypeError):
-        said = " ".join(asked.stdout.split())[:200] or "nothing"
+        said = one_line(asked.stdout)[:200] or "nothing"
         raise PreflightError(
             f"`aws sts get-caller-identity` says {said!r} instead of who is asking: is `aws` on PATH the AWS CLI "
             "itself? An alias or a wrapper must not print anything of its own"

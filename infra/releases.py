@@ -14,7 +14,7 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.components.registry import GOOD
-from infra.preflight import PreflightError
+from infra.errors import AwsError, ImageError, one_line
 
 MANIFESTS = [
     "application/vnd.oci.image.manifest.v1+json",
@@ -52,7 +52,7 @@ def image_of(reference: str) -> Image | None:
 def known_good(image: Image) -> list[str]:
     """Digests in the image's repository that have answered, the one that did last first.
 
-    Raises PreflightError when ECR can't be asked.
+    Raises AwsError when ECR can't be asked.
     """
     dated = []
     for one in _images(image):
@@ -70,7 +70,7 @@ def is_there(image: Image) -> bool:
 def mark_good(image: Image) -> None:
     """Tag it as one that has answered, unless the last that did is this one.
 
-    Raises PreflightError when ECR refuses.
+    Raises AwsError when ECR refuses, ImageError when it has no such image.
     """
     if known_good(image)[:1] == [image.digest]:
         return
@@ -83,7 +83,7 @@ def mark_good(image: Image) -> None:
             acceptedMediaTypes=MANIFESTS,
         )["images"]
         if not found:
-            raise PreflightError(f"{image} is not in its repository any more")
+            raise ImageError(f"{image} is not in its repository any more")
         client.put_image(
             registryId=image.account,
             repositoryName=image.repository,
@@ -91,7 +91,7 @@ def mark_good(image: Image) -> None:
             imageTag=f"{GOOD}{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}",
         )
     except (BotoCoreError, ClientError) as error:
-        raise PreflightError(f"ECR doesn't let {image.repository} be marked good ({_line(error)})") from None
+        raise AwsError(f"ECR doesn't let {image.repository} be marked good ({one_line(error)})") from None
 
 
 def repository_is_there(image: Image) -> bool:
@@ -102,14 +102,14 @@ def repository_is_there(image: Image) -> bool:
     except client.exceptions.RepositoryNotFoundException:
         return False
     except (BotoCoreError, ClientError) as error:
-        raise PreflightError(f"ECR can't be asked for {image.repository} ({_line(error)})") from None
+        raise AwsError(f"ECR can't be asked for {image.repository} ({one_line(error)})") from None
     return True
 
 
 def copy(source: Image, target: Image) -> None:
     """Put the image into the target's repository, byte for byte: layers that are there already are not sent again.
 
-    Docker's own tool does it, registry to registry. Raises PreflightError with what it said.
+    Docker's own tool does it, registry to registry. Raises ImageError with what it said.
     """
     if source.digest != target.digest:
         raise ValueError("a copy has its original's digest")
@@ -117,13 +117,13 @@ def copy(source: Image, target: Image) -> None:
     tag = f"{target.host}/{target.repository}:promoted-{source.digest.removeprefix('sha256:')[:32]}"
     copy_between(str(source), tag, auths)
     if not is_there(target):
-        raise PreflightError(f"{tag} was copied and is not {source.digest}: nothing is deployed; try again")
+        raise ImageError(f"{tag} was copied and is not {source.digest}: nothing is deployed; try again")
 
 
 def copy_between(source: str, target: str, auths: dict[str, str]) -> None:
     """Copy the image `source` (by digest) to `target` (by tag); `auths`: registry -> base64 of user:password.
 
-    Raises PreflightError with what Docker's tool said.
+    Raises ImageError with what Docker's tool said.
     """
     with tempfile.TemporaryDirectory(prefix="atlas-docker-") as folder:
         # Of its own: neither are the user's logins touched, nor does the password come near a command line.
@@ -139,18 +139,18 @@ def copy_between(source: str, target: str, auths: dict[str, str]) -> None:
                 [*command, "--tag", target, source], capture_output=True, text=True, timeout=1800, check=False
             )
         except FileNotFoundError:
-            raise PreflightError("docker is not on PATH: with its buildx it copies images between registries") from None
+            raise ImageError("docker is not on PATH: with its buildx it copies images between registries") from None
         except subprocess.TimeoutExpired:
-            raise PreflightError(f"copying {source} took more than half an hour: is the registry far away?") from None
+            raise ImageError(f"copying {source} took more than half an hour: is the registry far away?") from None
     if done.returncode != 0:
-        raise PreflightError(f"{source} can't be copied to {target}: {' '.join(done.stderr.split())[-400:]}")
+        raise ImageError(f"{source} can't be copied to {target}: {one_line(done.stderr)[-400:]}")
 
 
 def _login(image: Image) -> str:
     try:
         data = _client(image).get_authorization_token()["authorizationData"][0]
     except (BotoCoreError, ClientError) as error:
-        raise PreflightError(f"ECR gives no token for {image.host} ({_line(error)})") from None
+        raise AwsError(f"ECR gives no token for {image.host} ({one_line(error)})") from None
     token = str(data["authorizationToken"])
     base64.b64decode(token, validate=True)
     return token
@@ -166,12 +166,8 @@ def _images(image: Image) -> list[dict[str, Any]]:
     except client.exceptions.RepositoryNotFoundException:
         return []
     except (BotoCoreError, ClientError) as error:
-        raise PreflightError(f"ECR can't be asked for {image.repository} ({_line(error)})") from None
+        raise AwsError(f"ECR can't be asked for {image.repository} ({one_line(error)})") from None
 
 
 def _client(image: Image) -> Any:
     return boto3.client("ecr", region_name=image.region)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -19,13 +19,11 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
+from infra.errors import SettingsError
+
 PROJECT = "atlas"
 SECRETS = frozenset({"mlflowToken"})
 """Settings that must be encrypted in the stack file: `pulumi config set --secret`."""
-
-
-class SettingsError(ValueError):
-    """A stack file that can't be used; the message names the key, the value and what is allowed."""
 
 
 def _network(value: str) -> str:

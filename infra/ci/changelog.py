@@ -4,7 +4,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from infra.ci import StepError
+from infra.errors import StepError
 
 
 def notes_of(root: Path, tag: str) -> str:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from infra.ci import StepError
 from infra.components.workload import GRACE_SECONDS
+from infra.errors import StepError, one_line
 from infra.prediction import predict
 
 READY_SECONDS = 90
@@ -95,5 +95,5 @@ def _docker(*arguments: str) -> str:
     except FileNotFoundError:
         raise StepError("docker is not on PATH: images are run by it") from None
     if done.returncode != 0:
-        raise StepError(f"docker {arguments[0]}: {' '.join(done.stderr.split())[-400:]}")
+        raise StepError(f"docker {arguments[0]}: {one_line(done.stderr)[-400:]}")
     return done.stdout.strip()

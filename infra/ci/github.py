@@ -8,7 +8,7 @@ from typing import Any
 from github import Auth, Github, GithubException
 from github.Repository import Repository
 
-from infra.ci import StepError
+from infra.errors import StepError
 
 
 def repository() -> Repository:

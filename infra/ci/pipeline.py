@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from infra.ci import StepError
+from infra.errors import StepError, one_line
 
 ABSENT = ("missing-files", "does not exist", "NoSuchBucket", "no such bucket", "no remote")
 """In what DVC says when the remote, or what it should hold, isn't there yet."""
@@ -68,7 +68,7 @@ def pull(root: Path) -> str:
 def _error_in(done: "subprocess.CompletedProcess[str]") -> str:
     said = done.stdout + done.stderr
     errors = [line.removeprefix("ERROR: ") for line in said.splitlines() if line.startswith("ERROR")]
-    return errors[0] if errors else " ".join(said.split())[-300:]
+    return errors[0] if errors else one_line(said)[-300:]
 
 
 def push(root: Path) -> str:
@@ -103,7 +103,7 @@ def check_lock(root: Path) -> None:
     """Raise StepError unless dvc.lock is of this commit's code, parameters and data."""
     done = dvc(root, "status", "--json")
     if done.returncode != 0:
-        raise StepError(f"dvc status: {' '.join(done.stderr.split())}")
+        raise StepError(f"dvc status: {one_line(done.stderr)}")
     stale = stale_stages(json.loads(done.stdout))
     if stale:
         told = "; ".join(f"{stage}: {', '.join(reasons)}" for stage, reasons in stale.items())
@@ -178,7 +178,7 @@ def metrics_since(root: Path, revision: str) -> dict[str, dict[str, Any]]:
     """
     done = dvc(root, "metrics", "diff", "--json", revision)
     if done.returncode != 0:
-        raise StepError(f"dvc metrics diff {revision}: {' '.join(done.stderr.split())}")
+        raise StepError(f"dvc metrics diff {revision}: {one_line(done.stderr)}")
     found: dict[str, dict[str, Any]] = json.loads(done.stdout or "{}")
     return found
 

@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from infra.ci.pipeline import Reproduction
+from infra.errors import one_line
 
 MARK = "<!-- atlas: this comment is edited by each run -->"
 ROWS, TEXT = 60, 40_000
@@ -228,7 +229,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _list(items: Sequence[str]) -> str:
-    return "\n".join(f"- {_escape(' '.join(item.split()))}" for item in items)
+    return "\n".join(f"- {_escape(one_line(item))}" for item in items)
 
 
 def _details(summary: str, inside: str) -> str:

@@ -27,7 +27,8 @@ from infra.engine.workspace import (
 )
 from infra.engine.workspace import environment as backend_variables
 from infra.environments import bootstrap as environment
-from infra.settings import PROJECT, AwsSettings, BootstrapSettings, SettingsError
+from infra.errors import ConfirmationError, SettingsError
+from infra.settings import PROJECT, AwsSettings, BootstrapSettings
 
 STACK = "bootstrap"
 
@@ -119,7 +120,7 @@ class Home:
     def close(self, *, yes: bool) -> list[str]:
         """Back to an account without bootstrap; names of what was removed.
 
-        Raises SettingsError while a stack is up or a stack file has secrets, or when nobody agreed.
+        Raises SettingsError while a stack is up or a stack file has secrets, ConfirmationError when nobody agreed.
         """
         in_bucket = self._in_bucket()
         others = {name: count for name, count in self._stacks(self.bucket).items() if name != STACK}
@@ -137,7 +138,7 @@ class Home:
                 )
         if not yes:
             if not sys.stdin.isatty():
-                raise SettingsError("without a terminal nobody can be asked: `atlas bootstrap --destroy --yes`")
+                raise ConfirmationError("without a terminal nobody can be asked: `atlas bootstrap --destroy --yes`")
             click.confirm(
                 f"Delete {self.settings.bucket} with every version of every state, its key, and GitHub's roles in "
                 f"account {self.settings.account_id}?", abort=True, err=True,

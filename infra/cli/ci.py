@@ -1,19 +1,18 @@
 """`atlas ci …`: the steps of the GitHub workflows that are no command of their own; each can be run by hand."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
-from infra.ci import StepError, container, github, pipeline, report
+from infra.ci import container, github, pipeline, report
 from infra.ci.changelog import notes_of
-from infra.cli.common import Failed, guarded, say, settings_of, stack_option
+from infra.cli.common import guarded, say, settings_of, stack_option
 from infra.cli.dvc import use_remote
 from infra.engine.workspace import REPOSITORY
-from infra.settings import AwsSettings, Settings, SettingsError
+from infra.errors import FailedError, SettingsError, StepError
+from infra.settings import AwsSettings, Settings
 
 MODEL = Path(".atlas/ci/model.json")
 """What `atlas ci repro` notes for the report, relative to the repository."""
@@ -23,14 +22,6 @@ base_option = click.option(
     default=None,
     help="What figures and plots are compared with; without it the pull request's base branch, else the commit before.",
 )
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    try:
-        yield
-    except StepError as error:
-        raise Failed([str(error)]) from None
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -53,8 +44,7 @@ def pull(stack: str) -> None:
     """
     settings = settings_of(stack, makes=False)
     _use_remote(stack, settings)
-    with _told():
-        click.echo(f"dvc pull: {pipeline.pull(REPOSITORY)}")
+    click.echo(f"dvc pull: {pipeline.pull(REPOSITORY)}")
 
 
 @ci.command()
@@ -68,8 +58,7 @@ def push(stack: str) -> None:
     settings = settings_of(stack, makes=False)
     if _use_remote(stack, settings) is None and isinstance(settings, AwsSettings):
         raise SettingsError(f"the stack {stack} has no bucket yet: `atlas up --stack {stack}` makes it")
-    with _told():
-        click.echo(f"dvc push: {pipeline.push(REPOSITORY)}")
+    click.echo(f"dvc push: {pipeline.push(REPOSITORY)}")
 
 
 def _use_remote(stack: str, settings: Settings) -> str | None:
@@ -86,8 +75,7 @@ def lock() -> None:
 
     Example: atlas ci lock
     """
-    with _told():
-        pipeline.check_lock(REPOSITORY)
+    pipeline.check_lock(REPOSITORY)
     click.echo("dvc.lock is of this commit")
 
 
@@ -104,19 +92,18 @@ def repro(base: str | None) -> None:
     note = REPOSITORY / MODEL
     note.parent.mkdir(parents=True, exist_ok=True)
     note.unlink(missing_ok=True)
-    with _told():
-        since = pipeline.base_of(REPOSITORY, base)
-        try:
-            rerun = pipeline.reproduce(REPOSITORY)
-        except StepError as error:
-            note.write_text(json.dumps(report.Model(since, error=str(error)).document(), indent=1))
-            raise
-        model = report.Model(
-            since,
-            figures=pipeline.moved(pipeline.metrics_since(REPOSITORY, since)) if since else {},
-            plots=pipeline.plots_since(REPOSITORY, since),
-            rerun=rerun,
-        )
+    since = pipeline.base_of(REPOSITORY, base)
+    try:
+        rerun = pipeline.reproduce(REPOSITORY)
+    except StepError as error:
+        note.write_text(json.dumps(report.Model(since, error=str(error)).document(), indent=1))
+        raise
+    model = report.Model(
+        since,
+        figures=pipeline.moved(pipeline.metrics_since(REPOSITORY, since)) if since else {},
+        plots=pipeline.plots_since(REPOSITORY, since),
+        rerun=rerun,
+    )
     note.write_text(json.dumps(model.document(), indent=1))
     if not rerun.differs:
         click.echo("every output is, byte for byte, what dvc.lock names")
@@ -148,11 +135,10 @@ def show(previewed: Path | None, summary: bool, comment: bool) -> None:
         foreseen = json.loads(previewed.read_text()) if previewed.is_file() else {}
     text = report.render(model, foreseen, github.link())
     click.echo(text, nl=False)
-    with _told():
-        if summary:
-            github.summarise(text)
-        if comment:
-            say(f"the comment: {github.comment(github.pull_request(), text, report.MARK)}")
+    if summary:
+        github.summarise(text)
+    if comment:
+        say(f"the comment: {github.comment(github.pull_request(), text, report.MARK)}")
 
 
 @ci.command()
@@ -166,15 +152,14 @@ def drift(previewed: Path) -> None:
     Example: atlas ci drift .atlas/ci/drift.json
     """
     if not previewed.is_file():
-        raise Failed([f"there is no {previewed}: the preview came to nothing, and its own lines say why"])
+        raise FailedError([f"there is no {previewed}: the preview came to nothing, and its own lines say why"])
     foreseen = json.loads(previewed.read_text())
     stack = foreseen["stack"]
     wanted = bool(foreseen["steps"] or foreseen["errors"])
     text = report.drift(foreseen, github.link())
-    with _told():
-        github.summarise(text if wanted else f"{stack} is as it was deployed.\n")
-        title = f"The stack {stack} isn't as it was deployed"
-        click.echo(github.keep_issue(title, text, report.drift_mark(stack), wanted=wanted))
+    github.summarise(text if wanted else f"{stack} is as it was deployed.\n")
+    title = f"The stack {stack} isn't as it was deployed"
+    click.echo(github.keep_issue(title, text, report.drift_mark(stack), wanted=wanted))
 
 
 @ci.command("container")
@@ -185,8 +170,7 @@ def try_container(image: str) -> None:
 
     Example: atlas ci container atlas
     """
-    with _told():
-        tried = container.smoke(image)
+    tried = container.smoke(image)
     click.echo(
         f"{image}: ready after {tried.ready:.1f} s, answered {json.dumps(tried.answer)}, "
         f"ended {tried.stopped:.1f} s after it was told to"
@@ -202,8 +186,7 @@ def release(tag: str, publish: bool) -> None:
 
     Example: atlas ci release v1.2.0
     """
-    with _told():
-        notes = notes_of(REPOSITORY, tag)
-        click.echo(notes, nl=False)
-        if publish:
-            say(f"the release: {github.release(tag, notes)}")
+    notes = notes_of(REPOSITORY, tag)
+    click.echo(notes, nl=False)
+    if publish:
+        say(f"the release: {github.release(tag, notes)}")

@@ -10,12 +10,11 @@ import click
 from pulumi import automation as auto
 
 from infra.bundle import bundle_manifest
-from infra.engine.install import EngineError
 from infra.engine.interruption import Interruption
-from infra.engine.locks import LockedError
 from infra.engine.workspace import COLOURS, REPOSITORY, Progress, stack_settings
-from infra.preflight import EXPIRED, EXPIRED_LINE, PreflightError, check
-from infra.settings import AwsSettings, BootstrapSettings, LocalSettings, Settings, SettingsError
+from infra.errors import EXPIRED_LINE, AtlasError, CredentialsError, FailedError, SettingsError, StepError, expired
+from infra.preflight import check
+from infra.settings import AwsSettings, BootstrapSettings, LocalSettings, Settings
 
 stack_option = click.option("--stack", default="local", show_default=True, help="Which Pulumi.<stack>.yaml.")
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
@@ -34,11 +33,11 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
         Interruption(say)
         try:
             command(**options)
-        except (*EXPECTED, KeyboardInterrupt, click.Abort) as error:
+        except (AtlasError, auto.CommandError, KeyboardInterrupt, click.Abort) as error:
             if Interruption.happened:
                 say(f"atlas: interrupted; `atlas {command.__name__}` again goes on from here")
                 sys.exit(130)
-            if not isinstance(error, EXPECTED):
+            if not isinstance(error, AtlasError | auto.CommandError):
                 raise  # an answer that is no
             say("\n".join(f"atlas: {line}" for line in _lines(error)))
             sys.exit(1)
@@ -46,42 +45,24 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _lines(error: Exception) -> list[str]:
-    """What is said of an error."""
-    if isinstance(error, Failed):
-        lines = [EXPIRED_LINE] if _expired("\n".join(error.lines)) else error.lines
-    elif isinstance(error, auto.CommandError):
+def _lines(error: AtlasError | auto.CommandError) -> list[str]:
+    """What is said of an error; credentials that ended while something ran are said in the same words everywhere."""
+    if isinstance(error, auto.CommandError):
         text = COLOURS.sub("", str(error))
         found = [line for line in text.splitlines() if "error:" in line]
         lines = [found[-1].split("error:", 1)[1].strip() if found else text.strip()[-1000:]]
-        lines = [EXPIRED_LINE] if _expired(text) else lines
     else:
-        lines = str(error).splitlines()
-    return lines
-
-
-class Failed(Exception):  # noqa: N818 - reads as a sentence
-    """The engine reported errors."""
-
-    def __init__(self, lines: list[str]) -> None:
-        super().__init__(lines[0])
-        self.lines = lines
-
-
-EXPECTED = (SettingsError, EngineError, LockedError, PreflightError, auto.CommandError, Failed)
-"""Errors that are told in a line, and no more."""
+        text, lines = "\n".join(error.lines), error.lines
+    ran = isinstance(error, auto.CommandError | FailedError | StepError)
+    return [EXPIRED_LINE] if ran and expired(text) else lines
 
 
 def raise_reported(progress: Progress) -> None:
-    """Raise Failed with what the engine reported, if it did; PreflightError when that is credentials that ended."""
-    if _expired("\n".join(progress.errors)):
-        raise PreflightError(EXPIRED_LINE) from None
+    """Raise FailedError with what the engine reported, if it did; CredentialsError when credentials ended meanwhile."""
+    if expired("\n".join(progress.errors)):
+        raise CredentialsError(EXPIRED_LINE) from None
     if progress.errors:
-        raise Failed(progress.errors) from None
-
-
-def _expired(text: str) -> bool:
-    return any(code in text for code in EXPIRED)
+        raise FailedError(progress.errors) from None
 
 
 def settings_of(stack: str, *, makes: bool = True, shows: bool = False) -> Settings:

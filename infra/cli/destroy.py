@@ -11,15 +11,15 @@ from typing import Any
 import click
 from pulumi import automation as auto
 
-from infra.cli.common import Failed, guarded, json_option, raise_reported, say, settings_of, stack_option
+from infra.cli.common import guarded, json_option, raise_reported, say, settings_of, stack_option
 from infra.engine.locks import take_up
 from infra.engine.workspace import REPOSITORY, Progress, find_stack, resources_of
+from infra.errors import ConfirmationError, FailedError, PreflightError, SettingsError
 from infra.leftovers.look import Found, look
 from infra.leftovers.place import place_of
 from infra.leftovers.sweep import Swept, sweep
 from infra.local.supervisor import Stack as Processes
-from infra.preflight import PreflightError
-from infra.settings import AwsSettings, LocalSettings, SettingsError
+from infra.settings import AwsSettings, LocalSettings
 
 KEPT = "data/, models/, .atlas/mlflow and .atlas/dvc-remote stay"
 LEFT = 3
@@ -124,7 +124,7 @@ def _aws(
         try:
             removed += _run(opened)
             break
-        except Failed as failed:
+        except FailedError as failed:
             text = "\n".join(failed.lines)
             if "unreachable" in text and "cluster" in text:
                 failed.lines.append(
@@ -150,7 +150,7 @@ def _aws(
 def _run(opened: auto.Stack | None) -> list[str]:
     """Names of what the engine removed: nothing of a stack that isn't there.
 
-    Raises Failed with what it reported, PreflightError when the credentials ended.
+    Raises FailedError with what it reported, CredentialsError when the credentials ended.
     """
     if opened is None:
         return []
@@ -177,11 +177,11 @@ def _ask(stack: str, settings: AwsSettings, resources: int, *, yes: bool) -> Non
     if yes:
         return
     if not sys.stdin.isatty():
-        raise PreflightError(f"without a terminal nobody can be asked: `atlas destroy --stack {stack} --yes`")
+        raise ConfirmationError(f"without a terminal nobody can be asked: `atlas destroy --stack {stack} --yes`")
     say(f"This deletes the stack {stack} in {settings.region}, cluster {settings.cluster_name}: {resources} resources,")
     say("their data included (objects, images, metrics).")
     if click.prompt("Type the stack's name to go on", err=True) != stack:
-        raise PreflightError("that is not its name: nothing was deleted")
+        raise ConfirmationError("that is not its name: nothing was deleted")
 
 
 def _add(whole: Swept, part: Swept) -> None:

@@ -10,7 +10,8 @@ import click
 from infra.__main__ import program
 from infra.cli.common import guarded, json_option, say, settings_of, stack_option
 from infra.engine.workspace import REPOSITORY, find_stack, outputs_of
-from infra.settings import AwsSettings, LocalSettings, SettingsError
+from infra.errors import SettingsError, StepError, one_line
+from infra.settings import AwsSettings, LocalSettings
 
 
 @click.command("dvc-remote")
@@ -52,4 +53,4 @@ def _dvc(*arguments: str, accepted: str = "") -> None:
         [Path(sys.prefix) / "bin" / "dvc", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
     if done.returncode != 0 and not (accepted and accepted in done.stderr):
-        raise SettingsError(f"dvc {' '.join(arguments)}: {' '.join(done.stderr.split()) or 'failed'}")
+        raise StepError(f"dvc {' '.join(arguments)}: {one_line(done.stderr) or 'failed'}")

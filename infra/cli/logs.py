@@ -14,8 +14,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.cli.common import guarded, settings_of, stack_option
 from infra.engine.workspace import REPOSITORY
-from infra.preflight import PreflightError
-from infra.settings import AwsSettings, LocalSettings, SettingsError
+from infra.errors import AwsError, ClusterError, SettingsError, one_line
+from infra.settings import AwsSettings, LocalSettings
 
 PARTS = {LocalSettings: ("service", "mlflow", "prometheus", "grafana"), AwsSettings: ("service", "control-plane")}
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -86,14 +86,14 @@ def _asked(ask: Callable[[int | None, int], list[Said]], lines: int, seconds: in
 
 
 def _pods(settings: AwsSettings, lines: int | None, seconds: int) -> list[Said]:
-    from infra.cluster_api import ClusterError, cluster_of
+    from infra.cluster_api import cluster_of
     from infra.cluster_api import logs as said
 
     try:
         with cluster_of(settings) as api:
             return said(api, settings.namespace, settings.app_name, lines=lines, seconds=seconds)
     except ClusterError as error:
-        raise PreflightError(f"the pods can't be asked: {error}") from None
+        raise ClusterError(f"the pods can't be asked: {error}") from None
 
 
 def _control_plane(settings: AwsSettings, lines: int | None, seconds: int) -> list[Said]:
@@ -106,7 +106,7 @@ def _control_plane(settings: AwsSettings, lines: int | None, seconds: int) -> li
             (event for page in pages.paginate(logGroupName=group, startTime=begin) for event in page["events"]), lines
         )
     except (BotoCoreError, ClientError) as error:
-        raise PreflightError(f"{group} can't be read: {' '.join(str(error).split())}") from None
+        raise AwsError(f"{group} can't be read: {one_line(error)}") from None
     return [(event["logStreamName"], event["message"].rstrip()) for event in events]
 
 

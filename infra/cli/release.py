@@ -10,7 +10,7 @@ import click
 from pulumi import automation as auto
 
 from infra.__main__ import program
-from infra.cli.common import Failed, answers, guarded, json_option, raise_reported, say, settings_of, stack_option
+from infra.cli.common import answers, guarded, json_option, raise_reported, say, settings_of, stack_option
 from infra.cli.stack import (
     Done,
     bring_up,
@@ -30,9 +30,10 @@ from infra.engine.workspace import (
     open_stack,
     outputs_of,
 )
+from infra.errors import ConfirmationError, FailedError, SettingsError
 from infra.preflight import check
 from infra.releases import Image, copy, image_of, is_there, known_good, repository_is_there
-from infra.settings import PROJECT, AwsSettings, SettingsError
+from infra.settings import PROJECT, AwsSettings
 
 yes_option = click.option(
     "--yes", is_flag=True, help="Don't ask. Without a terminal nobody can be asked, and this is needed."
@@ -118,7 +119,7 @@ def rollback(
     settings = _aws(stack)
     check(settings)
     if after_failure:
-        raise Failed([f"the new image failed; {_go_back(stack, settings, wait=wait)}"])
+        raise FailedError([f"the new image failed; {_go_back(stack, settings, wait=wait)}"])
     _rollback(stack, settings, digest, _asker(stack, yes=yes), as_json=as_json, wait=wait, smoke=smoke)
 
 
@@ -201,7 +202,7 @@ def _agree(question: str, *, yes: bool, command: str) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise SettingsError(f"without a terminal nobody can be asked: `{command}`")
+        raise ConfirmationError(f"without a terminal nobody can be asked: `{command}`")
     click.confirm(question, abort=True, err=True)
 
 
@@ -231,7 +232,7 @@ def _finish(
     stack: str, settings: AwsSettings, done: Done, *, smoke: bool, as_json: bool, foreseen: dict[str, str]
 ) -> None:
     if smoke and done.example is None:
-        raise Failed([no_answer(stack, settings)])
+        raise FailedError([no_answer(stack, settings)])
     if as_json:
         document: dict[str, Any] = {"foreseen": foreseen, "outputs": done.outputs, "changes": done.changes}
         click.echo(json.dumps({**document, "example": done.example}, indent=1))

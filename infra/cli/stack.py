@@ -17,7 +17,6 @@ from pulumi import automation as auto
 
 from infra.__main__ import program
 from infra.cli.common import (
-    Failed,
     answers,
     guarded,
     json_option,
@@ -39,9 +38,10 @@ from infra.engine.workspace import (
     outputs_of,
     resources_of,
 )
+from infra.errors import AwsError, ClusterError, FailedError, ImageError, SettingsError
 from infra.prediction import predict
-from infra.preflight import PreflightError, check_zones
-from infra.settings import PROJECT, AwsSettings, LocalSettings, Settings, SettingsError
+from infra.preflight import check_zones
+from infra.settings import PROJECT, AwsSettings, LocalSettings, Settings
 
 UNREADABLE = {
     "**kubernetes:**": "objects in the cluster",
@@ -99,7 +99,7 @@ def up(stack: str, as_json: bool, wait: int, smoke: bool, rollback_on_failure: b
     with going_back(stack, settings, wait=wait, wanted=rollback_on_failure):
         done = bring_up(stack, settings, wait=wait, smoke=smoke)
         if smoke and done.example is None:
-            raise Failed([no_answer(stack, settings)])
+            raise FailedError([no_answer(stack, settings)])
     report(done, as_json=as_json)
 
 
@@ -121,7 +121,7 @@ def smoke(stack: str, as_json: bool, wait: int, rollback_on_failure: bool) -> No
             raise SettingsError(_not_up(stack))
         example = _asked(settings, outputs, wait=wait)
         if example is None:
-            raise Failed([no_answer(stack, settings)])
+            raise FailedError([no_answer(stack, settings)])
     if as_json:
         click.echo(json.dumps(example, indent=1))
     else:
@@ -133,10 +133,10 @@ def going_back(stack: str, settings: Settings, *, wait: int, wanted: bool) -> It
     """When what is inside fails and it is wanted: the last image that answered is deployed, and this process ends."""
     try:
         yield
-    except (Failed, auto.CommandError) as error:
+    except (FailedError, auto.CommandError) as error:
         if not wanted or not isinstance(settings, AwsSettings):
             raise
-        say(f"atlas: {error.lines[0] if isinstance(error, Failed) else 'the engine failed'}")
+        say(f"atlas: {error.lines[0] if isinstance(error, FailedError) else 'the engine failed'}")
         # In a process of its own: a program that failed leaves the SDK's tasks behind, for which the next would wait.
         again = ["rollback", "--after-failure", "--yes", "--stack", stack, "--wait", str(wait)]
         sys.stdout.flush()
@@ -147,8 +147,8 @@ def going_back(stack: str, settings: Settings, *, wait: int, wanted: bool) -> It
 def bring_up(stack: str, settings: Settings, *, wait: int, image: str | None = None, smoke: bool = True) -> Done:
     """Make the stack as its settings say, with `image` instead of the image they name; ask for a prediction.
 
-    An image of an AWS stack that answers is marked as good. `wait` in seconds. Raises Failed with what the engine said,
-    SettingsError when the stack's own repository lacks the image that the settings name.
+    An image of an AWS stack that answers is marked as good. `wait` in seconds. Raises FailedError with what the engine
+    said, SettingsError when the stack's own repository lacks the image that the settings name.
     """
     if image is None and isinstance(settings, AwsSettings):
         _refuse_missing(stack, settings)
@@ -206,7 +206,7 @@ def _refuse_missing(stack: str, settings: AwsSettings) -> None:
 
 def _say_why(settings: AwsSettings) -> None:
     """What the cluster knows of pods that don't come up: the engine only knows that they don't."""
-    from infra.cluster_api import ClusterError, cluster_of, reasons
+    from infra.cluster_api import cluster_of, reasons
 
     try:
         with cluster_of(settings) as api:
@@ -264,7 +264,7 @@ def _mark(reference: str) -> None:
         return
     try:
         mark_good(image)
-    except PreflightError as error:
+    except (AwsError, ImageError) as error:
         say(f"atlas: {error}; `atlas rollback` won't know this image")
 
 
@@ -329,7 +329,7 @@ def preview(
         foreseen.cluster = _client_side(settings, foreseen)
     _save(save, foreseen)
     if failed:
-        raise Failed(foreseen.errors)
+        raise FailedError(foreseen.errors)
     if as_json:
         click.echo(json.dumps(foreseen.document(), indent=1))
     elif foreseen.cluster:
@@ -355,7 +355,7 @@ def _client_side(settings: AwsSettings, foreseen: Foreseen) -> str:
     """Why the engine could compare Kubernetes objects only with the state: its provider asks the cluster by a patch."""
     if not any(step.kind.startswith("kubernetes:") and step.operation != "create" for step in foreseen.steps):
         return ""
-    from infra.cluster_api import ClusterError, cluster_of, may_patch
+    from infra.cluster_api import cluster_of, may_patch
 
     try:
         with cluster_of(settings) as api:
@@ -406,7 +406,7 @@ def _example(address: str, settings: Settings, *, patience: float) -> dict[str, 
     except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
         say(f"atlas: the service is up but the example failed: {error}")
         return None
-    except PreflightError as error:
+    except ClusterError as error:
         say(f"atlas: {address} doesn't answer, and a pod can't be asked: {error}")
         return None
     quoted = body.replace("'", "'\\''")
@@ -415,16 +415,13 @@ def _example(address: str, settings: Settings, *, patience: float) -> dict[str, 
 
 
 def _through_the_cluster(settings: AwsSettings) -> tuple[str, Any]:
-    """The example's request and answer, of a pod; raises PreflightError when none can be asked."""
-    from infra.cluster_api import ClusterError, cluster_of, tunnel
+    """The example's request and answer, of a pod; raises ClusterError when none can be asked."""
+    from infra.cluster_api import cluster_of, tunnel
 
     def connected(api: Any, open_tunnels: ExitStack) -> http.client.HTTPConnection:
         connection = http.client.HTTPConnection("pod", timeout=10)
         connection.sock = open_tunnels.enter_context(tunnel(api, settings.namespace, settings.app_name, 5000))
         return connection
 
-    try:
-        with cluster_of(settings) as api, ExitStack() as tunnels:
-            return predict(lambda: connected(api, tunnels))
-    except ClusterError as error:
-        raise PreflightError(str(error)) from None
+    with cluster_of(settings) as api, ExitStack() as tunnels:
+        return predict(lambda: connected(api, tunnels))

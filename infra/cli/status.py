@@ -14,6 +14,7 @@ from pulumi import automation as auto
 from infra.__main__ import program
 from infra.cli.common import answers, guarded, json_option, say, settings_of, stack_option, table
 from infra.engine.workspace import REPOSITORY, find_stack, outputs_of, resources_of
+from infra.errors import ClusterError, one_line
 from infra.local.supervisor import Stack as Processes
 from infra.settings import PROJECT, AwsSettings
 
@@ -133,7 +134,7 @@ def _tell_last(last: dict[str, Any] | None) -> None:
 
 def _cluster(settings: AwsSettings) -> dict[str, Part]:
     """The control plane by EKS, the service's pods by the Kubernetes API."""
-    from infra.cluster_api import ClusterError, cluster_of, control_plane, pods, reasons, wanted
+    from infra.cluster_api import cluster_of, control_plane, pods, reasons, wanted
 
     try:
         version, state = control_plane(settings)
@@ -166,7 +167,7 @@ def _host(stack: str, settings: AwsSettings, role: str) -> Part:
         identifier, state = found[0]["InstanceId"], found[0]["State"]["Name"]
         checks = ec2.describe_instance_status(InstanceIds=[identifier])["InstanceStatuses"]
     except (BotoCoreError, ClientError) as error:
-        return Part(None, " ".join(str(error).split()))
+        return Part(None, one_line(error))
     passed = bool(checks) and all(checks[0][kind]["Status"] == "ok" for kind in ("InstanceStatus", "SystemStatus"))
     told = "checks passed" if passed else "EC2's checks not passed (they take some minutes after a start)"
     return Part(state == "running" and passed, f"{identifier} {state}, {told}")

@@ -13,13 +13,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from infra.errors import EngineError
+
 REPOSITORY = Path(__file__).parents[2]
 PACKAGE = "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi"
 VARIABLE = "github.com/pulumi/pulumi/sdk/v3/go/common/version.Version"
-
-
-class EngineError(Exception):
-    """The engine can't be had; the message says what to install."""
 
 
 def cache_folder() -> Path:

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import psutil
 from pulumi import automation as auto
 
+from infra.errors import LockedError
 from infra.settings import PROJECT
 
 LOCKS = f".pulumi/locks/organization/{PROJECT}"
@@ -29,10 +30,6 @@ NAMED: Mapping[str, tuple[str, ...]] = {
     "aws:s3/bucket:Bucket": ("bucket",),
 }
 """Kinds whose id is made of inputs, joined by colons (the AWS provider's import documentation)."""
-
-
-class LockedError(Exception):
-    """Another run holds the stack."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Any
 from pulumi.automation import events
 
 from infra.engine.workspace import COLOURS
+from infra.errors import one_line
 
 QUIET = frozenset({"same", "read", "refresh", "create-replacement", "delete-replaced"})
 """Operations that change nothing, and the halves of a replacement, which is told as a whole."""
@@ -64,7 +65,7 @@ class Foreseen:
                 found.append(text)
         elif event.policy_event is not None:
             told = event.policy_event
-            text = " ".join(COLOURS.sub("", told.message).strip().split("\n", 1)[-1].split())
+            text = one_line(COLOURS.sub("", told.message).strip().split("\n", 1)[-1])
             if told.enforcement_level == "mandatory":
                 self.errors.append(f"policy {told.policy_name}: {text}")
             else:

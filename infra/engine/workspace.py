@@ -14,15 +14,8 @@ from pulumi.automation import events
 from infra.engine.install import ensure
 from infra.engine.interruption import Engine
 from infra.engine.locks import release_dead_locks, unfinished
-from infra.settings import (
-    PROJECT,
-    SECRETS,
-    AnySettings,
-    AwsSettings,
-    BootstrapSettings,
-    SettingsError,
-    load_settings,
-)
+from infra.errors import SettingsError, one_line
+from infra.settings import PROJECT, SECRETS, AnySettings, AwsSettings, BootstrapSettings, load_settings
 
 REPOSITORY = Path(__file__).parents[2]
 BACKEND_NOTE = ".atlas/backend"
@@ -44,7 +37,7 @@ def stack_settings(stack: str, repository: Path) -> AnySettings:
     try:
         config = (yaml.safe_load(file.read_text()) or {}).get("config") or {}
     except (yaml.YAMLError, AttributeError) as error:
-        raise SettingsError(f"{file.name} can't be read: {' '.join(str(error).split())}") from None
+        raise SettingsError(f"{file.name} can't be read: {one_line(error)}") from None
     try:
         return load_settings({key: _given(key, value) for key, value in config.items()})
     except SettingsError as error:

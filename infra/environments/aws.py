@@ -22,11 +22,12 @@ from infra.components.private_bucket import PrivateBucket, PrivateBucketArgs
 from infra.components.registry import Registry, RegistryArgs
 from infra.components.service_identity import ServiceIdentity, ServiceIdentityArgs
 from infra.components.workload import PORT, Workload, WorkloadArgs
+from infra.errors import SettingsError
 from infra.monitoring.alertmanager import alertmanager_config
 from infra.monitoring.dashboards import dashboards
 from infra.monitoring.grafana import provisioning
 from infra.monitoring.prometheus import RULES, aws_jobs, prometheus_config
-from infra.settings import PROJECT, AwsSettings, SettingsError
+from infra.settings import PROJECT, AwsSettings
 
 PROMETHEUS_GROUP = "atlas-prometheus"
 ON_HOST = "/etc/atlas/current"

@@ -132,7 +132,7 @@ EC2: Mapping[str, Ec2] = {
 def look(place: Place) -> Found:
     """Everything of the stack that is still there.
 
-    Raises PreflightError when the credentials are no longer good.
+    Raises CredentialsError when the credentials are no longer good.
     """
     left: list[Leftover] = []
     unseen: list[str] = list(place.unseen)

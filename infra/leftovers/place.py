@@ -17,7 +17,7 @@ from botocore.exceptions import (
     TokenRetrievalError,
 )
 
-from infra.preflight import EXPIRED, EXPIRED_LINE, PreflightError
+from infra.errors import EXPIRED, EXPIRED_LINE, CredentialsError, one_line
 from infra.settings import PROJECT, AwsSettings
 
 NO_CREDENTIALS = (
@@ -83,7 +83,7 @@ class Place:
 def place_of(stack: str, settings: AwsSettings, vpcs: Iterable[str], session: boto3.Session | None = None) -> Place:
     """The stack's place: by its settings, and of its networks those in its state (`vpcs`) and those with its tags.
 
-    Raises PreflightError when the credentials are no longer good.
+    Raises CredentialsError when the credentials are no longer good.
     """
     place = Place(
         stack=stack,
@@ -136,10 +136,10 @@ def code_of(error: Exception) -> str:
 
 def reason(error: Exception) -> str:
     """Why AWS didn't do it, in a few words."""
-    return f"denied ({' '.join(str(error).split())})" if code_of(error) in DENIED else " ".join(str(error).split())
+    return f"denied ({one_line(error)})" if code_of(error) in DENIED else one_line(error)
 
 
 def raise_expired(error: Exception) -> None:
-    """Raise PreflightError when the credentials are to blame: then no other call would do better."""
+    """Raise CredentialsError when the credentials are to blame: then no other call would do better."""
     if code_of(error) in EXPIRED or isinstance(error, NO_CREDENTIALS):
-        raise PreflightError(EXPIRED_LINE) from None
+        raise CredentialsError(EXPIRED_LINE) from None

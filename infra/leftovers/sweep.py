@@ -33,7 +33,7 @@ def sweep(place: Place, say: Callable[[str], None], *, tries: int = 6, pause: fl
     """Remove what the stack's cluster left, once the cluster itself is gone: until then it is its controllers' work.
 
     What hangs on something else is tried `tries` times, with `pause` seconds in between.
-    Raises PreflightError when the credentials are no longer good.
+    Raises CredentialsError when the credentials are no longer good.
     """
     broom = _Broom(place, say, tries, pause, Swept())
     for what, clean in (

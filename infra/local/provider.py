@@ -21,7 +21,8 @@ from pulumi.provider.experimental.property_value import PropertyValue
 from pulumi.provider.experimental.server import ProviderServicer
 from pulumi.runtime.proto import provider_pb2_grpc
 
-from infra.local.supervisor import LocalError, Program, Stack
+from infra.errors import LocalError
+from infra.local.supervisor import Program, Stack
 
 VERSION = "0.1.0"
 

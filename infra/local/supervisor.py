@@ -29,6 +29,8 @@ from urllib.parse import urlsplit
 import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
+from infra.errors import LocalError
+
 MARK = "ATLAS_STACK_DIRECTORY"
 UNREACHABLE = (OSError, http.client.HTTPException, xmlrpc.client.Error)
 """What a call to a supervisor raises that isn't there, or that refuses."""
@@ -37,10 +39,6 @@ STOP_SECONDS = 40
 """How long a process may take to stop; the service drains for up to 30."""
 SOCKET_PATH_LIMIT = 100
 """A Unix socket's path may have 107 bytes; supervisord appends its process id while it starts."""
-
-
-class LocalError(Exception):
-    """What can't be done on this machine; the message names the cause and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)

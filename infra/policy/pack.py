@@ -19,10 +19,11 @@ from pulumi_policy import (
 from pulumi_policy.proxy import UnknownValueError
 from pydantic import BaseModel
 
+from infra.errors import SettingsError
 from infra.policy.exceptions import STACK, exceptions_in_force, exceptions_valid, excused
 from infra.policy.rule import Resource, Rule, StackRule
 from infra.policy.rules import RULES
-from infra.settings import SettingsError, load_settings
+from infra.settings import load_settings
 
 ALL = (*RULES, exceptions_valid, exceptions_in_force)
 

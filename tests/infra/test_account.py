@@ -9,7 +9,7 @@ from botocore.awsrequest import AWSResponse
 from moto import mock_aws
 
 from infra.account import AUDIENCE, GITHUB, Found, look, provider_arn
-from infra.preflight import PreflightError
+from infra.errors import AwsError, CredentialsError
 from infra.settings import BootstrapSettings
 
 SETTINGS = BootstrapSettings(environment="bootstrap", account_id="123456789012", repository="repo:owner/name")
@@ -51,7 +51,7 @@ def test_bucket_of_the_account_is_found() -> None:
 
 def test_bucket_of_somebody_else_is_told_with_the_remedy() -> None:
     answer("s3.HeadBucket", 403)
-    with pytest.raises(PreflightError, match=r"is another account's, .*: choose another name .atlas:stateBucket"):
+    with pytest.raises(AwsError, match=r"is another account's, .*: choose another name .atlas:stateBucket"):
         look(SETTINGS)
 
 
@@ -75,16 +75,16 @@ def test_what_aws_refuses_is_one_line(call: str) -> None:
     answer(
         call, 400, "<ErrorResponse><Error><Code>ExpiredToken</Code><Message>too old</Message></Error></ErrorResponse>"
     )
-    with pytest.raises(PreflightError, match=r"^AWS refuses: [^\n]+$"):
+    with pytest.raises(AwsError, match=r"^AWS refuses: [^\n]+$"):
         look(SETTINGS)
 
 
 def test_expired_credentials_are_told_with_the_remedy() -> None:
     answer("sts.GetCallerIdentity", 403, "<ErrorResponse><Error><Code>ExpiredToken</Code></Error></ErrorResponse>")
-    with pytest.raises(PreflightError, match=r"AWS gives no identity .*ExpiredToken.*: log in"):
+    with pytest.raises(CredentialsError, match=r"AWS gives no identity .*ExpiredToken.*: log in"):
         look(SETTINGS)
 
 
 def test_other_account_is_told() -> None:
-    with pytest.raises(PreflightError, match=r"belong to account 123456789012, .* says 210987654321"):
+    with pytest.raises(CredentialsError, match=r"belong to account 123456789012, .* says 210987654321"):
         look(SETTINGS.model_copy(update={"account_id": "210987654321"}))

@@ -10,7 +10,8 @@ import pytest
 from kubernetes import client
 
 from infra import cluster_api
-from infra.cluster_api import ClusterError, cluster_at, control_plane, logs, pods, reasons, wanted
+from infra.cluster_api import cluster_at, control_plane, logs, pods, reasons, wanted
+from infra.errors import ClusterError
 from infra.settings import AwsSettings, load_settings
 from tests.infra.plugins import found
 from tests.infra.support.aws import BASE

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from infra.cost import prices, savings, table, total
-from infra.settings import AwsSettings, SettingsError, load_settings
+from infra.errors import SettingsError
+from infra.settings import AwsSettings, load_settings
 from tests.infra.support.aws import BASE, FULL, up
 
 REPOSITORY = Path(__file__).parents[2]

@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from infra.__main__ import program
-from infra.engine.locks import NAMED, LockedError, release_dead_locks, take_up, unfinished
+from infra.engine.locks import NAMED, release_dead_locks, take_up, unfinished
+from infra.errors import LockedError
 from tests.infra.recording.run import Life
 from tests.infra.support.aws import BASE
 

@@ -11,11 +11,11 @@ import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
 
+from infra.errors import CredentialsError
 from infra.leftovers import look as looking
 from infra.leftovers.look import EC2, FINDERS, Found, look
 from infra.leftovers.place import Place, place_of
 from infra.leftovers.sweep import Swept, sweep
-from infra.preflight import PreflightError
 from infra.settings import AwsSettings, load_settings
 from tests.infra.support.aws import BASE
 from tests.infra.support.leftovers import Estate, client
@@ -149,7 +149,7 @@ def test_denied_look_is_told_and_the_others_go_on() -> None:
 
 
 def test_credentials_that_end_in_the_middle_are_one_line() -> None:
-    with pytest.raises(PreflightError, match=r"^the AWS credentials are no longer good.*goes on from here$"):
+    with pytest.raises(CredentialsError, match=r"^the AWS credentials are no longer good.*goes on from here$"):
         look(place(session=refusing("DescribeVolumes", "ExpiredToken", 99)))
 
 
@@ -226,7 +226,7 @@ def test_nothing_is_swept_when_eks_no_longer_says_whether_the_cluster_is_there()
 def test_credentials_that_end_in_the_middle_of_a_sweep_are_one_line(operation: str) -> None:
     estate = Estate("dev", CLUSTER, "10.20.0.0/16")
     estate.volume(estate.of_cluster)
-    with pytest.raises(PreflightError, match=r"^the AWS credentials are no longer good.*goes on from here$"):
+    with pytest.raises(CredentialsError, match=r"^the AWS credentials are no longer good.*goes on from here$"):
         swept(place(session=refusing(operation, "ExpiredToken", 99)))
 
 

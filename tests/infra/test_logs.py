@@ -8,7 +8,7 @@ import boto3
 import pytest
 
 from infra.cli.logs import _asked, _control_plane
-from infra.preflight import PreflightError
+from infra.errors import AwsError
 from infra.settings import AwsSettings, load_settings
 from tests.infra.conftest import Checkout
 from tests.infra.support.aws import BASE
@@ -89,7 +89,7 @@ def test_control_plane_that_said_more_than_is_shown_or_fits_a_page_is_told_by_it
 
 
 def test_missing_log_group_is_one_clear_line(moto: str) -> None:
-    with pytest.raises(PreflightError, match=f"{GROUP} can't be read: .*ResourceNotFound"):
+    with pytest.raises(AwsError, match=f"{GROUP} can't be read: .*ResourceNotFound"):
         _control_plane(aws(), 10, 3600)
 
 

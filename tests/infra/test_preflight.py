@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from infra import preflight
-from infra.preflight import PreflightError, check, check_zones, principal_of
+from infra.errors import CredentialsError, PreflightError
+from infra.preflight import check, check_zones, principal_of
 from infra.settings import AwsSettings, load_settings
 from tests.infra.support.aws import BASE
 
@@ -72,12 +73,12 @@ def test_missing_aws_cli_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_missing_credentials_are_told_with_aws_own_words() -> None:
-    with pytest.raises(PreflightError, match=r"no identity \(Unable to locate credentials\.\): log in"):
+    with pytest.raises(CredentialsError, match=r"no identity \(Unable to locate credentials\.\): log in"):
         check(settings(), run=world(arn=""))
 
 
 def test_another_account_is_refused() -> None:
-    with pytest.raises(PreflightError, match="belong to account 123456789012, the stack to 210987654321"):
+    with pytest.raises(CredentialsError, match="belong to account 123456789012, the stack to 210987654321"):
         check(settings(accountId="210987654321"), run=world())
 
 

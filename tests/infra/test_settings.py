@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 
 from infra.engine.workspace import stack_settings
-from infra.settings import AwsSettings, BootstrapSettings, LocalSettings, SettingsError, load_settings
+from infra.errors import SettingsError
+from infra.settings import AwsSettings, BootstrapSettings, LocalSettings, load_settings
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.ci import StepError
 from infra.ci.changelog import notes_of
+from infra.errors import StepError
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.ci import StepError, container
+from infra.ci import container
+from infra.errors import StepError
 from tests.infra.plugins import found
 
 SERVICE = """

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.ci import StepError, github
+from infra.ci import github
+from infra.errors import StepError
 from tests.github.server import GithubServer, serving
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from infra.ci import StepError, pipeline
+from infra.ci import pipeline
+from infra.errors import StepError
 
 STATUS = {
     "data_ingestion": [{"changed outs": {"data/raw": "deleted"}}],

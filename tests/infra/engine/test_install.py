@@ -10,6 +10,7 @@ import pytest
 from pulumi.automation import PulumiCommand
 
 from infra.engine import install
+from infra.errors import EngineError
 
 VERSION = install.pinned_version()
 
@@ -87,7 +88,7 @@ printf '#!/bin/sh\\necho %s\\n' "$version" > "$2"; chmod +x "$2" """,
 
 def test_failed_build_tells_go_s_own_words_and_leaves_nothing(machine: Path) -> None:
     executable(machine / "bin/go", "echo 'go: module lookup refused' >&2; exit 1")
-    with pytest.raises(install.EngineError, match=r"failed:\n(?s:.*)module lookup refused"):
+    with pytest.raises(EngineError, match=r"failed:\n(?s:.*)module lookup refused"):
         install.ensure(print)
     assert list(install.cached(VERSION).parent.iterdir()) == []
 
@@ -95,14 +96,14 @@ def test_failed_build_tells_go_s_own_words_and_leaves_nothing(machine: Path) -> 
 def test_damaged_engine_in_the_cache_is_replaced(machine: Path) -> None:
     executable(install.cached(VERSION), "exit 1")
     executable(machine / "bin/go", "exit 1")
-    with pytest.raises(install.EngineError, match="failed"):
+    with pytest.raises(EngineError, match="failed"):
         install.ensure(print)
 
 
 def test_machine_without_go_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     which = shutil.which
     monkeypatch.setattr(shutil, "which", lambda name, **_: None if name == "go" else which(name))
-    with pytest.raises(install.EngineError, match=r"install it from pulumi\.com, or install Go 1\.25 or newer"):
+    with pytest.raises(EngineError, match=r"install it from pulumi\.com, or install Go 1\.25 or newer"):
         install.ensure(print)
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.local.supervisor import LocalError, Program, Stack
+from infra.errors import LocalError
+from infra.local.supervisor import Program, Stack
 from tests.infra.conftest import HEALTHY, listens, marked
 from tests.infra.support.waiting import eventually
 

@@ -5,10 +5,11 @@ from datetime import date
 
 import pytest
 
+from infra.errors import SettingsError
 from infra.policy import exceptions
 from infra.policy.exceptions import exceptions_in_force, exceptions_valid, excused
 from infra.policy.rule import Resource
-from infra.settings import SettingsError, load_settings
+from infra.settings import load_settings
 from tests.infra.conftest import Checkout
 from tests.infra.recording.world import World
 from tests.infra.test_aws_cli import account, settings  # noqa: F401 - a fixture
