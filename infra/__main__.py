@@ -1,43 +1,28 @@
-"""The Pulumi program: load settings, pick the environment, export outputs; nothing else."""
+"""What `pulumi` by hand runs: find out what the program must know, then run it. `atlas` does both by itself."""
 
-from pathlib import Path
-
-import pulumi
 import pulumi.runtime
 
-from infra.preflight import check
-from infra.settings import BootstrapSettings, LocalSettings, load_settings
-
-REPOSITORY = Path(__file__).parents[1]
+from infra.program import NOTHING, REPOSITORY, Facts, declare, given_settings
+from infra.settings import AnySettings, AwsSettings, BootstrapSettings
 
 
-def program(*, checked: bool = True, image: str | None = None) -> None:
-    """Declare the selected stack's resources; the `atlas` command has checked already what an AWS stack needs.
+def facts_of(settings: AnySettings) -> Facts:
+    """Look at the account, and check that the stack can be made.
 
-    `image`: deploy this one, whatever the settings say.
+    Raises an AtlasError that says what is missing.
     """
-    config = pulumi.runtime.config.get_config_env() | pulumi.runtime.config.CONFIG.get()
-    settings = load_settings(config)
-    if isinstance(settings, LocalSettings):
-        from infra.environments import local
+    if isinstance(settings, AwsSettings):
+        from infra.preflight import check
 
-        outputs = local.deploy(settings, REPOSITORY)
+        check(settings, changes=not pulumi.runtime.is_dry_run())
     elif isinstance(settings, BootstrapSettings):
         from infra.account import look
         from infra.engine.workspace import bootstrapped
-        from infra.environments import bootstrap
 
-        adopt = look(settings).foreign_provider
-        outputs = bootstrap.deploy(settings, bootstrapped(settings, REPOSITORY), adopt=adopt)
-    else:
-        if not checked:
-            check(settings, changes=not pulumi.runtime.is_dry_run())
-        from infra.environments import aws  # half a second of imports that a local stack needn't wait for
-
-        outputs = aws.deploy(settings.model_copy(update={"image": image}) if image else settings, REPOSITORY)
-    for name, value in outputs.items():
-        pulumi.export(name, value)
+        return Facts(stacks=bootstrapped(settings, REPOSITORY), foreign_provider=look(settings).foreign_provider)
+    return NOTHING
 
 
 if __name__ == "__main__":
-    program(checked=False)
+    given = given_settings()
+    declare(given, facts_of(given))

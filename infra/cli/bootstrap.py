@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
-import pulumi
 import yaml
 from pulumi import automation as auto
 
@@ -28,6 +27,7 @@ from infra.engine.workspace import (
 from infra.engine.workspace import environment as backend_variables
 from infra.environments import bootstrap as environment
 from infra.errors import ConfirmationError, SettingsError
+from infra.program import Facts, declare
 from infra.settings import PROJECT, AwsSettings, BootstrapSettings
 
 STACK = "bootstrap"
@@ -167,11 +167,10 @@ class Home:
         return sorted(progress.changes)
 
     def _program(self) -> None:
-        outputs = environment.deploy(
-            self.settings, self.stacks, adopt=self.found.foreign_provider, closing=self.closing
+        declare(
+            self.settings,
+            Facts(stacks=self.stacks, foreign_provider=self.found.foreign_provider, closing=self.closing),
         )
-        for name, value in outputs.items():
-            pulumi.export(name, value)
 
     def _open(self, backend: str) -> auto.Stack:
         return open_stack(STACK, self.settings, self._program, REPOSITORY, say, backend=backend)

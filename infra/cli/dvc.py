@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from infra.__main__ import program
 from infra.cli.common import guarded, json_option, say, settings_of, stack_option
 from infra.engine.workspace import REPOSITORY, find_stack, outputs_of
 from infra.errors import SettingsError, StepError, one_line
+from infra.program import program
 from infra.settings import AwsSettings, LocalSettings
 
 

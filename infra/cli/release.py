@@ -9,7 +9,6 @@ from typing import Any
 import click
 from pulumi import automation as auto
 
-from infra.__main__ import program
 from infra.cli.common import answers, guarded, json_option, raise_reported, say, settings_of, stack_option
 from infra.cli.stack import (
     Done,
@@ -32,6 +31,7 @@ from infra.engine.workspace import (
 )
 from infra.errors import ConfirmationError, FailedError, SettingsError
 from infra.preflight import check
+from infra.program import Facts, program
 from infra.releases import Image, copy, image_of, is_there, known_good, repository_is_there
 from infra.settings import PROJECT, AwsSettings
 
@@ -83,7 +83,7 @@ def promote(
         say(f"  {source} serves {there.model_uri}; with the image goes the bundle in it, not what that names")
     promoted = Image(account, here.region, f"{PROJECT}-{target}/{here.app_name}", running.digest)
 
-    opened = opened_for_change(target, here, lambda: program(image=str(promoted)))
+    opened = opened_for_change(target, here, lambda: program(Facts(image=str(promoted))))
     if image_of(deployment_of(opened)[0] or "") == promoted:
         say(f"{target} has {running.digest} already")
     changes = _foreseen(opened, show=not as_json)
@@ -161,7 +161,7 @@ def _rollback(
     if not is_there(target):
         known = f"; these have answered: {', '.join(good)}" if good else ""
         raise SettingsError(f"{asked.repository} has no {target.digest}{known}")
-    opened = opened_for_change(stack, settings, lambda: program(image=str(target)))
+    opened = opened_for_change(stack, settings, lambda: program(Facts(image=str(target))))
     changes = _foreseen(opened, show=not as_json)
     ask(f"Deploy {target.digest} in {stack}, instead of {asked.digest}?")
     done = bring_up(stack, settings, image=str(target), wait=wait, smoke=smoke)

@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 import click
 from pulumi import automation as auto
 
-from infra.__main__ import program
 from infra.cli.common import (
     answers,
     guarded,
@@ -41,6 +40,7 @@ from infra.engine.workspace import (
 from infra.errors import AwsError, ClusterError, FailedError, ImageError, SettingsError
 from infra.prediction import predict
 from infra.preflight import check_zones
+from infra.program import Facts, program
 from infra.settings import PROJECT, AwsSettings, LocalSettings, Settings
 
 UNREADABLE = {
@@ -152,7 +152,7 @@ def bring_up(stack: str, settings: Settings, *, wait: int, image: str | None = N
     """
     if image is None and isinstance(settings, AwsSettings):
         _refuse_missing(stack, settings)
-    opened = opened_for_change(stack, settings, lambda: program(image=image))
+    opened = opened_for_change(stack, settings, lambda: program(Facts(image=image)))
     progress = Progress(say)
     foreseen = Progress(lambda _: None)
     begun = time.monotonic()
@@ -305,7 +305,7 @@ def preview(
             return
         # What built the image isn't declared beside it; it goes from the record alone, and only at an `up` like this.
         kept = ["docker-build:index:Image", "atlas:aws:Image"]
-    opened = opened_for_change(stack, settings, lambda: program(image=image))
+    opened = opened_for_change(stack, settings, lambda: program(Facts(image=image)))
     foreseen = Foreseen(stack)
     failed = False
     try:

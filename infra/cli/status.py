@@ -11,11 +11,11 @@ import click
 from botocore.exceptions import BotoCoreError, ClientError
 from pulumi import automation as auto
 
-from infra.__main__ import program
 from infra.cli.common import answers, guarded, json_option, say, settings_of, stack_option, table
 from infra.engine.workspace import REPOSITORY, find_stack, outputs_of, resources_of
 from infra.errors import ClusterError, one_line
 from infra.local.supervisor import Stack as Processes
+from infra.program import program
 from infra.settings import PROJECT, AwsSettings
 
 UNSEEN = 3

@@ -26,7 +26,7 @@ class Quiet(mocks.Mocks):
 begun = time.process_time()
 mocks.set_mocks(Quiet(), project="atlas", stack="dev", preview=True)
 config.set_all_config({f"atlas:{key}": value for key, value in BASE.items()})
-from infra.__main__ import program
+from infra.program import program
 try:
     pulumi.runtime.test(program)()
 except Exception as error:

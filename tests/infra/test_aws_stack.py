@@ -11,7 +11,7 @@ from typing import Any
 import pulumi
 import pytest
 
-from infra.__main__ import program
+from infra.program import program
 from infra.settings import AwsSettings, load_settings
 from tests.bundles import make_bundle
 from tests.infra.recording.run import Life, Result, edges

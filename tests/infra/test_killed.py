@@ -10,9 +10,9 @@ import boto3
 import psutil
 import pytest
 
-from infra.__main__ import program
 from infra.engine.locks import NAMED, release_dead_locks, take_up, unfinished
 from infra.errors import LockedError
+from infra.program import program
 from tests.infra.recording.run import Life
 from tests.infra.support.aws import BASE
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pulumi
 import yaml
 
-from infra.__main__ import program
 from infra.environments import bootstrap
 from infra.policy.rule import Resource
+from infra.program import program
 from infra.settings import AnySettings, AwsSettings, BootstrapSettings, load_settings
 from tests.infra.recording.run import REPOSITORY, Life
 from tests.infra.support.aws import BASE, DIGEST, FULL, up

@@ -8,8 +8,8 @@ import pulumi
 import pulumi_aws as aws
 import pytest
 
-from infra.__main__ import program
 from infra.engine.workspace import POLICIES
+from infra.program import program
 from tests.infra.policy.stacks import STACKS, program_of, stack_file
 from tests.infra.recording.run import Life
 from tests.infra.support.aws import BASE

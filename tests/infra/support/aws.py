@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from infra.__main__ import program
+from infra.program import program
 from tests.infra.recording.run import Life
 
 DIGEST = "registry.example.com/flask-app@sha256:" + "a" * 64
