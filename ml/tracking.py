@@ -18,6 +18,7 @@ import yaml
 
 from ml.bundle import Card, Parts
 from ml.params import Params
+from ml.store import StoreError, database_of, prepare
 
 Alias = Literal["champion", "challenger"]
 STORE = Path(".atlas/mlflow")
@@ -162,8 +163,7 @@ def register(
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.ERROR)
-    if not server.explicit:
-        STORE.mkdir(parents=True, exist_ok=True)
+    make_store(server.uri)
     mlflow.set_tracking_uri(server.uri)
     mlflow.set_registry_uri(server.uri)
     client = mlflow.MlflowClient()
@@ -200,6 +200,19 @@ def _use_experiment(client: Any, name: str, server: Server) -> str:
         location = None if server.explicit else (STORE / "artifacts").resolve().as_uri()
         client.create_experiment(name, artifact_location=location)
     return str(mlflow.set_experiment(name).experiment_id)
+
+
+def make_store(uri: str) -> None:
+    """Create the SQLite database that a store's address names, if it names a database that is missing.
+
+    Raises TrackingError when there is an unusable database.
+    """
+    database = database_of(uri)
+    try:
+        if database is not None:
+            prepare(database)
+    except StoreError as error:
+        raise TrackingError(str(error)) from None
 
 
 def has_champion(params: Params) -> bool:

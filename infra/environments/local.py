@@ -52,7 +52,7 @@ def deploy(settings: LocalSettings, repository: Path) -> dict[str, Any]:
     process(
         "mlflow",
         [
-            python, "-m", "mlflow", "server",
+            python, "-m", "ml.mlflow_server",
             "--backend-store-uri", f"sqlite:///{store}/mlflow.db",
             "--artifacts-destination", str(store / "artifacts"),
             "--host", LOOPBACK, "--port", str(settings.mlflow_port), "--workers", "1",
