@@ -12,11 +12,11 @@ def facts_of(settings: AnySettings) -> Facts:
     Raises an AtlasError that says what is missing.
     """
     if isinstance(settings, AwsSettings):
-        from infra.preflight import check
+        from infra.deployment.checks import check
 
         check(settings, changes=not pulumi.runtime.is_dry_run())
     elif isinstance(settings, BootstrapSettings):
-        from infra.account import look
+        from infra.bootstrap.account import look
         from infra.engine.workspace import bootstrapped
 
         return Facts(stacks=bootstrapped(settings, REPOSITORY), foreign_provider=look(settings).foreign_provider)

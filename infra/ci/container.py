@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from infra.components.workload import GRACE_SECONDS
+from infra.deployment.smoke import predict
 from infra.errors import StepError, one_line
-from infra.prediction import predict
 
 READY_SECONDS = 90
 """As long as the Deployment's startup probe waits."""

@@ -10,10 +10,19 @@ import click
 from pulumi import automation as auto
 
 from infra.bundle import bundle_manifest
+from infra.deployment.checks import check
 from infra.engine.interruption import Interruption
 from infra.engine.workspace import COLOURS, REPOSITORY, Progress, stack_settings
-from infra.errors import EXPIRED_LINE, AtlasError, CredentialsError, FailedError, SettingsError, StepError, expired
-from infra.preflight import check
+from infra.errors import (
+    EXPIRED_LINE,
+    AtlasError,
+    ConfirmationError,
+    CredentialsError,
+    FailedError,
+    SettingsError,
+    StepError,
+    expired,
+)
 from infra.settings import AwsSettings, BootstrapSettings, LocalSettings, Settings
 
 stack_option = click.option("--stack", default="local", show_default=True, help="Which Pulumi.<stack>.yaml.")
@@ -78,6 +87,18 @@ def settings_of(stack: str, *, makes: bool = True, shows: bool = False) -> Setti
     if isinstance(settings, AwsSettings):
         check(settings, changes=makes and not shows)
     return settings
+
+
+def agree(question: str, *, yes: bool, command: str) -> None:
+    """Go on if the person at the terminal agrees; `command` is the same with the answer given, for where nobody is.
+
+    Raises ConfirmationError without a terminal, click.Abort when the answer is no.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise ConfirmationError(f"without a terminal nobody can be asked: `{command}`")
+    click.confirm(question, abort=True, err=True)
 
 
 def answers(url: str) -> bool:

@@ -6,7 +6,8 @@ from dataclasses import asdict
 import click
 
 from infra.cli.common import guarded, json_option
-from infra.cost import prices, savings, table, total
+from infra.cost.prices import prices
+from infra.cost.table import savings, table, total
 from infra.engine.workspace import REPOSITORY, stack_settings
 from infra.settings import AwsSettings, LocalSettings
 
@@ -63,7 +64,7 @@ def cost(stack: str, traffic_gb: float, as_json: bool) -> None:
     if isinstance(settings, AwsSettings) and settings.budget_usd is not None and month > settings.budget_usd:
         click.echo(f"\nIt passes atlas:budgetUsd ({settings.budget_usd}).")
     click.echo(
-        f"\nOn-demand prices of {known.region} as of {known.date}, without taxes and free tiers: infra/prices.yml"
+        f"\nOn-demand prices of {known.region} as of {known.date}, without taxes and free tiers: infra/cost/prices.yml"
     )
     if settings.region != known.region:
         click.echo(f"This stack is in {settings.region}, where most prices are a few to some twenty per cent higher.")

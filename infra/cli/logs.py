@@ -86,8 +86,8 @@ def _asked(ask: Callable[[int | None, int], list[Said]], lines: int, seconds: in
 
 
 def _pods(settings: AwsSettings, lines: int | None, seconds: int) -> list[Said]:
-    from infra.cluster_api import cluster_of
-    from infra.cluster_api import logs as said
+    from infra.deployment.pods import cluster_of
+    from infra.deployment.pods import logs as said
 
     try:
         with cluster_of(settings) as api:

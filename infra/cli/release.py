@@ -1,7 +1,6 @@
 """`atlas promote` and `atlas rollback`: another image by its digest, never a rebuild."""
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import click
 from pulumi import automation as auto
 
-from infra.cli.common import answers, guarded, json_option, raise_reported, say, settings_of, stack_option
+from infra.cli.common import agree, answers, guarded, json_option, raise_reported, say, settings_of, stack_option
 from infra.cli.stack import (
     Done,
     bring_up,
@@ -20,6 +19,8 @@ from infra.cli.stack import (
     rollback_option,
     wait_option,
 )
+from infra.deployment.checks import check
+from infra.deployment.images import Image, copy, image_of, is_there, known_good, repository_is_there
 from infra.engine.workspace import (
     POLICIES,
     REPOSITORY,
@@ -29,10 +30,8 @@ from infra.engine.workspace import (
     open_stack,
     outputs_of,
 )
-from infra.errors import ConfirmationError, FailedError, SettingsError
-from infra.preflight import check
+from infra.errors import FailedError, SettingsError
 from infra.program import Facts, program
-from infra.releases import Image, copy, image_of, is_there, known_good, repository_is_there
 from infra.settings import PROJECT, AwsSettings
 
 yes_option = click.option(
@@ -87,7 +86,7 @@ def promote(
     if image_of(deployment_of(opened)[0] or "") == promoted:
         say(f"{target} has {running.digest} already")
     changes = _foreseen(opened, show=not as_json)
-    _agree(
+    agree(
         f"Deploy {running.digest} of {source} in {target}?", yes=yes, command=f"atlas promote {source} {target} --yes"
     )
     if not repository_is_there(promoted):
@@ -195,15 +194,7 @@ def _foreseen(opened: auto.Stack, *, show: bool) -> dict[str, str]:
 
 
 def _asker(stack: str, *, yes: bool) -> Callable[[str], None]:
-    return lambda question: _agree(question, yes=yes, command=f"atlas rollback --stack {stack} --yes")
-
-
-def _agree(question: str, *, yes: bool, command: str) -> None:
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise ConfirmationError(f"without a terminal nobody can be asked: `{command}`")
-    click.confirm(question, abort=True, err=True)
+    return lambda question: agree(question, yes=yes, command=f"atlas rollback --stack {stack} --yes")
 
 
 def _make_registry(stack: str, settings: AwsSettings) -> None:

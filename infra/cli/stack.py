@@ -25,6 +25,8 @@ from infra.cli.common import (
     stack_option,
     table,
 )
+from infra.deployment.checks import check_zones
+from infra.deployment.smoke import predict
 from infra.engine.locks import take_up
 from infra.engine.preview import Foreseen
 from infra.engine.workspace import (
@@ -38,8 +40,6 @@ from infra.engine.workspace import (
     resources_of,
 )
 from infra.errors import AwsError, ClusterError, FailedError, ImageError, SettingsError
-from infra.prediction import predict
-from infra.preflight import check_zones
 from infra.program import Facts, program
 from infra.settings import PROJECT, AwsSettings, LocalSettings, Settings
 
@@ -193,7 +193,7 @@ def opened_for_change(stack: str, settings: Settings, of: Callable[[], None]) ->
 
 def _refuse_missing(stack: str, settings: AwsSettings) -> None:
     """Pods would wait for an image that isn't there; what is in other repositories may be hidden from who asks."""
-    from infra.releases import image_of, is_there
+    from infra.deployment.images import image_of, is_there
 
     image = image_of(settings.image or "")
     if image is None or (image.region, image.repository) != (settings.region, f"{PROJECT}-{stack}/{settings.app_name}"):
@@ -206,7 +206,7 @@ def _refuse_missing(stack: str, settings: AwsSettings) -> None:
 
 def _say_why(settings: AwsSettings) -> None:
     """What the cluster knows of pods that don't come up: the engine only knows that they don't."""
-    from infra.cluster_api import cluster_of, reasons
+    from infra.deployment.pods import cluster_of, reasons
 
     try:
         with cluster_of(settings) as api:
@@ -257,7 +257,7 @@ def _asked(settings: Settings, outputs: Mapping[str, Any], *, wait: int) -> dict
 
 def _mark(reference: str) -> None:
     """Note that the image has answered; that this fails is said, and no more: the stack is up."""
-    from infra.releases import image_of, mark_good
+    from infra.deployment.images import image_of, mark_good
 
     image = image_of(reference)
     if image is None:
@@ -355,7 +355,7 @@ def _client_side(settings: AwsSettings, foreseen: Foreseen) -> str:
     """Why the engine could compare Kubernetes objects only with the state: its provider asks the cluster by a patch."""
     if not any(step.kind.startswith("kubernetes:") and step.operation != "create" for step in foreseen.steps):
         return ""
-    from infra.cluster_api import cluster_of, may_patch
+    from infra.deployment.pods import cluster_of, may_patch
 
     try:
         with cluster_of(settings) as api:
@@ -416,7 +416,7 @@ def _example(address: str, settings: Settings, *, patience: float) -> dict[str, 
 
 def _through_the_cluster(settings: AwsSettings) -> tuple[str, Any]:
     """The example's request and answer, of a pod; raises ClusterError when none can be asked."""
-    from infra.cluster_api import cluster_of, tunnel
+    from infra.deployment.pods import cluster_of, tunnel
 
     def connected(api: Any, open_tunnels: ExitStack) -> http.client.HTTPConnection:
         connection = http.client.HTTPConnection("pod", timeout=10)

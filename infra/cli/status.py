@@ -134,7 +134,7 @@ def _tell_last(last: dict[str, Any] | None) -> None:
 
 def _cluster(settings: AwsSettings) -> dict[str, Part]:
     """The control plane by EKS, the service's pods by the Kubernetes API."""
-    from infra.cluster_api import cluster_of, control_plane, pods, reasons, wanted
+    from infra.deployment.pods import cluster_of, control_plane, pods, reasons, wanted
 
     try:
         version, state = control_plane(settings)

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_aws as aws
 
-from infra.account import AUDIENCE, GITHUB
+GITHUB = "token.actions.githubusercontent.com"
+AUDIENCE = "sts.amazonaws.com"
+
+
+def provider_arn(account: str) -> str:
+    """GitHub's identity provider in the account; there can be one only."""
+    return f"arn:aws:iam::{account}:oidc-provider/{GITHUB}"
 
 
 @dataclass(frozen=True, slots=True)

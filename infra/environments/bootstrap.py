@@ -6,8 +6,7 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
-from infra.account import AUDIENCE, GITHUB, provider_arn
-from infra.components.github_role import GithubRole, GithubRoleArgs
+from infra.components.github_role import AUDIENCE, GITHUB, GithubRole, GithubRoleArgs, provider_arn
 from infra.components.state import State, StateArgs
 from infra.permissions.boundary import boundary
 from infra.permissions.grant import Scope, boundary_name, document

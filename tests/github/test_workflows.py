@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from infra.account import AUDIENCE, GITHUB
+from infra.components.github_role import AUDIENCE, GITHUB
 from infra.settings import BootstrapSettings
 from tests.docs.documents import document
 from tests.docs.test_commands import check_atlas, check_make

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from moto.server import ThreadedMotoServer
 
-from infra.account import GITHUB
+from infra.components.github_role import GITHUB
 from tests.infra.conftest import Checkout
 from tests.infra.recording.run import REPOSITORY, recorders
 from tests.infra.recording.world import RECORD, World

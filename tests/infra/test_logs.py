@@ -1,4 +1,4 @@
-"""What a part has said: a file on this machine, CloudWatch for the control plane; pods are in test_cluster_api.py."""
+"""What a part has said: a file on this machine, CloudWatch for the control plane; pods: deployment/test_pods.py."""
 
 import json
 import signal

@@ -19,9 +19,9 @@ import boto3
 import pytest
 import yaml
 
-from infra.cli.release import _agree
+from infra.cli.common import agree as _agree
 from infra.components.registry import GOOD
-from infra.releases import MANIFESTS, copy_between
+from infra.deployment.images import MANIFESTS, copy_between
 from tests.infra.conftest import Checkout
 from tests.infra.recording.run import REPOSITORY, recorders
 from tests.infra.recording.world import RECORD, World

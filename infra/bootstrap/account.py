@@ -6,11 +6,9 @@ from typing import Any
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
+from infra.components.github_role import AUDIENCE, provider_arn
 from infra.errors import AwsError, CredentialsError, PreflightError, one_line
 from infra.settings import PROJECT, BootstrapSettings
-
-GITHUB = "token.actions.githubusercontent.com"
-AUDIENCE = "sts.amazonaws.com"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +84,3 @@ def _foreign_provider(settings: BootstrapSettings) -> bool:
             f"--open-id-connect-provider-arn {provider_arn(settings.account_id)} --client-id {AUDIENCE}`"
         )
     return True
-
-
-def provider_arn(account: str) -> str:
-    """GitHub's identity provider in the account; there can be one only."""
-    return f"arn:aws:iam::{account}:oidc-provider/{GITHUB}"

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from infra import preflight
+from infra.deployment import checks
+from infra.deployment.checks import check, check_zones, principal_of
 from infra.errors import CredentialsError, PreflightError
-from infra.preflight import check, check_zones, principal_of
 from infra.settings import AwsSettings, load_settings
 from tests.infra.support.aws import BASE
 
@@ -120,9 +120,9 @@ def test_docker_is_asked_for_only_when_an_image_is_built() -> None:
 @pytest.mark.parametrize("tool", ["aws", "docker"])
 def test_tool_that_hangs_or_is_broken_is_one_line(tool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(command: list[str]) -> subprocess.CompletedProcess[str]:
-        return preflight.run(command) if command[0] == tool else world()(command)
+        return checks.run(command) if command[0] == tool else world()(command)
 
-    monkeypatch.setattr(preflight, "PATIENCE", 0.2)
+    monkeypatch.setattr(checks, "PATIENCE", 0.2)
     built = settings().model_copy(update={"image": None})
     (tmp_path / tool).write_text("#!/bin/sh\nexec /bin/sleep 60\n")
     with pytest.raises(
@@ -148,7 +148,7 @@ def test_aws_cli_that_does_not_say_who_asks_is_one_line(said: str) -> None:
 
 
 def test_commands_are_really_run() -> None:
-    assert preflight.run(["/bin/echo", "here"]).stdout == "here\n"
+    assert checks.run(["/bin/echo", "here"]).stdout == "here\n"
 
 
 def network(*subnets: tuple[str, str], cidr: str = "10.20.0.0/16") -> list[dict[str, Any]]:

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from infra.cost import prices, savings, table, total
+from infra.cost.prices import prices
+from infra.cost.table import savings, table, total
 from infra.errors import SettingsError
 from infra.settings import AwsSettings, load_settings
 from tests.infra.support.aws import BASE, FULL, up
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 FREE = {
     "aws:budgets/budget:Budget",  # an account's first two; its alarms go by mail
     "aws:sns/topic:Topic",  # the first thousand mails of a month
@@ -118,12 +119,12 @@ def test_saving_that_the_settings_forbid_is_not_offered() -> None:
 def test_every_price_has_its_source_and_is_used() -> None:
     known = prices()
     assert all(price.source.startswith("https://aws.amazon.com/") for price in known.prices.values())
-    code = (REPOSITORY / "infra/cost.py").read_text()
+    code = (REPOSITORY / "infra/cost/table.py").read_text()
     assert [name for name in known.prices if f'"{name}"' not in code] == []
 
 
 def test_an_instance_type_without_a_price_is_one_clear_line() -> None:
-    with pytest.raises(SettingsError, match=r"infra/prices.yml has no price for p5.48xlarge; it has t3.micro, "):
+    with pytest.raises(SettingsError, match=r"infra/cost/prices.yml has no price for p5.48xlarge; it has t3.micro, "):
         table(settings({**BASE, "hostType": "p5.48xlarge"}))
 
 

@@ -2,17 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from infra.cost.prices import prices
 from infra.errors import SettingsError
 from infra.settings import NODE_DISK_GB, AwsSettings, BootstrapSettings
 
-PRICES = Path(__file__).with_name("prices.yml")
 LOGS_GB = 3
 """Assumed: what the control plane of a quiet cluster logs in a month, most of it the audit log."""
 IMAGE_GB = 0.15
@@ -23,36 +20,6 @@ FREE_TRAFFIC_GB = 100
 """Out to the internet, a month and account."""
 OFFICE_HOURS = 50
 """Of a week: up from eight to six on weekdays."""
-
-
-class Price(BaseModel):
-    """One price of infra/prices.yml."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    usd: float
-    per: Literal["hour", "month", "GB", "GB-month", "NLCU-hour"]
-    source: str
-    confirmed: str
-
-
-class Instances(BaseModel):
-    """On-demand prices of instance types, by the hour."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    source: str
-    confirmed: str
-    usd: dict[str, float]
-
-
-class Prices(BaseModel):
-    """infra/prices.yml."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    date: str
-    region: str
-    hours: int
-    prices: dict[str, Price]
-    instances: Instances
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +42,6 @@ class Saving:
 
     change: str
     monthly: float
-
-
-@cache
-def prices() -> Prices:
-    """What infra/prices.yml says."""
-    document = yaml.load(PRICES.read_text(), yaml.BaseLoader)  # noqa: S506 - BaseLoader makes nothing but text
-    return Prices.model_validate(document)
 
 
 def table(settings: AwsSettings | BootstrapSettings, traffic_gb: float = 10) -> list[Line]:
@@ -188,5 +148,5 @@ def _priced(part: str, what: str, key: str, quantity: float, declares: tuple[str
 def _instances(part: str, kind: str, count: int, resource: str, declared: int) -> Line:
     known = prices().instances.usd
     if kind not in known:
-        raise SettingsError(f"infra/prices.yml has no price for {kind}; it has {', '.join(known)}: add it")
+        raise SettingsError(f"infra/cost/prices.yml has no price for {kind}; it has {', '.join(known)}: add it")
     return Line(part, f"{count} x {kind}", known[kind] * count * prices().hours, True, (resource, declared))

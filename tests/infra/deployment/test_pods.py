@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from kubernetes import client
 
-from infra import cluster_api
-from infra.cluster_api import cluster_at, control_plane, logs, pods, reasons, wanted
+from infra.deployment import pods as pods_api
+from infra.deployment.pods import cluster_at, control_plane, logs, pods, reasons, wanted
 from infra.errors import ClusterError
 from infra.settings import AwsSettings, load_settings
 from tests.infra.plugins import found
@@ -129,4 +129,4 @@ def test_missing_cluster_is_told_as_aws_says_it(moto: str) -> None:
     assert isinstance(settings, AwsSettings)
     with pytest.raises(ClusterError, match="flask-app-cluster"):
         control_plane(settings)
-    assert cluster_api.PATIENCE <= 30
+    assert pods_api.PATIENCE <= 30

@@ -8,7 +8,8 @@ import pytest
 from botocore.awsrequest import AWSResponse
 from moto import mock_aws
 
-from infra.account import AUDIENCE, GITHUB, Found, look, provider_arn
+from infra.bootstrap.account import Found, look
+from infra.components.github_role import AUDIENCE, GITHUB, provider_arn
 from infra.errors import AwsError, CredentialsError
 from infra.settings import BootstrapSettings
 

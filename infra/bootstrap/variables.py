@@ -1,0 +1,37 @@
+"""What GitHub and the stack files must be told of what bootstrap made."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from infra.settings import PROJECT, AwsSettings, BootstrapSettings
+
+
+def variables_of(
+    settings: BootstrapSettings, stacks: Mapping[str, AwsSettings], outputs: Mapping[str, Any]
+) -> dict[str, dict[str, str]]:
+    """GitHub's variables: environment ("" is the repository) -> name -> value."""
+    variables = {
+        "": {
+            "PULUMI_BACKEND_URL": str(outputs["backend"]),
+            "AWS_REGION": settings.region,
+            "ATLAS_PREVIEW_ROLE": str(outputs["previewRole"]),
+            "ATLAS_SESSION_SECONDS": str(settings.session_hours * 3600),
+        }
+    }
+    for stack, own in stacks.items():
+        variables[stack] = {"ATLAS_DEPLOY_ROLE": str(outputs[f"{stack}DeployRole"])}
+        if own.disposable:
+            variables[f"{stack}-destroy"] = {"ATLAS_DESTROY_ROLE": str(outputs[f"{stack}DestroyRole"])}
+    return variables
+
+
+def missing(stack: str, own: AwsSettings, outputs: Mapping[str, Any]) -> list[str]:
+    """Lines that the stack's file lacks: a deploy role may only make bounded roles, and must get into the cluster."""
+    lines = []
+    if own.permissions_boundary != outputs[f"{stack}PermissionsBoundary"]:
+        lines.append(f"{PROJECT}:permissionsBoundary: {outputs[f'{stack}PermissionsBoundary']}")
+    roles = [outputs[name] for name in (f"{stack}DeployRole", f"{stack}DestroyRole") if name in outputs]
+    absent = [str(role) for role in roles if role not in own.admin_principals]
+    if absent:
+        lines.append(f"{PROJECT}:adminPrincipals: […, {', '.join(absent)}]")
+    return lines

@@ -1,0 +1,47 @@
+"""AWS's prices as prices.yml has them, each with its source."""
+
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+PRICES = Path(__file__).with_name("prices.yml")
+
+
+class Price(BaseModel):
+    """One price of infra/cost/prices.yml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    usd: float
+    per: Literal["hour", "month", "GB", "GB-month", "NLCU-hour"]
+    source: str
+    confirmed: str
+
+
+class Instances(BaseModel):
+    """On-demand prices of instance types, by the hour."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    source: str
+    confirmed: str
+    usd: dict[str, float]
+
+
+class Prices(BaseModel):
+    """infra/cost/prices.yml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    date: str
+    region: str
+    hours: int
+    prices: dict[str, Price]
+    instances: Instances
+
+
+@cache
+def prices() -> Prices:
+    """What infra/cost/prices.yml says."""
+    document = yaml.load(PRICES.read_text(), yaml.BaseLoader)  # noqa: S506 - BaseLoader makes nothing but text
+    return Prices.model_validate(document)
