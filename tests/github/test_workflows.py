@@ -169,7 +169,7 @@ def taken(job: Job) -> str:
 def test_variables_are_those_that_bootstrap_tells_github() -> None:
     asked = {name for path in (*files(), SETUP) for name in re.findall(r"vars\.(\w+)", path.read_text())}
     assert asked == set(document("ci.md").rows("Variables"))
-    text = (REPOSITORY / "infra" / "cli" / "bootstrap.py").read_text()
+    text = (REPOSITORY / "infra" / "bootstrap" / "variables.py").read_text()
     told = set(re.findall(r'"((?:PULUMI|AWS|ATLAS)_[A-Z_]+)": ', text))
     assert asked - told == {"ATLAS_NIGHTLY", "MLFLOW_TRACKING_URI"}  # a person's choice
     assert told <= asked
