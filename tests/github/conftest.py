@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.github.runner import Runner
+from tests.github.runner import Runner, shared_cache
 from tests.github.server import GithubServer, serving
 from tests.github.workflows import REPOSITORY
 from tests.infra.conftest import moto, moto_server  # noqa: F401 - fixtures
@@ -32,9 +32,11 @@ def git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-def repro(folder: Path) -> None:
-    """`dvc repro` in the folder, with this Python."""
+def repro(folder: Path, origin: Path | None = None) -> None:
+    """`dvc repro` in the folder, with this Python; what `origin` has made is not made again."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "DVC_", "GIT_"))}
+    if origin:
+        kept["DVC_GLOBAL_CONFIG_DIR"] = str(shared_cache(origin))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         [sys.executable, "-m", "dvc", "repro"], cwd=folder, env=kept | GIT | {"PATH": path},

@@ -1,9 +1,14 @@
-"""Runs a workflow's job on this machine, by act: `run:` steps are real, actions are replaced by what stands below."""
+"""Runs a workflow's job on this machine, by act: `run:` steps are real, actions are replaced by what stands below.
+
+As on GitHub, what one job fetched is kept for the next: actions/cache gives a job its `.venv` ready-made, with the
+packages of the make target that the job asks for. A job that uses no cache (release.yml) makes all of it itself.
+"""
 
 import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -19,7 +24,15 @@ from tests.github.workflows import REPOSITORY, used
 ACTIONS: Mapping[str, str] = {
     "actions/setup-python": ":",
     "actions/setup-go": ":",
-    "actions/cache": ":",
+    "actions/cache": """case "$KEY" in
+  setup-*-.venv/dev-*) packages=$ATLAS_DEV_PACKAGES stamps=".venv/setup .venv/run .venv/dev" ;;
+  setup-*) packages=$ATLAS_RUN_PACKAGES stamps=".venv/setup .venv/run" ;;
+  *) exit 0 ;;
+esac
+mkdir .venv
+ln -s "$packages"/{bin,lib,pyvenv.cfg} .venv/
+touch $stamps
+echo "PYTHONPATH=$PWD" >> "$GITHUB_ENV" # the packages have this project as it was when they were installed""",
     "docker/setup-buildx-action": "docker buildx inspect >/dev/null",
     "actions/upload-artifact": 'mkdir -p "$ATLAS_ARTIFACTS/$NAME" && cp -r "$PATH_GIVEN" "$ATLAS_ARTIFACTS/$NAME/"',
     "actions/download-artifact": 'mkdir -p "$(dirname "$PATH_GIVEN")" && cp -r "$ATLAS_ARTIFACTS/$NAME"/* "$(dirname "$PATH_GIVEN")/"',  # noqa: E501
@@ -58,6 +71,7 @@ class Runner:
 
     def __post_init__(self) -> None:
         act()
+        self.packages = self._packages()
         stubs = self.folder / "actions"
         self.options: list[str] = []
         for action in sorted({action for _, action, _ in used() if not action.startswith("./")}):
@@ -75,6 +89,15 @@ class Runner:
         subprocess.run(["git", "clone", "-q", str(self.origin), str(path)], check=True)
         return path
 
+    def _packages(self) -> Path:
+        """What `make .venv/run` installs on a clean clone: what jobs have that aren't given what tests need."""
+        clone = self.clone()
+        done = subprocess.run(
+            ["make", "--silent", ".venv/run"], cwd=clone, env=_kept(), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return clone / ".venv"
+
     def run(
         self,
         event: str,
@@ -85,9 +108,13 @@ class Runner:
         clone: Path | None = None,
         variables: Mapping[str, str] | None = None,
         matrix: Mapping[str, str] | None = None,
+        from_nothing: bool = False,
         code: int = 0,
     ) -> str:
-        """What the job said; fails the test when it ends otherwise than with `code`."""
+        """What the job said; fails the test when it ends otherwise than with `code`.
+
+        The job finds what was made of the data before in DVC's cache, unless it has to make it `from_nothing`.
+        """
         clone = clone or self.clone()
         document = self.folder / "event.json"
         owner = {"full_name": "o/r", "name": "r", "default_branch": "main", "owner": {"login": "o"}}
@@ -105,13 +132,11 @@ class Runner:
             options += ["--var", f"{name}={value}"]
         for name, value in (matrix or {}).items():
             options += ["--matrix", f"{name}:{value}"]
-        kept = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("GITHUB_", "PYTEST_", "ATLAS_PYTHON"))
-        }
         given = {
-            **kept,
+            **_kept(),
+            **({} if from_nothing else {"DVC_GLOBAL_CONFIG_DIR": str(shared_cache(self.origin))}),
+            "ATLAS_DEV_PACKAGES": sys.prefix,
+            "ATLAS_RUN_PACKAGES": str(self.packages),
             "ATLAS_ROLES": str(self.roles),
             "ATLAS_ARTIFACTS": str(self.artifacts),
             "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache"),
@@ -127,6 +152,20 @@ class Runner:
         shutil.rmtree(clone)
         assert done.returncode == code, done.stdout[-8000:]
         return done.stdout
+
+
+def shared_cache(origin: Path) -> Path:
+    """A folder with a configuration of DVC whose cache is the repository's own."""
+    folder = origin.parent / "dvc"
+    folder.mkdir(exist_ok=True)
+    (folder / "config").write_text(f"[cache]\n    dir = {origin / '.dvc' / 'cache'}\n")
+    return folder
+
+
+def _kept() -> dict[str, str]:
+    """This process's environment, without what speaks of its own run."""
+    own = ("GITHUB_", "PYTEST_", "ATLAS_PYTHON")
+    return {name: value for name, value in os.environ.items() if not name.startswith(own)}
 
 
 def _inputs_of(action: str) -> list[str]:

@@ -160,7 +160,7 @@ def test_commit_is_deployed_and_one_that_does_not_come_up_is_rolled_back(
     boto3.client("ecr").create_repository(repositoryName=repository)
     known_to_ecr(repository, digest)
     dev.configure(image=f"{HOST}/{repository}@{digest}")
-    said = runner.run("push", "deploy", "deploy")
+    said = runner.run("push", "deploy", "deploy", from_nothing=True)
     assert "dvc pull: all outputs came from the remote" in said
 
     bad = idle(repository, tmp_path)

@@ -44,26 +44,47 @@ def change(runner: Runner, trees: int = 40, *, locked: bool = True) -> Path:
     params["model"]["estimators"][0]["params"]["max_iter"] = trees
     file.write_text(yaml.safe_dump(params))
     if locked:
-        repro(clone)
+        repro(clone, runner.origin)
     commit(clone, "More trees")
     git(clone, "clean", "-fdxq")
     return clone
+
+
+def copied(runner: Runner, clone: Path) -> Path:
+    """Another clone as clean, with the same commits on the same branch: the runner takes one a run."""
+    path = runner.clone()
+    git(path, "fetch", "-q", str(clone), "change")
+    git(path, "checkout", "-q", "-b", "change", "FETCH_HEAD")
+    return path
 
 
 # --- ci ---
 
 
 def test_lint(runner: Runner) -> None:
-    said = runner.run("push", "ci", "lint")
+    """Over a few modules: the whole of them are held to the same by `make lint` itself."""
+    clone = runner.clone()
+    kept = (
+        "infra/ci/changelog.py",
+        "infra/errors.py",
+        "ml/__init__.py",
+        "service/__init__.py",
+        "tests/github/workflows.py",
+        "tests/github/tools",
+    )
+    git(clone, "rm", "-rq", "infra", "ml", "notebooks", "service", "tests")
+    git(clone, "checkout", "HEAD", *kept)
+    said = runner.run("push", "ci", "lint", clone=clone)
     assert "All checks passed!" in said
+    assert "Success: no issues found in" in said
     assert "actionlint" in said
 
 
 @pytest.mark.parametrize("job", ["test", "policies"])
 def test_tests_and_policies(runner: Runner, job: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A few of them: all would be this very run again."""
-    chosen = {"test": "pinned_by_commit", "policies": "has_a_breach"}[job]
-    monkeypatch.setitem(runner.environment, "PYTEST_ADDOPTS", f"-k {chosen}")
+    chosen = {"test": "tests/infra/ci/test_changelog.py", "policies": "-k has_a_breach"}[job]
+    monkeypatch.setitem(runner.environment, "PYTEST_ADDOPTS", chosen)
     said = runner.run("push", "ci", job, matrix={"python": "3.11"} if job == "test" else None)
     assert re.search(r"\b[1-9]\d* passed", said)
 
@@ -74,7 +95,7 @@ def test_pipeline_is_held_to_its_lock_and_made_again_and_the_image_is_tried(
     found.registry()
     monkeypatch.setitem(runner.environment, "IMAGE", "atlas-test-jobs")
     monkeypatch.setitem(runner.environment, "BUILD", f"--build-arg BASE_IMAGE={found.BASE_IMAGE}")
-    said = runner.run("pull_request", "ci", "image", FORK)
+    said = runner.run("pull_request", "ci", "image", FORK, from_nothing=True)
     assert "the remote isn't there yet, or lacks some outputs" in said
     assert "dvc.lock is of this commit" in said
     assert "every output is, byte for byte, what dvc.lock names" in said
@@ -105,10 +126,27 @@ def account(
     git(origin, "checkout", "-q", ".")
 
 
-def test_pull_request_gets_one_comment_on_model_and_stack(
-    runner: Runner, account: Account, github: GithubServer
+def test_fork_gets_no_role_and_no_comment(runner: Runner, github: GithubServer) -> None:
+    before = runner.roles.read_text() if runner.roles.exists() else ""
+    runner.run(
+        "pull_request", "preview", "preview", FORK, variables={**VARIABLES, "PULUMI_BACKEND_URL": "file://there"}
+    )
+    assert github.comments == []
+    assert (runner.roles.read_text() if runner.roles.exists() else "") == before
+
+
+def test_stack_from_its_first_comment_to_its_end(
+    runner: Runner, account: Account, github: GithubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = runner.run("pull_request", "preview", "preview", REQUEST, clone=change(runner))
+    """Each part takes the stack as the part before left it: a stack of its own would cost each a minute."""
+    pull_request_gets_one_comment_on_model_and_stack(runner, account, github)
+    drift_opens_one_issue_and_closes_it(runner, account, github)
+    promotion_then_destroy(runner, account, monkeypatch)
+
+
+def pull_request_gets_one_comment_on_model_and_stack(runner: Runner, account: Account, github: GithubServer) -> None:
+    ours = change(runner)
+    said = runner.run("pull_request", "preview", "preview", REQUEST, clone=copied(runner, ours), from_nothing=True)
     [comment] = github.comments
     assert comment["number"] == 7
     body = comment["body"]
@@ -122,32 +160,23 @@ def test_pull_request_gets_one_comment_on_model_and_stack(
     assert account.world("dev").existing() == {}
     assert runner.roles.read_text().splitlines()[-1] == f"{VARIABLES['ATLAS_PREVIEW_ROLE']} 14400"
 
+    # A preview that fails is told in it.
+    bad = copied(runner, ours)
+    write_stack(bad, "dev", {**account.settings("dev"), "apiAccessCidrs": ["0.0.0.0/0"]})
+    commit(bad, "Open to all")
+    runner.run("pull_request", "preview", "preview", REQUEST, clone=bad, code=1)
+    [comment] = github.comments
+    assert "**The preview failed:**" in comment["body"]
+    assert "api-endpoint-restricted" in comment["body"]
+
     # Run again, on a stack that is up: the same comment, edited.
     account.deploy(1)
-    runner.run("pull_request", "preview", "preview", REQUEST, clone=change(runner))
+    runner.run("pull_request", "preview", "preview", REQUEST, clone=ours)
     [comment] = github.comments
     assert "Nothing would change." in comment["body"]
 
 
-def test_preview_that_fails_is_told_in_the_comment(runner: Runner, account: Account, github: GithubServer) -> None:
-    clone = change(runner)
-    write_stack(clone, "dev", {**account.settings("dev"), "apiAccessCidrs": ["0.0.0.0/0"]})
-    git(clone, "add", "-A")
-    git(clone, "commit", "-q", "-m", "Open to all")
-    runner.run("pull_request", "preview", "preview", REQUEST, clone=clone, code=1)
-    assert "**The preview failed:**" in github.comments[0]["body"]
-    assert "api-endpoint-restricted" in github.comments[0]["body"]
-
-
-def test_fork_gets_no_role_and_no_comment(runner: Runner, account: Account, github: GithubServer) -> None:
-    before = runner.roles.read_text() if runner.roles.exists() else ""
-    runner.run("pull_request", "preview", "preview", FORK)
-    assert github.comments == []
-    assert (runner.roles.read_text() if runner.roles.exists() else "") == before
-
-
-def test_drift_opens_one_issue_and_closes_it(runner: Runner, account: Account, github: GithubServer) -> None:
-    account.deploy(1)
+def drift_opens_one_issue_and_closes_it(runner: Runner, account: Account, github: GithubServer) -> None:
     quiet = runner.run("schedule", "drift", "drift", matrix={"stack": "dev"})
     assert "nothing to tell" in quiet
     topic = account.world("dev").of("aws:sns/topic:Topic")[0]
@@ -164,8 +193,9 @@ def test_drift_opens_one_issue_and_closes_it(runner: Runner, account: Account, g
     assert github.issues[0]["state"] == "closed"
 
 
-def test_promotion_then_destroy(runner: Runner, account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
-    digest = account.deploy(1)
+def promotion_then_destroy(runner: Runner, account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = account.runs("dev").partition("@")[2]
+    assert digest.startswith("sha256:")
     prod = str(account.records / "prod.jsonl")
     monkeypatch.setitem(runner.environment, RECORD, prod)
     said = runner.run("workflow_dispatch", "promote", "promote", variables={"ATLAS_DEPLOY_ROLE": "arn:prod"})
