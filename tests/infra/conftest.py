@@ -21,6 +21,7 @@ from moto.server import ThreadedMotoServer
 
 from infra.local.supervisor import MARK, Program, Stack
 from tests.bundles import EXAMPLE, make_bundle
+from tests.infra.support import warm
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -117,22 +118,18 @@ class Checkout:
         document["config"] |= {f"atlas:{key}": str(value) for key, value in settings.items()}
         file.write_text(yaml.safe_dump(document, sort_keys=False))
 
-    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+    def start(self, *arguments: str) -> warm.Process:
         """The `atlas` command, begun; its output is in .out and .err beside the copy's other files."""
-        out, err = (self.path / "atlas.out").open("w"), (self.path / "atlas.err").open("w")
-        with out, err:
-            return subprocess.Popen(
-                [sys.executable, "-m", "infra.cli", *arguments],
-                cwd=self.path,
-                env=os.environ | {"ATLAS_PYTHON": sys.executable},
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                text=True,
-                start_new_session=True,
-            )
+        return warm.start(
+            "infra.cli",
+            arguments,
+            cwd=self.path,
+            env=os.environ | {"ATLAS_PYTHON": str(warm.python())},
+            out=self.path / "atlas.out",
+            err=self.path / "atlas.err",
+        )
 
-    def finish(self, process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[str]":
+    def finish(self, process: warm.Process) -> "subprocess.CompletedProcess[str]":
         code = process.wait(timeout=240)
         return subprocess.CompletedProcess(
             process.args, code, (self.path / "atlas.out").read_text(), (self.path / "atlas.err").read_text()
@@ -173,7 +170,7 @@ def checkout(tmp_path: Path) -> Iterator[Checkout]:
     """A copy whose stack is taken down after the test, however it went."""
     copy = tmp_path / "atlas"
     for folder in ("infra", "ml", "service"):
-        shutil.copytree(REPOSITORY / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(REPOSITORY / folder, copy / folder, ignore=shutil.ignore_patterns("*.pyc.*"))
     for file in ("Pulumi.yaml", "Pulumi.local.yaml", ".pulumi.version"):
         shutil.copy(REPOSITORY / file, copy / file)
     make_bundle(copy / "models" / "bundle")

@@ -26,6 +26,7 @@ from infra.settings import PROJECT
 from tests.infra.recording.eks import Components
 from tests.infra.recording.provider import Recorder, start
 from tests.infra.recording.world import RECORD, World
+from tests.infra.support import warm
 from tests.infra.support.waiting import eventually
 
 # Engines come and go at ports of this machine. A channel to a new one whose port an earlier one had would share that
@@ -58,7 +59,7 @@ def recorders(folder: Path, packages: Iterable[str] = PACKAGES) -> None:
         module = "eks" if package == "eks" else f"provider {package}"
         script = folder / f"pulumi-resource-{package}"
         script.write_text(
-            f'#!/bin/sh\nPYTHONPATH={REPOSITORY} exec {sys.executable} -m tests.infra.recording.{module} "$@"\n'
+            f'#!/bin/sh\nPYTHONPATH={REPOSITORY} exec {warm.python()} -m tests.infra.recording.{module} "$@"\n'
         )
         script.chmod(0o755)
 

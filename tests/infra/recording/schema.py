@@ -61,15 +61,35 @@ def arguments(token: str) -> type[Any] | None:
     raise LookupError(f"{token}: no class of its inputs in {module}")
 
 
-def output_names(token: str) -> set[str]:
+@cache
+def output_names(token: str) -> frozenset[str]:
     """Wire names of a resource's outputs."""
     module, name = resource_classes(token.split(":", maxsplit=1)[0])[token]
     resource = getattr(importlib.import_module(module), name)
-    return {
+    return frozenset(
         getattr(member.fget, "_pulumi_name", label)
         for label, member in inspect.getmembers(resource)
         if isinstance(member, property) and label not in dir(pulumi.CustomResource)
-    }
+    )
+
+
+def load(tokens: typing.Iterable[str]) -> None:
+    """Import what these types need and keep their shapes, so that processes that fork from this have them."""
+    seen: set[Any] = set()
+
+    def visit(hint: Any) -> None:
+        for choice in _choices(hint):
+            if typing.get_args(choice):
+                visit(typing.get_args(choice)[-1])
+            elif isinstance(choice, type) and is_input_type(choice) and choice not in seen:
+                seen.add(choice)
+                for inner in _shape(choice)[0].values():
+                    visit(inner)
+
+    for token in tokens:
+        visit(arguments(token))
+        if not token.startswith(PROVIDER):
+            output_names(token)
 
 
 def problems(token: str, inputs: dict[str, Any]) -> list[tuple[str, str]]:
