@@ -69,14 +69,21 @@ def port() -> int:
     return free_ports(1)[0]
 
 
-@pytest.fixture
-def stack(tmp_path: Path) -> Iterator[Stack]:
-    """A running supervisor of its own."""
-    stack = Stack(tmp_path / "local")
+@pytest.fixture(scope="module")
+def shared_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    stack = Stack(tmp_path_factory.mktemp("stack") / "local")
     stack.home.mkdir()
-    stack.start()
     yield stack
     stack.stop()
+
+
+@pytest.fixture
+def stack(shared_stack: Stack) -> Iterator[Stack]:
+    """A running supervisor without programs: the module's, which is started again when a test has ended it."""
+    shared_stack.start()
+    yield shared_stack
+    for name in shared_stack.states():
+        shared_stack.remove(name)
 
 
 @pytest.fixture

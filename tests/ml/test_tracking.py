@@ -77,7 +77,7 @@ def front(server: str) -> Iterator[type[Front]]:
 
     listening = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Configured)
     Configured.address = f"http://127.0.0.1:{listening.server_port}"
-    threading.Thread(target=listening.serve_forever, daemon=True).start()
+    threading.Thread(target=listening.serve_forever, args=(0.01,), daemon=True).start()
     yield Configured
     listening.shutdown()
     listening.server_close()
