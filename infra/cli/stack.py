@@ -176,7 +176,8 @@ def bring_up(stack: str, settings: Settings, *, wait: int, image: str | None = N
         raise
     outputs = {name: output.value for name, output in result.outputs.items()}
     changes = progress.changes
-    say(f"{len(changes)} changed" if changes else "nothing changed" + f" ({time.monotonic() - begun:.1f} s)")
+    told = f"{len(changes)} changed" if changes else "nothing changed"
+    say(f"{told} ({time.monotonic() - begun:.1f} s)")
     return Done(outputs, changes, _asked(settings, outputs, wait=wait) if smoke else None)
 
 

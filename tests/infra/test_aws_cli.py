@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -71,7 +72,9 @@ def test_stack_comes_up_is_shown_feeds_dvc_and_goes(checkout: Checkout, account:
     done = checkout.atlas("up", "--stack", "dev", "--wait", "0", code=1)
     assert "doesn't answer, and a pod can't be asked: " in done.stderr
     assert "atlas rollback --stack dev" in done.stderr.splitlines()[-1]
+    assert re.search(r"^1\d\d changed \(\d+\.\d s\)$", done.stderr, re.MULTILINE)
     done = checkout.atlas("up", "--stack", "dev", "--no-smoke")
+    assert re.search(r"^nothing changed \(\d+\.\d s\)$", done.stderr, re.MULTILINE)
     assert "service" in done.stdout
     assert ".elb.us-east-1.amazonaws.com:5000" in done.stdout
     assert "aws ssm start-session" in done.stdout

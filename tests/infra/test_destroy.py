@@ -60,7 +60,7 @@ def test_ctrl_c_ends_every_wait_and_the_same_command_goes_on(checkout: Checkout,
         return done.stderr.split(when, 1)[1].splitlines()
 
     # While it waits for the load balancer, which answers nobody here.
-    after = interrupted("up", "--stack", "dev", "--wait", "600", when=" changed\n")
+    after = interrupted("up", "--stack", "dev", "--wait", "600", when=" s)\n")
     assert len(after) == 1
     # Between two tries.
     account.fail("delete", 30, "DependencyViolation: The vpc has dependencies and cannot be deleted")
