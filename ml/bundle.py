@@ -20,7 +20,6 @@ commits are kept elsewhere, or no two runs would agree.
 import hashlib
 import json
 import os
-import pickle
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -33,19 +32,14 @@ from numpy.typing import NDArray
 from pydantic import Field, JsonValue, ValidationError
 
 from ml.encoding import Encoding
+from ml.runtime import BundleError as BundleError  # noqa: PLC0414 - callers import it from here
+from ml.runtime import Runtime, Scores, compile_model
 from ml.schema import Columns, Document, Schema
 
 FORMAT = 1
 EVALUATED = "evaluated"
-Runtime = Literal["onnx", "sklearn"]
-Scores = NDArray[np.float64]
-"""Probabilities, shape (n, classes), rows summing to 1; or predicted numbers, shape (n,), for a regression."""
 
 _MODEL_FILES: Mapping[Runtime, str] = {"onnx": "model.onnx", "sklearn": "model.pickle"}
-
-
-class BundleError(Exception):
-    """A bundle that is missing, damaged, or can't be used here; the message says which and what to do."""
 
 
 class NoCalibration(Document):
@@ -235,7 +229,7 @@ class Bundle:
         return self.parts.schema
 
     def scores(self, columns: Columns) -> Scores:
-        """Calibrated scores of the rows."""
+        """Calibrated scores of the rows. A row's scores are the same bits alone and among any other rows."""
         return self.parts.decision.calibration.apply(self.run(self.parts.encoding.transform(columns)))
 
     def decide(self, scores: Scores) -> NDArray[np.object_] | Scores:
@@ -341,53 +335,17 @@ def read_parts(path: Path) -> tuple[str, Parts]:
     return manifest.version, parts
 
 
-def load_bundle(path: Path, threads: int = 1) -> Bundle:
-    """The verified bundle at `path`, ready to predict on `threads` threads per call.
+def load_bundle(path: Path) -> Bundle:
+    """The verified bundle at `path`, ready to predict.
 
-    Make it in the process that uses it: the runtime's threads don't survive a fork.
+    Load it in the process that predicts: the runtime's threads don't survive a fork.
     """
-    version, parts = read_parts(path)
-    return Bundle(version=version, parts=parts, run=compile_model(parts, threads))
+    return bundle_of(*read_parts(path))
 
 
-def compile_model(parts: Parts, threads: int = 1) -> Callable[[NDArray[np.float32]], Scores]:
-    """The model as a function from the matrix to scores."""
-    if parts.runtime == "sklearn":
-        return _pickled_model(parts)
-    import onnxruntime  # 0.3 s that a caller who only reads documents needn't pay
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    try:
-        session = onnxruntime.InferenceSession(parts.model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise BundleError(f"the compiled model can't be loaded ({error}): run `dvc repro`") from None
-    source, sink = session.get_inputs()[0].name, session.get_outputs()[-1].name
-
-    def run(matrix: NDArray[np.float32]) -> Scores:
-        (output,) = session.run([sink], {source: matrix})
-        return _as_scores(np.asarray(output, dtype=np.float64), parts.schema)
-
-    return run
-
-
-def _pickled_model(parts: Parts) -> Callable[[NDArray[np.float32]], Scores]:
-    try:
-        # Only a file whose hash the manifest confirms gets here: a bundle is code, and is trusted like the image.
-        estimator = pickle.loads(parts.model)  # noqa: S301
-    except ModuleNotFoundError as error:
-        raise BundleError(
-            f"this bundle's model doesn't compile (runtime: sklearn) and needs {error.name}, "
-            "which isn't installed here: serve it from the larger image target"
-        ) from None
-    method = estimator.predict if parts.schema.task == "regression" else estimator.predict_proba
-    return lambda matrix: _as_scores(np.asarray(method(matrix), dtype=np.float64), parts.schema)
-
-
-def _as_scores(output: NDArray[np.float64], schema: Schema) -> Scores:
-    return output.reshape(-1) if schema.task == "regression" else output
+def bundle_of(version: str, parts: Parts) -> Bundle:
+    """The parts as a bundle that predicts, without a directory."""
+    return Bundle(version=version, parts=parts, run=compile_model(parts.runtime, parts.model, parts.schema.task))
 
 
 def _files(parts: Parts) -> dict[str, bytes]:

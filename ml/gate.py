@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ml.bundle import Figure, Parts
+from ml.bundle import Figure, Parts, bundle_of
 from ml.feature_engineering import target_of
 from ml.metrics import METRICS, Weights, block_weights, day_blocks, figures, improvement, values
 from ml.model_building import seconds_of
-from ml.model_evaluation import bundle_of, predict, slice_rows
+from ml.model_evaluation import predict, slice_rows
 from ml.params import Params, ParamsError
 from ml.schema import Document, Schema
 from ml.tables import to_columns
@@ -127,7 +127,7 @@ def judge(
 
 
 def _answers(parts: Parts, schema: Schema, test: pd.DataFrame) -> Judged:
-    bundle = bundle_of(parts.evaluated or parts)
+    bundle = bundle_of("", parts.evaluated or parts)
     scores, labels = predict(bundle, to_columns(test, bundle.schema))
     return Judged(target_of(test, schema), scores, labels)
 

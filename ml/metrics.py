@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.bundle import Figure, Scores
+from ml.bundle import Figure
+from ml.runtime import Scores
 from ml.schema import Task
 
 METRICS: dict[Task, tuple[str, ...]] = {

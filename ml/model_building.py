@@ -24,11 +24,8 @@ from ml.bundle import (
     Parity,
     Parts,
     Reference,
-    Runtime,
-    Scores,
     SigmoidCalibration,
     TemperatureCalibration,
-    compile_model,
     write_bundle,
 )
 from ml.data_preprocessing import FOLDER, PARTS, SCHEMA
@@ -36,6 +33,7 @@ from ml.encoding import Encoding
 from ml.feature_engineering import ENCODING, FEATURES, Encoded, fit_encoding, target_of
 from ml.logs import stage_logger
 from ml.params import EstimatorParams, ModelParams, Params, ParamsError, ThresholdParams, load_params
+from ml.runtime import Runtime, Scores, compile_model
 from ml.schema import Columns, Feature, Schema
 from ml.tables import has_offset, parse_times, read_parquet, to_columns
 
@@ -294,7 +292,7 @@ def compile_estimator(
     """
     try:
         graph = to_onnx(model, schema, matrix.shape[1])
-        run = compile_model(_bare_parts(schema, model.encoding, graph))
+        run = compile_model("onnx", graph, schema.task)
         difference = float(np.abs(run(matrix) - model.scores(matrix, schema)).max()) / unit
     except Exception as error:  # converters fail in many ways; the fallback serves all the same
         log.warning("the model doesn't compile (%s): runtime sklearn", " ".join(str(error).split())[:300])
@@ -331,12 +329,6 @@ def to_onnx(model: Model, schema: Schema, width: int) -> bytes:
         warnings.simplefilter("ignore")
         converted = convert_sklearn(model.estimator, "atlas", inputs, options=options, target_opset=17)
     return cast("bytes", converted.SerializeToString())
-
-
-def _bare_parts(schema: Schema, encoding: Encoding, graph: bytes) -> Parts:
-    card = Card(name="", task=schema.task, target=schema.target)
-    reference = Reference(rows=0, features={}, scores=Distribution(missing=0), sample=())
-    return Parts("", "onnx", graph, schema, encoding, Decision(), reference, card)
 
 
 def describe_rows(rows: Rows, schema: Schema, scores: Scores, seed: int) -> Reference:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from ml.bundle import Bundle, BundleError, Card, Figure, Parts, Scores, Slice, compile_model, read_parts, write_bundle
+from ml.bundle import Bundle, BundleError, Card, Figure, Parts, Slice, bundle_of, read_parts, write_bundle
 from ml.contract import Report
 from ml.data_ingestion import REPORT
 from ml.data_preprocessing import SUMMARY, Summary
@@ -20,6 +20,7 @@ from ml.logs import stage_logger
 from ml.metrics import LARGER_IS_BETTER, METRICS, Weights, block_weights, day_blocks, figures, values
 from ml.model_building import TRAINED, Rows, read_rows
 from ml.params import EvaluationParams, Params, ParamsError, load_params
+from ml.runtime import Scores
 from ml.schema import Columns, Schema
 
 CANDIDATE = Path("models/candidate")
@@ -41,11 +42,6 @@ class Predicted:
     """Predicted class indices, or numbers for a regression."""
     blocks: NDArray[np.int64]
     weights: Weights
-
-
-def bundle_of(parts: Parts, threads: int = 2) -> Bundle:
-    """The parts as a bundle that predicts, without a directory."""
-    return Bundle(version="", parts=parts, run=compile_model(parts, threads))
 
 
 def predict(bundle: Bundle, columns: Columns) -> tuple[Scores, NDArray[np.float64]]:
@@ -187,7 +183,7 @@ def _calibration(probability: NDArray[np.float64], happened: NDArray[np.float64]
 
 def complete_card(parts: Parts, params: Params, report: Report, summary: Summary) -> tuple[Card, Predicted]:
     """The card with everything that the test rows tell, and the answers behind it."""
-    evaluated = bundle_of(parts.evaluated or parts)
+    evaluated = bundle_of("", parts.evaluated or parts)
     schema = parts.schema
     predicted = evaluate(evaluated, read_rows("test", schema, params), params.evaluation, params.seed)
     metrics = METRICS[schema.task]

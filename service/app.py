@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import flask
 from werkzeug.exceptions import HTTPException
@@ -18,6 +18,7 @@ from service.metrics import ModelMetrics
 from service.predictor import Predictor
 from service.routes import health, invocations, open_inference, pages, predict
 from service.settings import Settings
+from service.state import State, set_state
 
 LOG = logging.getLogger("service")
 
@@ -40,11 +41,10 @@ def create_app(settings: Settings, predictor: Predictor | None) -> flask.Flask:
     app = flask.Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it
-    app.extensions["atlas"] = State(settings, predictor)
     app.before_request(_begin)
     app.url_defaults(_name_by_content(Path(__file__).parent / "static"))
     metrics = ModelMetrics(app)
-    cast("State", app.extensions["atlas"]).metrics = metrics
+    set_state(app, State(settings, predictor, metrics))
     if predictor is not None:
         metrics.loaded(predictor, _seconds(predictor.bundle.parts.reference.fitted_through))
     app.after_request(_finish)
@@ -55,15 +55,6 @@ def create_app(settings: Settings, predictor: Predictor | None) -> flask.Flask:
     for module in (health, predict, invocations, open_inference, pages):
         app.register_blueprint(module.blueprint)
     return app
-
-
-class State:
-    """What requests share."""
-
-    def __init__(self, settings: Settings, predictor: Predictor | None) -> None:
-        self.settings = settings
-        self.predictor = predictor
-        self.metrics: ModelMetrics
 
 
 def _name_by_content(folder: Path) -> Callable[[str, dict[str, Any]], None]:

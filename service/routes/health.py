@@ -4,7 +4,8 @@ from typing import Any
 
 import flask
 
-from service.routes.shared import predictor, state
+from service.routes.shared import predictor
+from service.state import state
 
 blueprint = flask.Blueprint("health", __name__)
 

@@ -6,7 +6,8 @@ import flask
 
 from ml.schema import Feature
 from service.errors import ApiError
-from service.routes.shared import answer, predictor, read_json, state
+from service.routes.shared import answer, predictor, read_json
+from service.state import state
 
 blueprint = flask.Blueprint("open_inference", __name__, url_prefix="/v2")
 

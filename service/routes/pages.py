@@ -9,7 +9,8 @@ import flask_swagger_ui
 
 from ml.schema import Feature
 from service.openapi import document
-from service.routes.shared import predictor, state
+from service.routes.shared import predictor
+from service.state import state
 
 blueprint = flask.Blueprint("pages", __name__)
 

@@ -2,21 +2,14 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import flask
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from service.errors import ApiError, invalid_rows
 from service.predictor import Answers, InvalidRowsError, NonFinite, Predictor
-
-if TYPE_CHECKING:
-    from service.app import State
-
-
-def state() -> "State":
-    """What the application was made with."""
-    return cast("State", flask.current_app.extensions["atlas"])
+from service.state import state
 
 
 def predictor() -> Predictor:

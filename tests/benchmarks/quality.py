@@ -15,11 +15,11 @@ from catboost import CatBoostClassifier
 from lightgbm import LGBMClassifier
 from numpy.typing import NDArray
 
-from ml.bundle import Figure, read_parts
+from ml.bundle import Figure, bundle_of, read_parts
 from ml.feature_engineering import FEATURES
 from ml.metrics import block_weights, day_blocks, improvement, interval, values
 from ml.model_building import read_rows
-from ml.model_evaluation import CANDIDATE, bundle_of, predict, without_live
+from ml.model_evaluation import CANDIDATE, predict, without_live
 from ml.params import load_params
 
 REPORT = Path("reports/quality.md")
@@ -53,7 +53,7 @@ def spell(figure: Figure) -> str:
 def main() -> None:
     params = load_params()
     _, parts = read_parts(CANDIDATE)
-    bundle = bundle_of(parts.evaluated or parts)
+    bundle = bundle_of("", parts.evaluated or parts)
     schema = bundle.schema
     test = read_rows("test", schema, params)
     train = np.load(FEATURES / "train.npz")

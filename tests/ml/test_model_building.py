@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ml.bundle import compile_model
 from ml.encoding import Encoding, NumericEncoder
 from ml.feature_engineering import Encoded
-from ml.model_building import Model, Rows, _bare_parts, compile_estimator, fit, parity_unit
+from ml.model_building import Model, Rows, compile_estimator, fit, parity_unit
 from ml.params import ModelParams
+from ml.runtime import compile_model
 from ml.schema import Feature, Schema, Task
 
 LOG = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def test_averaged_estimators_compile_to_the_weighted_average_of_their_members(ta
         settings.get("weight", 1.0) / 4.5 * replace(model, estimator=member).scores(matrix(), schema)
         for settings, member in members
     )
-    answers = compile_model(_bare_parts(schema, model.encoding, graph))(matrix())
+    answers = compile_model("onnx", graph, schema.task)(matrix())
     np.testing.assert_allclose(answers, average, atol=1e-5)
 
 
@@ -76,7 +76,7 @@ def test_a_regressions_tolerance_is_a_share_of_the_targets_spread(estimators: li
     runtime, graph, parity = compile_estimator(model, schema, matrix(), parity_unit(prices, schema), TOLERANCE, LOG)
     assert runtime == "onnx"
     assert parity is not None
-    answers = compile_model(_bare_parts(schema, model.encoding, graph))(matrix())
+    answers = compile_model("onnx", graph, schema.task)(matrix())
     off = np.abs(answers - model.scores(matrix(), schema)).max()
     assert off > TOLERANCE  # in the target's own unit it would have failed
     assert parity.largest_difference == pytest.approx(off / prices.std())

@@ -1,0 +1,30 @@
+"""What the requests of one application share; the routes read it, `create_app` sets it."""
+
+from dataclasses import dataclass
+from typing import cast
+
+import flask
+
+from service.metrics import ModelMetrics
+from service.predictor import Predictor
+from service.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the application was made with."""
+
+    settings: Settings
+    predictor: Predictor | None
+    """None while no model is loaded."""
+    metrics: ModelMetrics
+
+
+def set_state(app: flask.Flask, shared: State) -> None:
+    """Give the application its state."""
+    app.extensions["atlas"] = shared
+
+
+def state() -> State:
+    """The state of the application that answers the current request."""
+    return cast("State", flask.current_app.extensions["atlas"])
