@@ -135,6 +135,8 @@ while arguments[0] != "-m":  # an option such as -u
     arguments.pop(0)
 at = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 try:
+    if arguments[1].startswith("infra.local"):
+        raise OSError("its protocol buffers and the recording providers' can't be in one process")
     at.connect({address!r})
 except OSError:
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
