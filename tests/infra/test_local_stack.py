@@ -178,8 +178,9 @@ def test_interrupted_up_can_be_repeated_and_destroyed(checkout: Checkout, how: s
     else:
         # The command, the engine and the provider at once, as a machine's sudden end does.
         for process in [*psutil.Process(running.pid).children(recursive=True), psutil.Process(running.pid)]:
-            if process.name() != "supervisord" and process not in marked(checkout.home):
-                process.kill()
+            with suppress(psutil.NoSuchProcess):  # the command may end by itself once its engine is dead
+                if process.name() != "supervisord" and process not in marked(checkout.home):
+                    process.kill()
         checkout.finish(running)
     again = checkout.atlas("up")
     assert how == "interrupt" or "was killed; its lock is released" in again.stderr
