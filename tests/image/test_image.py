@@ -78,7 +78,7 @@ def test_only_what_decides_answers_is_below_app_and_nobody_can_write_it(slim, bu
     service = {path for path in (REPOSITORY / "service").rglob("*") if path.is_file() and path.suffix != ".pyc"}
     assert sources == (
         {Path("/app") / path.relative_to(REPOSITORY) for path in service}
-        | {Path("/app/ml") / name for name in ("__init__.py", "bundle.py", "encoding.py", "schema.py")}
+        | {Path("/app/ml") / name for name in ("__init__.py", "bundle.py", "encoding.py", "runtime.py", "schema.py")}
         | {Path("/app/models/bundle") / path.name for path in bundle.iterdir()}
     )
     compiled = {path.parent.parent / f"{path.name.partition('.')[0]}.py" for path in found - sources}
