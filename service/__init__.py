@@ -1,1 +1,1 @@
-"""The REST service that answers with the bundle's model."""
+"""The REST service that makes predictions with the bundle's model."""

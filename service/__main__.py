@@ -21,8 +21,12 @@ GRACE = 30
 
 
 def main() -> int:
-    """Serve until a signal says stop; 1 with one clear line when the settings or the bundle can't be used."""
-    # Before anything slow, until gunicorn has its own: a container's first process ignores what it has no handler for.
+    """Serve until a signal stops the process.
+
+    Returns 1, after one clear line, when the settings or the bundle can't be used.
+    """
+    # A container's first process ignores signals without a handler. This handler is set before slow work starts, and is
+    # used until gunicorn sets its own.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     from service.settings import SettingsError, load_settings
 
@@ -31,7 +35,7 @@ def main() -> int:
     except SettingsError as error:
         print(f"service: {error}", file=sys.stderr)
         return 1
-    # Before anything imports prometheus_client, which looks for the variable once.
+    # The variable must be set before prometheus_client is imported, because prometheus_client reads it only at import.
     try:
         shared = Path(settings.prometheus_multiproc_dir or tempfile.mkdtemp(prefix="atlas-metrics-"))
         _empty(shared)
@@ -44,7 +48,8 @@ def main() -> int:
     try:
         return _start(settings)
     finally:
-        # Workers leave through here too, while others still answer and count.
+        # Stopping workers also execute this, while other workers still use the directory: only the first process
+        # removes it.
         if settings.prometheus_multiproc_dir is None and os.getpid() == first:
             shutil.rmtree(shared, ignore_errors=True)
 
@@ -59,8 +64,9 @@ def _start(settings: "Settings") -> int:
     except BundleError as error:
         print(f"service: {error}", file=sys.stderr)
         return 1
-    # A bundle that can't answer ends the start here, not each worker. In a process of its own: what the model's runtime
-    # sets up before a fork makes the forked workers hang or abort when they exit.
+    # Load the bundle once here, so that a bad bundle gives one error instead of an error in each worker. This happens
+    # in a separate process: if the model's runtime is initialised before a fork, the forked workers hang or abort when
+    # they exit.
     trial = multiprocessing.get_context("fork").Process(target=_try, args=(bundle,), daemon=True)
     trial.start()
     trial.join()
@@ -84,12 +90,12 @@ def _try(bundle: Path) -> None:
 
 
 def _cache() -> Path:
-    """Where bundles of a registry are kept."""
+    """The directory in which bundles from a registry are cached."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "atlas" / "bundles"
 
 
 def _empty(folder: Path) -> None:
-    """Metrics of an earlier run would be counted again."""
+    """Create the folder, and delete the metrics of an earlier run: they would be counted again."""
     folder.mkdir(parents=True, exist_ok=True)
     for file in folder.glob("*.db"):
         file.unlink()
@@ -107,7 +113,7 @@ def _serve(settings: "Settings", bundle: Path) -> None:
         GunicornPrometheusMetrics.mark_process_dead_on_child_exit(worker.pid)
 
     def when_ready(arbiter: Any) -> None:
-        # Accepted connections inherit these: a caller who stalls frees its thread.
+        # Accepted connections inherit these time-outs: so a caller that stops sending can't block a thread for ever.
         patience = struct.pack("ll", settings.request_timeout, 0)
         for listener in arbiter.LISTENERS:
             listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
@@ -135,7 +141,7 @@ def _serve(settings: "Settings", bundle: Path) -> None:
                     self.cfg.set(key, value)
 
         def load(self) -> Any:
-            # In the worker: the model's threads would not survive the fork.
+            # Each worker loads the model itself, because the model's threads would not survive the fork.
             return create_app(settings, Predictor.load(bundle))
 
     logging.getLogger("service").info(

@@ -23,7 +23,7 @@ from service.state import State, set_state
 LOG = logging.getLogger("service")
 
 HEADERS = {
-    # Pages load nothing from elsewhere, run no inline script, and can't be framed.
+    # Pages load nothing from other servers, run no inline scripts, and can't be shown in a frame.
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
         "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -33,11 +33,11 @@ HEADERS = {
 }
 METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 QUIET = frozenset({"/health/live", "/health/ready", "/metrics"})
-"""Routes that machines ask all the time: logged at debug level only."""
+"""Routes that machines request all the time: logged at debug level only."""
 
 
 def create_app(settings: Settings, predictor: Predictor | None) -> flask.Flask:
-    """The application. Without a predictor it is alive but not ready: predictions answer 503."""
+    """The application. Without a predictor it is alive but not ready: prediction routes answer 503."""
     app = flask.Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it
@@ -58,7 +58,10 @@ def create_app(settings: Settings, predictor: Predictor | None) -> flask.Flask:
 
 
 def _name_by_content(folder: Path) -> Callable[[str, dict[str, Any]], None]:
-    """Adds ?v=HASH to addresses of static files: in an image all have one time, and an ETag can't tell them apart."""
+    """Adds ?v=HASH to the addresses of static files.
+
+    In an image all files have the same modification time, so an ETag wouldn't change when the content changes.
+    """
     versions = {file.name: hashlib.sha256(file.read_bytes()).hexdigest()[:12] for file in folder.iterdir()}
 
     def add(endpoint: str, values: dict[str, Any]) -> None:
@@ -72,7 +75,7 @@ def _begin() -> None:
     flask.g.begun = time.perf_counter()
     flask.g.request_id = logs.request_id(flask.request.headers.get("X-Request-ID"))
     if flask.request.method not in METHODS or flask.request.path == "/metrics":
-        # The method is a label: a caller who invents methods would make time series without end.
+        # The method is a label: invented methods would create an unlimited number of time series.
         flask.request.prom_do_not_track = True  # type: ignore[attr-defined]
 
 
@@ -104,7 +107,9 @@ def _answer_api_error(error: ApiError) -> tuple[dict[str, Any], int]:
 
 def _answer_too_large(_: HTTPException) -> tuple[dict[str, Any], int]:
     limit = flask.current_app.config["MAX_CONTENT_LENGTH"]
-    return _answer(ApiError(413, "body_too_large", f"the body has more than {limit} bytes: send fewer rows at a time"))
+    return _answer(
+        ApiError(413, "body_too_large", f"the body has more than {limit} bytes: send fewer rows per request")
+    )
 
 
 def _answer_http_error(error: HTTPException) -> flask.typing.ResponseReturnValue:
@@ -114,14 +119,14 @@ def _answer_http_error(error: HTTPException) -> flask.typing.ResponseReturnValue
     code = HTTPStatus(status).phrase.lower().replace(" ", "_")
     message = error.description or HTTPStatus(status).phrase
     body, _ = _answer(ApiError(status, code, message))
-    # 405 names the methods that are allowed.
+    # A 405 response must name the allowed methods.
     headers = {name: value for name, value in error.get_headers() if name == "Allow"}
     return body, status, headers
 
 
 def _answer_unexpected(error: Exception) -> tuple[dict[str, Any], int]:
     LOG.exception("unexpected error", exc_info=error)
-    return _answer(ApiError(500, "internal_error", "an unexpected error; the log has it under this request id"))
+    return _answer(ApiError(500, "internal_error", "unexpected error; the log contains it under this request id"))
 
 
 def _seconds(moment: str | None) -> float | None:

@@ -31,7 +31,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configuration(level: str) -> dict[str, Any]:
-    """For `logging.config`: everything, gunicorn's own lines included, through one JSON handler."""
+    """For `logging.config`: all records, including gunicorn's, go through one JSON handler."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -46,5 +46,5 @@ def configuration(level: str) -> dict[str, Any]:
 
 
 def request_id(given: str | None) -> str:
-    """The caller's id when it is sane, else a fresh one."""
+    """The caller's id if it is well-formed, else a new id."""
     return given if given is not None and _SANE_ID.fullmatch(given) else uuid.uuid4().hex

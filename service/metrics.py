@@ -1,4 +1,4 @@
-"""What Prometheus reads: request metrics by route, and what the model was asked."""
+"""The metrics for Prometheus: requests by route, predictions by outcome, unusual inputs."""
 
 import os
 from collections import Counter as Tally
@@ -22,12 +22,12 @@ class ModelMetrics:
             self._exporter = PrometheusMetrics(app, path=None, group_by="url_rule", registry=CollectorRegistry())
         registry = self._exporter.registry
         self._predictions = Counter(
-            "atlas_predictions", "Rows answered", ["model_version", "outcome"], registry=registry
+            "atlas_predictions", "Rows predicted", ["model_version", "outcome"], registry=registry
         )
         self._rejected = Counter("atlas_rows_rejected", "Rows refused", ["reason"], registry=registry)
         self._odd = {
             "out_of_range": Counter(
-                "atlas_input_out_of_range", "Values outside training's range", ["feature"], registry=registry
+                "atlas_input_out_of_range", "Values outside the training range", ["feature"], registry=registry
             ),
             "unknown_category": Counter(
                 "atlas_input_unknown_category", "Categories not seen in training", ["feature"], registry=registry
@@ -36,7 +36,7 @@ class ModelMetrics:
         self._missing = Counter("atlas_input_missing", "Rows without a value", ["feature"], registry=registry)
         self._info = Gauge(
             "atlas_model_info",
-            "The model that answers",
+            "The model that is served",
             ["version", "name"],
             registry=registry,
             multiprocess_mode="livemax",
@@ -49,20 +49,20 @@ class ModelMetrics:
         )
 
     def exposition(self, accept: str | None) -> tuple[str, str]:
-        """What Prometheus scrapes, of all workers, and its content type.
+        """The metrics of all workers as text, and the content type.
 
-        Without the exporter's own route: its `name[]` filter fails with several workers.
+        The exporter's own route isn't used, because its `name[]` filter fails with several workers.
         """
         return cast(tuple[str, str], self._exporter.generate_metrics(accept))
 
     def loaded(self, predictor: Predictor, trained_through: float | None) -> None:
-        """A model is ready to answer; `trained_through` in seconds since 1970, where its data has a time."""
+        """Record the loaded model; `trained_through` in seconds since 1970, or None if its data has no time."""
         self._info.labels(predictor.bundle.version, predictor.bundle.name).set(1)
         if trained_through is not None:
             self._trained.set(trained_through)
 
     def answered(self, predictor: Predictor, answers: Answers) -> None:
-        """Count answered rows by outcome, and what was odd about them."""
+        """Count predicted rows by outcome, their missing values and their warnings."""
         outcomes = Tally([str(a.prediction) if a.probabilities is not None else "number" for a in answers.answers])
         for outcome, rows in outcomes.items():
             self._predictions.labels(predictor.bundle.version, outcome).inc(rows)
@@ -70,10 +70,12 @@ class ModelMetrics:
             self._missing.labels(feature).inc(rows)
         for answer in answers.answers:
             for warning in answer.warnings:
-                if warning.code != "unknown_field":  # its name is the caller's: labels must stay bounded
+                if (
+                    warning.code != "unknown_field"
+                ):  # callers choose these names, and the number of labels must be bounded
                     self._odd[warning.code].labels(warning.field).inc()
 
     def refused(self, error: InvalidRowsError) -> None:
-        """Count refused rows by reason; a row with two reasons counts for both."""
+        """Count refused rows by reason; a row with two reasons is counted for both."""
         for reason, rows in error.reasons.items():
             self._rejected.labels(reason).inc(rows)

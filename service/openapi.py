@@ -1,4 +1,4 @@
-"""The OpenAPI document, made from the model's schema."""
+"""The OpenAPI document, generated from the model's schema."""
 
 from typing import Any
 
@@ -120,7 +120,7 @@ def document(predictor: Predictor, settings: Settings) -> dict[str, Any]:
 
 
 def _property(feature: Feature) -> dict[str, Any]:
-    """A feature as JSON Schema; null means missing, where a value isn't required."""
+    """A feature as JSON Schema; null means missing, if a value isn't required."""
     kind = {"numeric": "number", "boolean": "boolean"}.get(feature.type, "string")
     found: dict[str, Any] = {"type": kind if feature.required else [kind, "null"]}
     if feature.description:
@@ -148,7 +148,7 @@ def _operation(summary: str, answer: dict[str, Any], body: dict[str, Any] | None
             "400": {"description": "not JSON", **error},
             "413": {"description": "too many rows, or too large a body", **error},
             "415": {"description": "not application/json", **error},
-            "422": {"description": "rows that can't be used, with the reason for each", **error},
+            "422": {"description": "some rows are invalid; the reason for each is listed", **error},
         }
     responses["503"] = {"description": "the model is not loaded yet", **error}
     return {"summary": summary, "responses": responses} | ({} if body is None else {"requestBody": body})

@@ -1,4 +1,4 @@
-"""Rows in, answers out: the bundle's model behind its schema. Knows nothing of HTTP."""
+"""Turns rows into predictions: checks them against the bundle's schema and runs its model. Independent of HTTP."""
 
 import math
 from collections import Counter
@@ -15,14 +15,14 @@ from ml.bundle import Bundle, load_bundle
 from ml.schema import Columns, Feature, Schema
 
 MAX_PROBLEMS = 100
-"""Problems listed in one answer; more are only counted."""
+"""Maximum number of problems listed in an answer; further problems are only counted."""
 MAX_TEXT = 10_000
-"""Characters of one categorical or text value."""
+"""Maximum number of characters of a categorical or text value."""
 MAX_NUMBER = float(np.finfo(np.float32).max)
-"""The model computes in float32, where a larger number would be infinity."""
+"""The model computes in float32, in which a larger number would be infinity."""
 
 NonFinite = Literal["error", "missing"]
-"""What NaN and infinity in a request mean: an error, or (in the protocols whose own clients send them bare) missing."""
+"""The meaning of NaN and infinity in a request: an error, or missing (in protocols whose clients send bare NaN)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class InvalidRowsError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Warned:
-    """Something odd about a value that was answered all the same."""
+    """A warning about an unusual value; the row still gets a prediction."""
 
     field: str
     code: Literal["out_of_range", "unknown_category", "unknown_field"]
@@ -68,7 +68,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """The answers in the order of the rows, with what the monitor counts."""
+    """The answers in the order of the rows, with the counts for monitoring."""
 
     answers: tuple[Answer, ...]
     missing: dict[str, int]
@@ -86,7 +86,7 @@ class Predictor:
             for feature in bundle.schema.features
             if feature.type == "categorical"
         }
-        # Predicts once: the caller learns at start, not at the first request, that the model can't answer.
+        # Predict once, so that a model that doesn't work fails at start and not at the first request.
         self.predict([self.example()])
 
     @classmethod
@@ -109,18 +109,18 @@ class Predictor:
         return {feature.name: feature.example for feature in self.schema.features}
 
     def predict(self, rows: Sequence[Mapping[str, Any]], non_finite: NonFinite = "error") -> Answers:
-        """An answer per row; each is what the row alone would get.
+        """An answer for each row; it doesn't depend on the other rows.
 
-        Raises InvalidRowsError naming rows and fields when any row can't be used.
+        Raises InvalidRowsError naming rows and fields when any row is invalid.
         """
         columns, warnings = self._parse(rows, non_finite)
-        # Values near float32's limits can overflow inside the model: no answer, and JSON has no NaN either.
+        # Values near float32's limits can overflow inside the model. The result is NaN, which JSON can't represent.
         with np.errstate(all="ignore"):
             scores = self.bundle.scores(columns)
         lost = np.flatnonzero(~np.isfinite(scores.reshape(len(rows), -1)).all(axis=1))
         if len(lost):
             raise InvalidRowsError(
-                [Problem(int(row), None, "no_answer", "the model has no finite answer for it") for row in lost]
+                [Problem(int(row), None, "no_answer", "the model's result is not a finite number") for row in lost]
             )
         labels = self.bundle.decide(scores)
         classes = self.schema.classes
@@ -141,7 +141,7 @@ class Predictor:
         for number, row in enumerate(rows):
             for name in row:
                 if name not in self._features:
-                    warnings[number].append(Warned(name[:200], "unknown_field", "no feature of this model: ignored"))
+                    warnings[number].append(Warned(name[:200], "unknown_field", "not a feature of this model; ignored"))
             for name, feature in self._features.items():
                 try:
                     values[name][number] = self._value(row.get(name), feature, non_finite, warnings[number])
@@ -158,7 +158,7 @@ class Predictor:
         return columns, warnings
 
     def _value(self, value: Any, feature: Feature, non_finite: NonFinite, warnings: list[Warned]) -> Any:
-        """The value as the schema's type, None where missing."""
+        """The value converted to the schema's type; None if it is missing."""
         if isinstance(value, float) and not math.isfinite(value) and non_finite == "missing":
             value = None
         if value is None:
@@ -181,7 +181,7 @@ class Predictor:
                     raise _RefusedError("too_long", f"must have at most {MAX_TEXT} characters")
                 if feature.type == "categorical" and value not in self._categories[feature.name]:
                     if feature.unknown == "refuse":
-                        raise _RefusedError("unknown_category", f"{value[:50]!r} is none of the known categories")
+                        raise _RefusedError("unknown_category", f"{value[:50]!r} is not a known category")
                     warnings.append(
                         Warned(feature.name, "unknown_category", f"{value[:50]!r} was not seen in training")
                     )
@@ -201,7 +201,7 @@ def _number(value: Any, feature: Feature, warnings: list[Warned]) -> float:
     try:
         number = float(value)
     except OverflowError:
-        raise _RefusedError("not_finite", "is too large a number") from None
+        raise _RefusedError("not_finite", "the number is too large") from None
     if not math.isfinite(number) or abs(number) > MAX_NUMBER:
         raise _RefusedError("not_finite", "must be a finite number; leave the field out when the value is unknown")
     if feature.minimum is not None and number < feature.minimum:
@@ -218,13 +218,15 @@ def _moment(value: Any, feature: Feature, warnings: list[Warned]) -> float:
     try:
         moment = datetime.fromisoformat(value)
     except ValueError:
-        raise _RefusedError("wrong_type", f"{value[:50]!r} is no time in ISO 8601, such as {feature.example}") from None
+        raise _RefusedError(
+            "wrong_type", f"{value[:50]!r} is not an ISO 8601 time, such as {feature.example}"
+        ) from None
     if moment.tzinfo is not None and not feature.utc:
         raise _RefusedError("wrong_type", "must be a local time without offset")
     try:
         wall = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except OverflowError:
-        raise _RefusedError("out_of_bounds", f"{value[:50]!r} is no time in UTC") from None
+        raise _RefusedError("out_of_bounds", f"{value[:50]!r} is outside the range of UTC times") from None
     seconds = (wall - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()
     _warn_range(seconds, feature, warnings, value[:50])
     return seconds
@@ -240,7 +242,7 @@ def _warn_range(number: float, feature: Feature, warnings: list[Warned], shown: 
         else:
             borders = [f"{feature.low:g}", f"{feature.high:g}"]
         warnings.append(
-            Warned(feature.name, "out_of_range", f"{shown} is outside training's {borders[0]} to {borders[1]}")
+            Warned(feature.name, "out_of_range", f"{shown} is outside the training range {borders[0]} to {borders[1]}")
         )
 
 

@@ -1,4 +1,4 @@
-"""models:/NAME@ALIAS as plain files over MLflow's REST interface: no MLflow in the service."""
+"""Downloads models:/NAME@ALIAS as plain files over MLflow's REST interface, so that the service doesn't need MLflow."""
 
 import json
 import shutil
@@ -15,13 +15,13 @@ from service.settings import Settings
 
 TIMEOUT = 30
 MAX_FILE = 512 * 1024 * 1024
-"""Bytes of one artifact."""
+"""Maximum size of an artifact in bytes."""
 
 
 def fetch(settings: Settings, cache: Path) -> Path:
-    """The bundle directory of `settings.model_uri`; for models:/ a copy in `cache`, fetched when it isn't there.
+    """The bundle directory of `settings.model_uri`; for models:/ a copy in `cache`, downloaded if it isn't there.
 
-    Raises BundleError when the registry, the model, its alias or its bundle can't be had.
+    Raises BundleError when the registry, the model, its alias or its bundle isn't available.
     """
     if not settings.model_uri.startswith("models:/"):
         return Path(settings.model_uri)
@@ -36,7 +36,7 @@ def fetch(settings: Settings, cache: Path) -> Path:
         if read_parts(target)[0] == wanted:
             return target
     except BundleError:
-        pass  # never fetched, or damaged since: fetched again
+        pass  # the copy doesn't exist or is damaged: download it again
     cache.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=cache))
     try:
@@ -44,10 +44,10 @@ def fetch(settings: Settings, cache: Path) -> Path:
         try:
             found = read_parts(fresh)[0]
         except BundleError as error:
-            raise BundleError(f"{settings.model_uri}, as {server} hands it out, is damaged: {error}") from None
+            raise BundleError(f"{settings.model_uri}, as downloaded from {server}, is damaged: {error}") from None
         if found != wanted:
             raise BundleError(
-                f"{settings.model_uri} holds bundle {found[:12]}, but its tag bundle_version says {wanted[:12]}: "
+                f"{settings.model_uri} contains bundle {found[:12]}, but its tag bundle_version says {wanted[:12]}: "
                 "register it again with `dvc repro`"
             )
         replace_directory(fresh, target)
@@ -66,7 +66,7 @@ class _Client:
         self._credentials = b64encode(f"{user}:{password}".encode()).decode() if user else None
 
     def resolve(self, uri: str) -> tuple[str, str]:
-        """Name and version number behind models:/NAME@ALIAS or models:/NAME/VERSION."""
+        """Name and version number of models:/NAME@ALIAS or models:/NAME/VERSION."""
         path = uri.removeprefix("models:/")
         if "@" not in path:
             name, version = path.split("/")
@@ -76,7 +76,7 @@ class _Client:
         return name, str(answer["model_version"]["version"])
 
     def bundle_version(self, name: str, version: str) -> str:
-        """The tag that the pipeline sets."""
+        """The bundle version, from the tag that the pipeline sets."""
         answer = self._json("api/2.0/mlflow/model-versions/get", name=name, version=version)
         for tag in answer["model_version"].get("tags", []):
             if tag["key"] == "bundle_version" and tag["value"].isalnum():
@@ -92,8 +92,8 @@ class _Client:
             return
         if source.scheme not in ("mlflow-artifacts", "http", "https"):
             raise BundleError(
-                f"models:/{name}/{version} lies at {source.scheme}://, which the server doesn't hand out: "
-                "start it with --serve-artifacts"
+                f"models:/{name}/{version} is stored at {source.scheme}://, and the MLflow server doesn't serve it: "
+                "start the server with --serve-artifacts"
             )
         root = source.path.removeprefix("/api/2.0/mlflow-artifacts/artifacts").strip("/")
         for place in ("artifacts/bundle", "bundle"):
@@ -104,7 +104,7 @@ class _Client:
                     quoted = urllib.parse.quote(f"{root}/{place}/{file}")
                     (folder / file).write_bytes(self._get(f"api/2.0/mlflow-artifacts/artifacts/{quoted}"))
                 return
-        raise BundleError(f"models:/{name}/{version} holds no bundle")
+        raise BundleError(f"models:/{name}/{version} contains no bundle")
 
     def _copy(self, source: Path, folder: Path) -> None:
         for place in (source / "artifacts/bundle", source / "bundle"):
@@ -112,7 +112,7 @@ class _Client:
                 shutil.copytree(place, folder, dirs_exist_ok=True)
                 return
         raise BundleError(
-            f"{source} holds no bundle, or is on another machine: start the MLflow server with --serve-artifacts"
+            f"{source} contains no bundle, or is on another machine: start the MLflow server with --serve-artifacts"
         )
 
     def _json(self, path: str, /, **query: str) -> dict[str, Any]:
@@ -120,13 +120,13 @@ class _Client:
         try:
             answer: dict[str, Any] = json.loads(body)
         except ValueError:
-            raise BundleError(f"{self._server} does not answer as an MLflow server does") from None
+            raise BundleError(f"the answer of {self._server} is not the answer of an MLflow server") from None
         return answer
 
     def _get(self, path: str) -> bytes:
         request = urllib.request.Request(f"{self._server}/{path}")  # noqa: S310 - http(s), checked in fetch
         if self._credentials is not None:
-            # Not sent on to where a redirect leads, such as a presigned address of another host.
+            # A redirect, such as a presigned address on another host, must not get the credentials.
             request.add_unredirected_header("Authorization", f"Basic {self._credentials}")
         try:
             with urllib.request.urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310

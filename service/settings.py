@@ -1,4 +1,4 @@
-"""The environment -> one frozen settings object."""
+"""Reads the environment variables into one frozen settings object."""
 
 import re
 from collections.abc import Mapping
@@ -23,25 +23,25 @@ class Settings(BaseModel):
     mlflow_tracking_uri: str | None = None
     """http(s) address of the MLflow server; needed for models:/ only."""
     capstone_test: SecretStr | None = None
-    """The MLflow server's token, sent as user name and password, as DagsHub wants it."""
+    """The MLflow server's token, sent as user name and password, as DagsHub requires."""
     mlflow_tracking_username: str | None = None
-    """Instead of the token, as MLflow's own clients read it."""
+    """A user name, instead of the token; MLflow's own clients read the same variable."""
     mlflow_tracking_password: SecretStr | None = None
-    """The password to that user name."""
+    """The password of that user."""
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 5000
     workers: Annotated[int, Field(ge=1, le=64)] = 2
     """Processes; each holds the model."""
     threads: Annotated[int, Field(ge=1, le=64)] = 4
-    """Threads per process: slow callers don't hold up the others."""
+    """Threads per process, so that slow callers don't block others."""
     request_timeout: Annotated[int, Field(ge=1, le=3600)] = 10
-    """Seconds that a caller may stay silent in the middle of a request before it is dropped."""
+    """Seconds without data from the caller after which an incomplete request is closed."""
     max_rows: Annotated[int, Field(ge=1)] = 1000
-    """Rows per request."""
+    """Maximum number of rows per request."""
     max_body_bytes: Annotated[int, Field(ge=1)] = 1024 * 1024
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     prometheus_multiproc_dir: str | None = None
-    """Where the workers share their metrics; emptied at start. None: a fresh temporary directory."""
+    """The directory in which the workers share their metrics; emptied at start. None: a new temporary directory."""
 
     @field_validator("model_uri")
     @classmethod
@@ -52,7 +52,7 @@ class Settings(BaseModel):
 
 
 def load_settings(environment: Mapping[str, str]) -> Settings:
-    """The settings from these variables; empty ones count as not given.
+    """The settings from these variables; an empty variable counts as not set.
 
     Raises SettingsError, one line per wrong variable.
     """

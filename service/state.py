@@ -1,4 +1,4 @@
-"""What the requests of one application share; the routes read it, `create_app` sets it."""
+"""The state that all requests of an application share: `create_app` sets it, the routes read it."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -12,7 +12,7 @@ from service.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the application was made with."""
+    """Settings, predictor and metrics of an application."""
 
     settings: Settings
     predictor: Predictor | None

@@ -1,8 +1,8 @@
-"""gunicorn's threaded worker, whose stop loses no request that a caller could send.
+"""gunicorn's threaded worker, changed so that no request is lost when it stops.
 
-Three things that gthread does when it stops, and this one doesn't: it leaves connections that wait to be accepted
-until its end, and resets them then; it closes a connection whose last answer said that it stays open; and while an idle
-connection is open, it sleeps through its whole grace period.
+When gunicorn's gthread worker stops, it has three defects that this worker avoids: it never accepts the waiting
+connections and resets them at its end; it closes a connection although its last answer promised keep-alive; and while
+an idle connection is open, it waits for its whole grace period.
 """
 
 import selectors
@@ -13,14 +13,14 @@ from typing import Any
 from gunicorn.workers.gthread import ThreadWorker
 
 TICK = 0.2
-"""Seconds between two looks for idle connections to close."""
+"""Seconds between two checks for idle connections that can be closed."""
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
-    """A worker that takes what waits, closes its socket, and lets each open connection end with an answer."""
+    """A worker that, before it ends, accepts the waiting connections and answers each open connection."""
 
     def set_accept_enabled(self, enabled: bool) -> None:
-        """As gthread does; and when the worker stops, accept all that waits, so that later callers are refused."""
+        """Like gthread's. A stopping worker also accepts all waiting connections; later connections are refused."""
         super().set_accept_enabled(enabled)
         if enabled or self.alive:
             return
@@ -32,7 +32,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             listener.close()
 
     def finish_request(self, conn: Any, fs: "Future[Any]") -> None:
-        """As gthread does; but a connection that was promised to stay open stays, for one more request."""
+        """Like gthread's, but a connection with a promised keep-alive stays open for one more request."""
         promised = not self.alive and not fs.cancelled() and fs.exception() is None and fs.result() is True
         if not promised:
             super().finish_request(conn, fs)
@@ -43,5 +43,5 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_client_socket_readable, conn))
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
-        """As gthread does; a stopping worker wakes up to see which idle connections' time is over."""
+        """Like gthread's, but a stopping worker wakes up regularly to close expired idle connections."""
         super().wait_for_and_dispatch_events(timeout if self.alive else min(timeout, TICK))

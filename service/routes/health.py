@@ -1,4 +1,4 @@
-"""Alive and ready, apart: a process that is alive but not ready must not be restarted, only left alone. And metrics."""
+"""Liveness, readiness and metrics. A process that is alive but not ready must get no requests, but not be restarted."""
 
 from typing import Any
 
@@ -25,6 +25,6 @@ def ready() -> dict[str, Any]:
 
 @blueprint.get("/metrics")
 def metrics() -> flask.Response:
-    """What Prometheus scrapes."""
+    """The metrics for Prometheus."""
     body, content_type = state().metrics.exposition(flask.request.headers.get("Accept"))
     return flask.Response(body, content_type=content_type)

@@ -42,14 +42,14 @@ def _rows(form: str, value: Any) -> Any:
             or not isinstance(value.get("columns"), list)
             or not isinstance(value.get("data"), list)
         ):
-            raise ApiError(422, "no_rows", "dataframe_split is an object with the lists columns and data")
+            raise ApiError(422, "no_rows", "dataframe_split must be an object with the lists columns and data")
         names = value["columns"]
         if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
-            raise ApiError(422, "no_rows", "dataframe_split.columns are distinct names")
+            raise ApiError(422, "no_rows", "dataframe_split.columns must be distinct names")
         for number, row in enumerate(value["data"]):
             if not isinstance(row, list) or len(row) != len(names):
                 raise ApiError(
-                    422, "not_a_row", f"row {number} of dataframe_split.data is no list of {len(names)} values"
+                    422, "not_a_row", f"row {number} of dataframe_split.data is not a list of {len(names)} values"
                 )
         return [dict(zip(names, row, strict=True)) for row in value["data"]]
     if isinstance(value, dict):

@@ -76,14 +76,15 @@ def infer(name: str, version: str | None = None) -> dict[str, Any]:
     for place, tensor in enumerate(tensors):
         feature, values = _tensor(place, tensor, features)
         if feature.name in columns:
-            raise ApiError(422, "wrong_tensor", f"inputs.{place}: {feature.name} is there twice")
+            raise ApiError(422, "wrong_tensor", f"inputs.{place}: there is already a tensor for {feature.name}")
         columns[feature.name] = values
     lengths = {len(values) for values in columns.values()}
     if len(lengths) != 1:
         raise ApiError(422, "wrong_tensor", f"tensors have different numbers of rows: {sorted(lengths)[:5]}")
     length = lengths.pop()
-    if length > state().settings.max_rows:
-        raise ApiError(413, "too_many_rows", f"{length} rows are more than one request may hold")
+    limit = state().settings.max_rows
+    if length > limit:
+        raise ApiError(413, "too_many_rows", f"the request has {length} rows, but the limit is {limit}")
     rows = [{key: values[row] for key, values in columns.items()} for row in range(length)]
     loaded, answers = answer(rows, "missing")
     classes = loaded.schema.classes
@@ -103,24 +104,24 @@ def infer(name: str, version: str | None = None) -> dict[str, Any]:
 
 
 def _tensor(place: int, tensor: Any, features: dict[str, Feature]) -> tuple[Feature, list[Any]]:
-    """The feature that a tensor is for, and its values by row."""
+    """The feature that a tensor belongs to, and its values by row."""
     if (
         not isinstance(tensor, dict)
         or not isinstance(tensor.get("name"), str)
         or not isinstance(tensor.get("data"), list)
     ):
-        raise ApiError(422, "wrong_tensor", f"inputs.{place} is an object with name, shape, datatype and data")
+        raise ApiError(422, "wrong_tensor", f"inputs.{place} must be an object with name, shape, datatype and data")
     feature = features.get(tensor["name"])
     if feature is None:
-        raise ApiError(422, "wrong_tensor", f"inputs.{place}: {tensor['name'][:50]!r} is no feature of this model")
+        raise ApiError(422, "wrong_tensor", f"inputs.{place}: {tensor['name'][:50]!r} is not a feature of this model")
     data, datatype, shape = tensor["data"], tensor.get("datatype"), tensor.get("shape")
     if shape not in ([len(data)], [len(data), 1]):
         raise ApiError(422, "wrong_tensor", f"inputs.{place}: shape must be [{len(data)}], one value per row")
     expected = DATATYPES[feature.type]
     if datatype != expected and not (expected == "FP64" and isinstance(datatype, str) and datatype in NUMBERS):
-        raise ApiError(422, "wrong_tensor", f"inputs.{place}: {feature.name} has the datatype {expected}")
+        raise ApiError(422, "wrong_tensor", f"inputs.{place}: {feature.name} must have the datatype {expected}")
     if shape == [len(data), 1] and data and isinstance(data[0], list):
-        raise ApiError(422, "wrong_tensor", f"inputs.{place}: data is a flat list")
+        raise ApiError(422, "wrong_tensor", f"inputs.{place}: data must be a flat list")
     return feature, data
 
 

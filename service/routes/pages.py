@@ -1,4 +1,4 @@
-"""Pages for people: the form with the model's card, the API's documentation, and the document behind it."""
+"""Pages for people: the form with the model card, the API's documentation, and the OpenAPI document."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,12 +16,12 @@ blueprint = flask.Blueprint("pages", __name__)
 
 SWAGGER = Path(flask_swagger_ui.__file__).parent / "dist"
 SELECT_LIMIT = 200
-"""Categories shown as a drop-down list; beyond that, as suggestions while typing."""
+"""Up to this number of categories, the form has a drop-down list; with more, it suggests them during typing."""
 
 
 @blueprint.get("/")
 def index() -> str:
-    """The form, made from the schema and filled with an example; the card with its figures and plots."""
+    """The form, generated from the schema and filled with an example; the model card with its figures and plots."""
     loaded = predictor()
     example = loaded.example()
     fields = [_field(feature, example.get(feature.name)) for feature in loaded.schema.features]
@@ -40,7 +40,7 @@ def index() -> str:
 
 @blueprint.get("/openapi.json")
 def openapi() -> dict[str, Any]:
-    """The OpenAPI document, made from the schema."""
+    """The OpenAPI document, generated from the schema."""
     return document(predictor(), state().settings)
 
 
@@ -59,7 +59,7 @@ def docs_asset(name: str) -> flask.Response:
 
 
 def _field(feature: Feature, value: Any) -> dict[str, Any]:
-    """One input of the form."""
+    """An input field of the form."""
     kind = {"numeric": "number", "datetime": "datetime-local", "boolean": "boolean", "text": "text"}.get(
         feature.type, "text"
     )
@@ -124,7 +124,7 @@ def _bars(importance: dict[str, float]) -> list[dict[str, Any]]:
 
 @blueprint.app_template_filter("figure")
 def show_figure(value: float | None) -> str:
-    """Three significant digits after the point are all that the intervals allow."""
+    """Three digits after the decimal point; the confidence intervals justify no more."""
     return "n/a" if value is None else f"{value:.3f}" if abs(value) < 1000 else f"{value:,.0f}"
 
 

@@ -18,10 +18,10 @@ def predict() -> dict[str, Any]:
         raise ApiError(422, "no_rows", 'send {"rows": [{feature: value, …}, …]} and nothing else')
     loaded, answers = answer(document["rows"], "error")
     predictions = []
-    for one in answers.answers:
-        prediction: dict[str, Any] = {"prediction": one.prediction}
-        if one.probabilities is not None:
-            prediction["probabilities"] = one.probabilities
-        prediction["warnings"] = [{"field": w.field, "code": w.code, "message": w.message} for w in one.warnings]
+    for row in answers.answers:
+        prediction: dict[str, Any] = {"prediction": row.prediction}
+        if row.probabilities is not None:
+            prediction["probabilities"] = row.probabilities
+        prediction["warnings"] = [{"field": w.field, "code": w.code, "message": w.message} for w in row.warnings]
         predictions.append(prediction)
     return {"model": {"name": loaded.bundle.name, "version": loaded.bundle.version}, "predictions": predictions}

@@ -1,4 +1,4 @@
-"""What every predicting route does alike: find the predictor, read JSON, limit rows, count."""
+"""What all prediction routes have in common: find the predictor, read JSON, limit rows, count."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,10 @@ from service.state import state
 
 
 def predictor() -> Predictor:
-    """The loaded predictor; a 503 while there is none."""
+    """The loaded predictor; a 503 while no model is loaded."""
     found = state().predictor
     if found is None:
-        raise ApiError(503, "not_ready", "the model is not loaded yet: ask /health/ready")
+        raise ApiError(503, "not_ready", "the model is not loaded yet: wait until /health/ready answers 200")
     return found
 
 
@@ -33,7 +33,7 @@ def read_json(*, bare_nan: bool) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         document = dict(pairs)
         if len(document) != len(pairs):
-            raise ValueError("an object names a key twice")
+            raise ValueError("an object contains a key twice")
         return document
 
     body = flask.request.get_data(cache=False)
@@ -48,13 +48,13 @@ def read_json(*, bare_nan: bool) -> Any:
 
 
 def answer(rows: Any, non_finite: NonFinite) -> tuple[Predictor, Answers]:
-    """The answers for these rows, counted; a 4xx when they aren't a list of objects, too many, or refused."""
+    """The answers for these rows, counted; a 4xx when they aren't a list of objects, are too many, or are invalid."""
     loaded = predictor()
     limit = state().settings.max_rows
     if not isinstance(rows, list) or not rows:
         raise ApiError(422, "no_rows", "send at least one row")
     if len(rows) > limit:
-        raise ApiError(413, "too_many_rows", f"{len(rows)} rows are more than the {limit} that one request may hold")
+        raise ApiError(413, "too_many_rows", f"the request has {len(rows)} rows, but the limit is {limit}")
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
             raise ApiError(422, "not_an_object", f"row {number} is not an object of feature names and values")
@@ -62,7 +62,7 @@ def answer(rows: Any, non_finite: NonFinite) -> tuple[Predictor, Answers]:
 
 
 def predict_and_count(loaded: Predictor, rows: Sequence[Mapping[str, Any]], non_finite: NonFinite) -> Answers:
-    """Predict and feed the counters."""
+    """Predict and count."""
     try:
         answers = loaded.predict(rows, non_finite)
     except InvalidRowsError as error:
