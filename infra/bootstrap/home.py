@@ -7,14 +7,14 @@ import yaml
 from pulumi import automation as auto
 
 from infra.bootstrap.account import look
-from infra.cli.common import raise_reported, say
+from infra.cli.common import say
 from infra.components.state import ALIAS
+from infra.engine.events import Events
 from infra.engine.locks import take_up
 from infra.engine.workspace import (
     BACKEND_NOTE,
     POLICIES,
     REPOSITORY,
-    Progress,
     open_stack,
     stacks_in,
 )
@@ -110,19 +110,19 @@ class Home:
         for stack in self.stacks:
             _forget_key(stack)
         opened = self._open(self.file)
-        progress = Progress(say)
+        events = Events(say)
         try:
             resources = (opened.export_stack().deployment or {}).get("resources") or []
             if any(resource.get("protect") for resource in resources):
                 # What protects the state is taken off, and the bucket told that it may go with what is in it.
                 self.closing = True
                 self._up(opened)
-            opened.destroy(on_event=progress, suppress_outputs=True, color="never")
+            opened.destroy(on_event=events, suppress_outputs=True, color="never")
         except auto.CommandError:
-            raise_reported(progress)
+            events.raise_errors()
             raise
         opened.workspace.remove_stack(STACK, preserve_config=True)
-        return sorted(progress.changes)
+        return sorted(events.changes)
 
     def _program(self) -> None:
         declare(
@@ -134,14 +134,14 @@ class Home:
         return open_stack(STACK, self.settings, self._program, REPOSITORY, say, backend=backend)
 
     def _up(self, opened: auto.Stack) -> tuple[dict[str, Any], dict[str, str]]:
-        progress = Progress(say)
+        events = Events(say)
         try:
             take_up(opened, say)
-            result = opened.up(on_event=progress, suppress_outputs=True, color="never", policy_packs=POLICIES)
+            result = opened.up(on_event=events, suppress_outputs=True, color="never", policy_packs=POLICIES)
         except auto.CommandError:
-            raise_reported(progress)
+            events.raise_errors()
             raise
-        return {name: output.value for name, output in result.outputs.items()}, progress.changes
+        return {name: output.value for name, output in result.outputs.items()}, events.changes
 
     def _stacks(self, backend: str) -> dict[str, int]:
         """Stack -> how many resources it has, of those whose state is there."""

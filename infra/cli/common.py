@@ -11,13 +11,13 @@ from pulumi import automation as auto
 
 from infra.bundle import bundle_manifest
 from infra.deployment.checks import check
+from infra.engine.events import plain
 from infra.engine.interruption import Interruption
-from infra.engine.workspace import COLOURS, REPOSITORY, Progress, stack_settings
+from infra.engine.workspace import REPOSITORY, stack_settings
 from infra.errors import (
     EXPIRED_LINE,
     AtlasError,
     ConfirmationError,
-    CredentialsError,
     FailedError,
     SettingsError,
     StepError,
@@ -57,21 +57,13 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
 def _lines(error: AtlasError | auto.CommandError) -> list[str]:
     """What is said of an error; credentials that ended while something ran are said in the same words everywhere."""
     if isinstance(error, auto.CommandError):
-        text = COLOURS.sub("", str(error))
+        text = plain(str(error))
         found = [line for line in text.splitlines() if "error:" in line]
-        lines = [found[-1].split("error:", 1)[1].strip() if found else text.strip()[-1000:]]
+        lines = [found[-1].split("error:", 1)[1].strip() if found else text[-1000:]]
     else:
         text, lines = "\n".join(error.lines), error.lines
     ran = isinstance(error, auto.CommandError | FailedError | StepError)
     return [EXPIRED_LINE] if ran and expired(text) else lines
-
-
-def raise_reported(progress: Progress) -> None:
-    """Raise FailedError with what the engine reported, if it did; CredentialsError when credentials ended meanwhile."""
-    if expired("\n".join(progress.errors)):
-        raise CredentialsError(EXPIRED_LINE) from None
-    if progress.errors:
-        raise FailedError(progress.errors) from None
 
 
 def settings_of(stack: str, *, makes: bool = True, shows: bool = False) -> Settings:

@@ -11,9 +11,10 @@ from typing import Any
 import click
 from pulumi import automation as auto
 
-from infra.cli.common import guarded, json_option, raise_reported, say, settings_of, stack_option
+from infra.cli.common import guarded, json_option, say, settings_of, stack_option
+from infra.engine.events import Events
 from infra.engine.locks import take_up
-from infra.engine.workspace import REPOSITORY, Progress, find_stack, resources_of
+from infra.engine.workspace import REPOSITORY, find_stack, resources_of
 from infra.errors import ConfirmationError, FailedError, PreflightError, SettingsError
 from infra.leftovers.look import Found, look
 from infra.leftovers.place import place_of
@@ -154,13 +155,13 @@ def _run(opened: auto.Stack | None) -> list[str]:
     """
     if opened is None:
         return []
-    progress = Progress(say)
+    events = Events(say)
     try:
-        opened.destroy(on_event=progress, suppress_outputs=True, color="never")
+        opened.destroy(on_event=events, suppress_outputs=True, color="never")
     except auto.CommandError:
-        raise_reported(progress)
+        events.raise_errors()
         raise
-    return sorted(progress.changes)
+    return sorted(events.changes)
 
 
 def _refuse_protected(stack: str, resources: Sequence[dict[str, Any]]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 from pulumi import automation as auto
 
-from infra.cli.common import agree, answers, guarded, json_option, raise_reported, say, settings_of, stack_option
+from infra.cli.common import agree, answers, guarded, json_option, say, settings_of, stack_option
 from infra.cli.stack import (
     Done,
     bring_up,
@@ -21,10 +21,10 @@ from infra.cli.stack import (
 )
 from infra.deployment.checks import check
 from infra.deployment.images import Image, copy, image_of, is_there, known_good, repository_is_there
+from infra.engine.events import Events
 from infra.engine.workspace import (
     POLICIES,
     REPOSITORY,
-    Progress,
     deployment_of,
     find_stack,
     open_stack,
@@ -178,19 +178,19 @@ def _aws(stack: str) -> AwsSettings:
 
 def _foreseen(opened: auto.Stack, *, show: bool) -> dict[str, str]:
     """Resource name -> operation, of what the engine would do; shown."""
-    progress = Progress(lambda _: None)
+    events = Events()
     try:
         opened.preview(
             diff=True,
-            on_event=progress,
+            on_event=events,
             on_output=(lambda line: click.echo(line.rstrip("\n"))) if show else None,
             color="never",
             policy_packs=POLICIES,
         )
     except auto.CommandError:
-        raise_reported(progress)
+        events.raise_errors()
         raise
-    return progress.changes
+    return events.changes
 
 
 def _asker(stack: str, *, yes: bool) -> Callable[[str], None]:
@@ -211,11 +211,11 @@ def _make_registry(stack: str, settings: AwsSettings) -> None:
     name = f"{PROJECT}-{stack}"
     urn = f"urn:pulumi:{stack}::{PROJECT}::atlas:aws:Registry"
     targets = [f"{urn}::{name}", f"{urn}$aws:ecr/repository:Repository::{name}-repository"]
-    progress = Progress(say)
+    events = Events(say)
     try:
-        opened.up(target=targets, on_event=progress, suppress_outputs=True, color="never")
+        opened.up(target=targets, on_event=events, suppress_outputs=True, color="never")
     except auto.CommandError:
-        raise_reported(progress)
+        events.raise_errors()
         raise
 
 

@@ -19,7 +19,6 @@ from infra.cli.common import (
     answers,
     guarded,
     json_option,
-    raise_reported,
     say,
     settings_of,
     stack_option,
@@ -27,12 +26,12 @@ from infra.cli.common import (
 )
 from infra.deployment.checks import check_zones
 from infra.deployment.smoke import predict
+from infra.engine.events import Events
 from infra.engine.locks import take_up
 from infra.engine.preview import Foreseen
 from infra.engine.workspace import (
     POLICIES,
     REPOSITORY,
-    Progress,
     deployment_of,
     find_stack,
     open_stack,
@@ -153,8 +152,7 @@ def bring_up(stack: str, settings: Settings, *, wait: int, image: str | None = N
     if image is None and isinstance(settings, AwsSettings):
         _refuse_missing(stack, settings)
     opened = opened_for_change(stack, settings, lambda: program(Facts(image=image)))
-    progress = Progress(say)
-    foreseen = Progress(lambda _: None)
+    events, foreseen = Events(say), Events()
     begun = time.monotonic()
     try:
         # On this machine refreshed first: what crashed, or was killed with the machine, is started again.
@@ -163,19 +161,15 @@ def bring_up(stack: str, settings: Settings, *, wait: int, image: str | None = N
             take_up(opened, say)
             # A breach of a policy is told before anything is made.
             opened.preview(on_event=foreseen, suppress_outputs=True, color="never", policy_packs=POLICIES)
-        result = opened.up(
-            refresh=local, on_event=progress, suppress_outputs=True, color="never", policy_packs=POLICIES
-        )
+        result = opened.up(refresh=local, on_event=events, suppress_outputs=True, color="never", policy_packs=POLICIES)
     except auto.CommandError:
-        raise_reported(foreseen)
-        if isinstance(settings, AwsSettings) and any(
-            "Deployment" in line or "pods" in line for line in progress.errors
-        ):
+        foreseen.raise_errors()
+        if isinstance(settings, AwsSettings) and any("Deployment" in line or "pods" in line for line in events.errors):
             _say_why(settings)
-        raise_reported(progress)
+        events.raise_errors()
         raise
     outputs = {name: output.value for name, output in result.outputs.items()}
-    changes = progress.changes
+    changes = events.changes
     told = f"{len(changes)} changed" if changes else "nothing changed"
     say(f"{told} ({time.monotonic() - begun:.1f} s)")
     return Done(outputs, changes, _asked(settings, outputs, wait=wait) if smoke else None)
@@ -297,7 +291,7 @@ def preview(
     """
     settings = settings_of(stack, makes=not deployed, shows=True)
     image: str | None = None
-    kept: list[str] = []
+    kept: frozenset[str] = frozenset()
     if deployed and isinstance(settings, AwsSettings):
         image, _ = deployment_of(find_stack(stack, settings, program, REPOSITORY, say))
         if image is None:
@@ -305,32 +299,31 @@ def preview(
             _save(save, Foreseen(stack))
             return
         # What built the image isn't declared beside it; it goes from the record alone, and only at an `up` like this.
-        kept = ["docker-build:index:Image", "atlas:aws:Image"]
+        kept = frozenset({"docker-build:index:Image", "atlas:aws:Image"})
     opened = opened_for_change(stack, settings, lambda: program(Facts(image=image)))
-    foreseen = Foreseen(stack)
+    foreseen = Foreseen(stack, kept=kept)
     failed = False
     try:
         opened.preview(
             refresh=look or isinstance(settings, LocalSettings),
             diff=True,
             exclude=list(UNREADABLE) if reader else None,
-            on_event=foreseen,
+            on_event=foreseen.events,
             on_output=lambda line: _shown(foreseen, line, quiet=as_json),
             color="never",
             policy_packs=POLICIES,
         )
     except auto.CommandError:
         failed = True
-        if not foreseen.errors:
+        if not foreseen.events.errors:
             raise
-    foreseen.without(*kept)
     if reader:
         foreseen.unseen = list(UNREADABLE.values())
     elif isinstance(settings, AwsSettings) and not failed:
         foreseen.cluster = _client_side(settings, foreseen)
     _save(save, foreseen)
     if failed:
-        raise FailedError(foreseen.errors)
+        raise FailedError(foreseen.events.errors)
     if as_json:
         click.echo(json.dumps(foreseen.document(), indent=1))
     elif foreseen.cluster:
@@ -378,8 +371,7 @@ def refresh(stack: str, as_json: bool) -> None:
     opened = find_stack(stack, settings, program, REPOSITORY, say)
     if opened is None:
         raise SettingsError(_not_up(stack))
-    progress = Progress(lambda _: None)
-    result = opened.refresh(on_event=progress, clear_pending_creates=True, suppress_outputs=True, color="never")
+    result = opened.refresh(clear_pending_creates=True, suppress_outputs=True, color="never")
     changes = {str(getattr(op, "value", op)): count for op, count in (result.summary.resource_changes or {}).items()}
     gone = changes.get("delete", 0)
     if as_json:

@@ -3,13 +3,11 @@
 import json
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pulumi import automation as auto
-from pulumi.automation import events
 
 from infra.engine.install import ensure
 from infra.engine.interruption import Engine
@@ -22,7 +20,6 @@ BACKEND_NOTE = ".atlas/backend"
 """File in which `atlas bootstrap` notes the bucket for the AWS stacks."""
 POLICIES = [str(REPOSITORY / "infra" / "policy")]
 """Policy packs that every `up` and `preview` asks; Pulumi.yaml says who starts them."""
-COLOURS = re.compile(r"<\{%.*?%\}>")
 
 
 def stack_settings(stack: str, repository: Path) -> AnySettings:
@@ -205,53 +202,3 @@ def _options(
         env_vars=environment(settings, repository, backend),
         pulumi_command=Engine(root=str(binary.parents[1])),
     )
-
-
-class Progress:
-    """Engine events -> one line per resource that changes, and what went wrong."""
-
-    VERBS: Mapping[str, str] = {
-        "create": "starting",
-        "update": "changing",
-        "delete": "removing",
-        "replace": "replacing",
-        "create-replacement": "replacing",
-        "delete-replaced": "removing",
-    }
-
-    def __init__(self, say: Any) -> None:
-        self._say = say
-        self.errors: list[str] = []
-        self.changes: dict[str, str] = {}
-        """Resource name -> operation, of those that changed."""
-
-    def __call__(self, event: events.EngineEvent) -> None:
-        if event.resource_pre_event is not None:
-            step = event.resource_pre_event.metadata
-            verb = self.VERBS.get(str(step.op.value))
-            if verb and self._is_ours(step.type):
-                self._say(f"  {verb} {_name(step.urn)}")
-        elif event.res_outputs_event is not None:
-            step = event.res_outputs_event.metadata
-            if str(step.op.value) in self.VERBS and self._is_ours(step.type):
-                self.changes[_name(step.urn)] = str(step.op.value)
-        elif event.diagnostic_event is not None and event.diagnostic_event.severity in ("error", "warning"):
-            text = COLOURS.sub("", event.diagnostic_event.message).strip()
-            summary = "update failed" in text or text == "preview failed"
-            if event.diagnostic_event.severity == "error" and text not in self.errors and not summary:
-                self.errors.append(text)
-        elif event.policy_event is not None:
-            # The first line is the policy's meaning, the rest what is wrong.
-            text = COLOURS.sub("", event.policy_event.message).strip().split("\n", 1)[-1]
-            told = f"policy {event.policy_event.policy_name}: {text}"
-            if event.policy_event.enforcement_level == "mandatory":
-                self.errors.append(told)
-            else:
-                self._say(f"  {told}")
-
-    def _is_ours(self, kind: str) -> bool:
-        return not kind.startswith("pulumi:")
-
-
-def _name(urn: str) -> str:
-    return urn.rsplit("::", 1)[-1]
