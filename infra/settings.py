@@ -4,71 +4,34 @@ import ipaddress
 import json
 import re
 from collections.abc import Mapping
-from datetime import date
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
+from infra.capacity import CLUSTER_PODS, NODE_PODS, POD_LIMITS
 from infra.errors import SettingsError
+from infra.names import GRAFANA_PORT, PROJECT, PROMETHEUS_PORT, SERVICE_PORT
+from infra.setting_errors import problems
+from infra.setting_types import (
+    Account,
+    Certificate,
+    Cidr,
+    Day,
+    Duration,
+    InstanceType,
+    KubernetesName,
+    LogLevel,
+    Policy,
+    Port,
+    Principal,
+    Region,
+    RetentionDays,
+    Zone,
+)
 
-PROJECT = "atlas"
 SECRETS = frozenset({"mlflowToken"})
 """Settings that must be encrypted in the stack file: `pulumi config set --secret`."""
-
-
-def _network(value: str) -> str:
-    try:
-        return str(ipaddress.IPv4Network(value))
-    except ValueError as error:
-        raise ValueError(f"not an IPv4 network such as 203.0.113.0/24 ({error})") from None
-
-
-def _retention(days: int) -> int:
-    allowed = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827)
-    if days not in allowed:
-        raise ValueError(f"CloudWatch keeps logs for one of these numbers of days: {', '.join(map(str, allowed))}")
-    return days
-
-
-def _day(value: object) -> object:
-    """Without quotation marks YAML has a date, which the engine hands over as a moment."""
-    return value.removesuffix(" 00:00:00 +0000 UTC") if isinstance(value, str) else value
-
-
-Port = Annotated[int, Field(ge=1024, le=65535)]
-Duration = Annotated[str, Field(pattern=r"^[1-9][0-9]*[smhd]$")]
-Cidr = Annotated[str, AfterValidator(_network)]
-Policy = Annotated[str, Field(pattern=r"^arn:aws[\w-]*:iam::[0-9]{12}:policy/[\w+=,.@/-]+$")]
-Principal = Annotated[str, Field(pattern=r"^arn:aws[\w-]*:iam::[0-9]{12}:(role|user)/[\w+=,.@/-]+$")]
-KubernetesName = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,48}[a-z0-9])?$")]
-LogLevel = Literal["debug", "info", "warning", "error"]
-
-POD_LIMITS = {
-    "t3.small": 11,
-    "t3.medium": 17,
-    "t3.large": 35,
-    "t3.xlarge": 58,
-    "m5.large": 29,
-    "m6i.large": 29,
-    "m7i.large": 29,
-}
-"""Pods that a node of the type can hold with the VPC CNI (its misc/eni-max-pods.txt); others are not checked."""
-NODE_DISK_GB = 20
-"""Of every node: its images and logs."""
-NODE_PODS = 3
-"""Pods that the system runs on every node: aws-node, kube-proxy, eks-pod-identity-agent."""
-CLUSTER_PODS = 4
-"""Pods that the system runs once: two of coredns, two of metrics-server."""
 
 
 STRICT = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
@@ -83,7 +46,7 @@ class PolicyException(BaseModel):
     """Its name in docs/policy.md."""
     reason: Annotated[str, Field(min_length=10)]
     """Why, for whoever reads the log of a run: at least ten letters."""
-    until: Annotated[date, BeforeValidator(_day)]
+    until: Day
     """The last day on which it counts, such as "2026-12-31"."""
     resources: Annotated[str, Field(min_length=1)] = "*"
     """Names of the resources it is for; * stands for any letters."""
@@ -108,10 +71,10 @@ class LocalSettings(_Settings):
     """DVC's default remote; what is in it belongs to DVC and stays."""
     mlflow_store: str = ".atlas/mlflow"
     """MLflow's database and artifacts, made by the pipeline; they stay."""
-    service_port: Port = 5000
+    service_port: Port = SERVICE_PORT
     mlflow_port: Port = 5001
-    prometheus_port: Port = 9090
-    grafana_port: Port = 3000
+    prometheus_port: Port = PROMETHEUS_PORT
+    grafana_port: Port = GRAFANA_PORT
     workers: Annotated[int, Field(ge=1, le=64)] = 2
     log_level: LogLevel = "info"
     scrape_interval: Duration = "15s"
@@ -131,10 +94,10 @@ class AwsSettings(_Settings):
     """An AWS environment: `dev`, `prod`, or any other stack file that says `atlas:environment: aws`."""
 
     environment: Literal["aws"]
-    account_id: Annotated[str, Field(pattern=r"^[0-9]{12}$")] | None = None
+    account_id: Account | None = None
     """The only account this stack may touch; None: whichever the credentials belong to."""
-    region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$")] = "us-east-1"
-    zones: tuple[Annotated[str, Field(pattern=r"^[a-z]$")], Annotated[str, Field(pattern=r"^[a-z]$")]] = ("a", "b")
+    region: Region = "us-east-1"
+    zones: tuple[Zone, Zone] = ("a", "b")
     """Two availability zones of the region; EKS wants two. A stack that is deployed keeps its own."""
     disposable: bool
     """`destroy` may delete data too (objects, images, the password's secret); false protects what holds data."""
@@ -148,17 +111,15 @@ class AwsSettings(_Settings):
     """Who reaches the Kubernetes API over the internet; empty: only the VPC."""
     admin_principals: Annotated[tuple[Principal, ...], Field(min_length=1)]
     """IAM roles or users who administer the cluster; whoever runs `up` must be among them."""
-    permissions_boundary: (
-        Annotated[str, Field(pattern=r"^arn:aws[\w-]*:iam::[0-9]{12}:policy/[\w+=,.@/-]+$")] | None
-    ) = None
+    permissions_boundary: Policy | None = None
     """The most that the stack's own roles can be given; GitHub's deploy role makes no role without it."""
     node_group_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]{0,62}$")] = "flask-app-nodes"
-    node_type: Annotated[str, Field(pattern=r"^[a-z0-9-]+\.[a-z0-9]+$")] = "t3.small"
+    node_type: InstanceType = "t3.small"
     node_min: Annotated[int, Field(ge=1, le=100)] = 1
     node_desired: Annotated[int, Field(ge=1, le=100)] = 1
     """Nodes at first; later what scaling made of it stays."""
     node_max: Annotated[int, Field(ge=1, le=100)] = 1
-    log_retention_days: Annotated[int, AfterValidator(_retention)] = 30
+    log_retention_days: RetentionDays = 30
     """Days that control-plane logs are kept."""
 
     app_name: KubernetesName = "flask-app"
@@ -169,9 +130,7 @@ class AwsSettings(_Settings):
     """Who may call the service through the load balancer."""
     hostname: Annotated[str, Field(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)+$")] | None = None
     """The name that callers use and the certificate is for; outputs show it."""
-    certificate_arn: (
-        Annotated[str, Field(pattern=r"^arn:aws[\w-]*:acm:[a-z0-9-]+:[0-9]{12}:certificate/[\w-]+$")] | None
-    ) = None
+    certificate_arn: Certificate | None = None
     """An ACM certificate: the load balancer then speaks TLS on port 5000."""
     replicas: Annotated[int, Field(ge=1, le=50)] = 1
     max_replicas: Annotated[int, Field(ge=1, le=50)] | None = None
@@ -197,7 +156,7 @@ class AwsSettings(_Settings):
     mlflow_token: SecretStr | None = None
     """The MLflow server's token; arrives in the pod as CAPSTONE_TEST."""
 
-    host_type: Annotated[str, Field(pattern=r"^[a-z0-9-]+\.[a-z0-9]+$")] = "t3.medium"
+    host_type: InstanceType = "t3.medium"
     """Of the Prometheus and the Grafana host; x86-64."""
     host_disk_gb: Annotated[int, Field(ge=8, le=1000)] = 20
     data_disk_gb: Annotated[int, Field(ge=1, le=16000)] = 20
@@ -263,9 +222,9 @@ class BootstrapSettings(_Settings):
     """The `bootstrap` environment: what an account needs once, before and after all stacks (`atlas bootstrap`)."""
 
     environment: Literal["bootstrap"]
-    account_id: Annotated[str, Field(pattern=r"^[0-9]{12}$")]
+    account_id: Account
     """The account; its number is part of the roles' permissions."""
-    region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$")] = "us-east-1"
+    region: Region = "us-east-1"
     """Of the state bucket and its key; stacks may be elsewhere."""
     repository: Annotated[str, Field(pattern=r"^repo:[\w.-]+(@[0-9]+)?/[\w.-]+(@[0-9]+)?$")]
     """How GitHub's tokens name the repository: repo:OWNER/REPO, or repo:OWNER@ID/REPO@ID."""
@@ -309,23 +268,7 @@ def load_settings(config: Mapping[str, str]) -> AnySettings:
     try:
         return kind.model_validate({key: _decoded(key, value) for key, value in given.items()})
     except ValidationError as error:
-        known = ", ".join(sorted(to_camel(name) for name in kind.model_fields))
-        lines = []
-        for detail in error.errors():
-            key = ".".join(map(str, detail["loc"]))
-            message = detail["msg"].removeprefix("Value error, ")
-            if detail["type"] == "extra_forbidden" and key.startswith("policyExceptions."):
-                lines.append(f"{PROJECT}:{key} is no part of an exception; there are rule, reason, until, resources")
-            elif detail["type"] == "extra_forbidden":
-                lines.append(f"{PROJECT}:{key} is no setting; there are {known}")
-            elif detail["type"] == "missing":
-                lines.append(f"{PROJECT}:{key} is missing: {_meaning(kind, key)}")
-            elif not key:
-                lines.append(f"{PROJECT}: {message}")
-            else:
-                shown = "a secret" if key in SECRETS else repr(detail["input"])
-                lines.append(f"{PROJECT}:{key}: {message} (got {shown})")
-        raise SettingsError("\n".join(lines)) from None
+        raise SettingsError("\n".join(problems(kind, error, SECRETS))) from None
 
 
 def _decoded(key: str, value: str) -> Any:
@@ -335,18 +278,3 @@ def _decoded(key: str, value: str) -> Any:
         return json.loads(value)
     except ValueError as error:
         raise SettingsError(f"{PROJECT}:{key}: not readable as JSON ({error})") from None
-
-
-def _meaning(kind: type[BaseModel], key: str) -> str:
-    """What a setting without a default asks for."""
-    return {
-        "rule": "what may be broken, by its name in docs/policy.md",
-        "reason": "why the rule may be broken",
-        "until": 'the last day on which it may be, such as "2026-12-31"',
-        "disposable": "say whether `destroy` may delete data too (true or false)",
-        "apiAccessCidrs": "who reaches the Kubernetes API from outside: [203.0.113.0/24], say, or [] for the VPC only",
-        "adminPrincipals": "IAM roles or users who administer the cluster, you among them",
-        "accountId": "the account's twelve digits (`aws sts get-caller-identity`)",
-        "repository": "how GitHub's tokens name the repository: repo:OWNER/REPO, or repo:OWNER@ID/REPO@ID",
-        "serviceCidrs": "who may call the service, such as [203.0.113.0/24]; [0.0.0.0/0] for everyone",
-    }.get(key.rsplit(".", 1)[-1], f"see {kind.__name__} in infra/settings.py")

@@ -8,7 +8,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.components.github_role import AUDIENCE, provider_arn
 from infra.errors import AwsError, CredentialsError, PreflightError, one_line
-from infra.settings import PROJECT, BootstrapSettings
+from infra.names import BOOTSTRAP, PROJECT, PROJECT_TAG, STACK_TAG
+from infra.settings import BootstrapSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ def _foreign_provider(settings: BootstrapSettings) -> bool:
     except client.exceptions.NoSuchEntityException:
         return False
     tags = {tag["Key"]: tag["Value"] for tag in provider.get("Tags", [])}
-    if tags.get("project") == PROJECT and tags.get("stack") == "bootstrap":
+    if tags.get(PROJECT_TAG) == PROJECT and tags.get(STACK_TAG) == BOOTSTRAP:
         return False
     if AUDIENCE not in provider["ClientIDList"]:
         raise PreflightError(

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from infra.settings import PROJECT, AwsSettings, BootstrapSettings
+from infra.names import PROJECT
+from infra.settings import AwsSettings, BootstrapSettings
 
 
 def variables_of(

@@ -11,6 +11,7 @@ from typing import Any
 from infra.components.workload import GRACE_SECONDS
 from infra.deployment.smoke import predict
 from infra.errors import StepError, one_line
+from infra.names import SERVICE_PORT, SERVICE_READY
 
 READY_SECONDS = 90
 """As long as the Deployment's startup probe waits."""
@@ -35,7 +36,7 @@ def smoke(image: str) -> Tried:
 
     Raises StepError with the end of its log when it doesn't come up, gives no prediction, or must be killed.
     """
-    name = _docker("run", "--detach", "--publish", "127.0.0.1::5000", *HARDENED, image)
+    name = _docker("run", "--detach", "--publish", f"127.0.0.1::{SERVICE_PORT}", *HARDENED, image)
     try:
         begun = time.monotonic()
         port = _port(name)
@@ -63,14 +64,14 @@ def smoke(image: str) -> Tried:
 def _port(name: str) -> int | None:
     """Where it is published; a container that has ended, at once even, is nowhere."""
     ports = json.loads(_docker("inspect", "--format", "{{json .NetworkSettings.Ports}}", name)) or {}
-    mapped = ports.get("5000/tcp")
+    mapped = ports.get(f"{SERVICE_PORT}/tcp")
     return int(mapped[0]["HostPort"]) if mapped else None
 
 
 def _is_ready(port: int) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
     try:
-        connection.request("GET", "/health/ready")
+        connection.request("GET", SERVICE_READY)
         return connection.getresponse().status == 200
     except (OSError, http.client.HTTPException):
         return False

@@ -15,6 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from infra.cli.common import guarded, settings_of, stack_option
 from infra.engine.workspace import REPOSITORY
 from infra.errors import AwsError, ClusterError, SettingsError, one_line
+from infra.names import control_plane_logs
 from infra.settings import AwsSettings, LocalSettings
 
 PARTS = {LocalSettings: ("service", "mlflow", "prometheus", "grafana"), AwsSettings: ("service", "control-plane")}
@@ -97,7 +98,7 @@ def _pods(settings: AwsSettings, lines: int | None, seconds: int) -> list[Said]:
 
 
 def _control_plane(settings: AwsSettings, lines: int | None, seconds: int) -> list[Said]:
-    group = f"/aws/eks/{settings.cluster_name}/cluster"
+    group = control_plane_logs(settings.cluster_name)
     pages = boto3.client("logs", region_name=settings.region).get_paginator("filter_log_events")
     begin = int((time.time() - seconds) * 1000)
     try:

@@ -31,8 +31,9 @@ from infra.engine.workspace import (
     outputs_of,
 )
 from infra.errors import FailedError, SettingsError
+from infra.names import PROJECT, REGISTRY_TYPE, SERVICE_READY, image_repository, stack_prefix
 from infra.program import Facts, program
-from infra.settings import PROJECT, AwsSettings
+from infra.settings import AwsSettings
 
 yes_option = click.option(
     "--yes", is_flag=True, help="Don't ask. Without a terminal nobody can be asked, and this is needed."
@@ -74,13 +75,13 @@ def promote(
     running = image_of(str(outputs.get("image", "")))
     if running is None:
         raise SettingsError(f"{source} runs no image of its own repository: `atlas up --stack {source}` first")
-    if not force and not answers(f"{outputs['service']}/health/ready"):
+    if not force and not answers(f"{outputs['service']}{SERVICE_READY}"):
         raise SettingsError(
             f"{source} doesn't answer at {outputs['service']}: nothing is known of its image; --force takes it anyway"
         )
     if there.model_uri:
         say(f"  {source} serves {there.model_uri}; with the image goes the bundle in it, not what that names")
-    promoted = Image(account, here.region, f"{PROJECT}-{target}/{here.app_name}", running.digest)
+    promoted = Image(account, here.region, image_repository(target, here.app_name), running.digest)
 
     opened = opened_for_change(target, here, lambda: program(Facts(image=str(promoted))))
     if image_of(deployment_of(opened)[0] or "") == promoted:
@@ -208,8 +209,8 @@ def _make_registry(stack: str, settings: AwsSettings) -> None:
 
     opened = open_stack(stack, settings, registry, REPOSITORY, say)
     # Only these: what else there is of the stack is not in this program, and would be deleted.
-    name = f"{PROJECT}-{stack}"
-    urn = f"urn:pulumi:{stack}::{PROJECT}::atlas:aws:Registry"
+    name = stack_prefix(stack)
+    urn = f"urn:pulumi:{stack}::{PROJECT}::{REGISTRY_TYPE}"
     targets = [f"{urn}::{name}", f"{urn}$aws:ecr/repository:Repository::{name}-repository"]
     events = Events(say)
     try:

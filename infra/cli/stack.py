@@ -39,8 +39,9 @@ from infra.engine.workspace import (
     resources_of,
 )
 from infra.errors import AwsError, ClusterError, FailedError, ImageError, SettingsError
+from infra.names import IMAGE_TYPE, SERVICE_PORT, SERVICE_READY, image_repository
 from infra.program import Facts, program
-from infra.settings import PROJECT, AwsSettings, LocalSettings, Settings
+from infra.settings import AwsSettings, LocalSettings, Settings
 
 UNREADABLE = {
     "**kubernetes:**": "objects in the cluster",
@@ -191,7 +192,8 @@ def _refuse_missing(stack: str, settings: AwsSettings) -> None:
     from infra.deployment.images import image_of, is_there
 
     image = image_of(settings.image or "")
-    if image is None or (image.region, image.repository) != (settings.region, f"{PROJECT}-{stack}/{settings.app_name}"):
+    own = (settings.region, image_repository(stack, settings.app_name))
+    if image is None or (image.region, image.repository) != own:
         return
     if not is_there(image):
         raise SettingsError(
@@ -299,7 +301,7 @@ def preview(
             _save(save, Foreseen(stack))
             return
         # What built the image isn't declared beside it; it goes from the record alone, and only at an `up` like this.
-        kept = frozenset({"docker-build:index:Image", "atlas:aws:Image"})
+        kept = frozenset({"docker-build:index:Image", IMAGE_TYPE})
     opened = opened_for_change(stack, settings, lambda: program(Facts(image=image)))
     foreseen = Foreseen(stack, kept=kept)
     failed = False
@@ -387,7 +389,7 @@ def _example(address: str, settings: Settings, *, patience: float) -> dict[str, 
     `patience` in seconds: a new load balancer's name takes a while to be known.
     """
     deadline = time.monotonic() + patience
-    while not (reached := answers(f"{address}/health/ready")) and time.monotonic() < deadline:
+    while not (reached := answers(f"{address}{SERVICE_READY}")) and time.monotonic() < deadline:
         time.sleep(2)
     host, port = urlsplit(address).hostname or "", urlsplit(address).port or 80
     try:
@@ -413,7 +415,7 @@ def _through_the_cluster(settings: AwsSettings) -> tuple[str, Any]:
 
     def connected(api: Any, open_tunnels: ExitStack) -> http.client.HTTPConnection:
         connection = http.client.HTTPConnection("pod", timeout=10)
-        connection.sock = open_tunnels.enter_context(tunnel(api, settings.namespace, settings.app_name, 5000))
+        connection.sock = open_tunnels.enter_context(tunnel(api, settings.namespace, settings.app_name, SERVICE_PORT))
         return connection
 
     with cluster_of(settings) as api, ExitStack() as tunnels:

@@ -15,8 +15,18 @@ from infra.cli.common import answers, guarded, json_option, say, settings_of, st
 from infra.engine.workspace import REPOSITORY, find_stack, outputs_of, resources_of
 from infra.errors import ClusterError, one_line
 from infra.local.supervisor import Stack as Processes
+from infra.names import (
+    COMPONENT_TAG,
+    GRAFANA_HEALTH,
+    MLFLOW_HEALTH,
+    PROJECT,
+    PROJECT_TAG,
+    PROMETHEUS_READY,
+    SERVICE_READY,
+    STACK_TAG,
+)
 from infra.program import program
-from infra.settings import PROJECT, AwsSettings
+from infra.settings import AwsSettings
 
 UNSEEN = 3
 """Exit status when nothing is known to be wrong, and not everything could be looked at."""
@@ -118,7 +128,7 @@ def _aws_status(
 def _service(address: str) -> tuple[Part, str | None]:
     """The service as it answers here, and the version of the bundle that it says it serves."""
     try:
-        with urllib.request.urlopen(f"{address}/health/ready", timeout=5) as response:  # noqa: S310 - the stack's own
+        with urllib.request.urlopen(f"{address}{SERVICE_READY}", timeout=5) as response:  # noqa: S310 - the stack's own
             version = str(json.load(response)["model"]["version"])
     except OSError:
         return Part(False, "DOES NOT ANSWER from here (atlas:serviceCidrs?)"), None
@@ -155,7 +165,7 @@ def _cluster(settings: AwsSettings) -> dict[str, Part]:
 
 def _host(stack: str, settings: AwsSettings, role: str) -> Part:
     """A host by EC2's two checks of it."""
-    tags = {"project": PROJECT, "stack": stack, "component": role}
+    tags = {PROJECT_TAG: PROJECT, STACK_TAG: stack, COMPONENT_TAG: role}
     filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in tags.items()]
     gone = ["terminated", "shutting-down"]
     try:
@@ -186,4 +196,9 @@ def _last(opened: auto.Stack | None) -> dict[str, Any] | None:
 
 
 def _health(part: str) -> str:
-    return {"service": "/health/ready", "mlflow": "/health", "prometheus": "/-/ready", "grafana": "/api/health"}[part]
+    return {
+        "service": SERVICE_READY,
+        "mlflow": MLFLOW_HEALTH,
+        "prometheus": PROMETHEUS_READY,
+        "grafana": GRAFANA_HEALTH,
+    }[part]

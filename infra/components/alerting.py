@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_aws as aws
 
+from infra.names import COMPONENT_TAG
+
 
 @dataclass(frozen=True, slots=True)
 class AlertingArgs:
@@ -30,7 +32,7 @@ class Alerting(pulumi.ComponentResource):
     def __init__(self, name: str, args: AlertingArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("atlas:aws:Alerting", name, None, opts)
         here = pulumi.ResourceOptions(parent=self)
-        tags = {**args.tags, "component": "alerting"}
+        tags = {**args.tags, COMPONENT_TAG: "alerting"}
 
         topic = aws.sns.Topic(f"{name}-topic", kms_master_key_id="alias/aws/sns", tags=tags, opts=here)
         if args.email is not None:

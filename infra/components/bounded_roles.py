@@ -4,12 +4,7 @@ from typing import Any
 
 import pulumi
 
-from infra.settings import PROJECT
-
-
-def role_path(stack: str) -> str:
-    """The path of the stack's roles: permissions to make and pass roles name it."""
-    return f"/{PROJECT}/{stack}/"
+from infra.names import role_path
 
 
 def bound_roles(stack: str, boundary: str | None) -> None:

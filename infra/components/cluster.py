@@ -9,8 +9,9 @@ import pulumi
 import pulumi_aws as aws
 import pulumi_eks as eks
 
+from infra.capacity import NODE_DISK_GB
 from infra.components.trust import trusted
-from infra.settings import NODE_DISK_GB
+from infra.names import COMPONENT_TAG, control_plane_logs
 
 ADDONS: Mapping[str, Mapping[str, str]] = {
     # `aws eks describe-addon-versions --kubernetes-version VERSION` lists what fits; upgrade them with the cluster.
@@ -78,13 +79,13 @@ class Cluster(pulumi.ComponentResource):
     def __init__(self, name: str, args: ClusterArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("atlas:aws:Cluster", name, None, opts)
         here = pulumi.ResourceOptions(parent=self)
-        tags = {**args.tags, "component": "cluster"}
+        tags = {**args.tags, COMPONENT_TAG: "cluster"}
         versions = ADDONS[args.version]
 
         # Made before EKS makes its own, which would keep logs for ever.
         logs = aws.cloudwatch.LogGroup(
             f"{name}-logs",
-            name=f"/aws/eks/{args.name}/cluster",
+            name=control_plane_logs(args.name),
             retention_in_days=args.log_retention_days,
             tags=tags,
             opts=here,

@@ -11,6 +11,7 @@ from infra.components.network import EVERYWHERE
 from infra.components.private_bucket import PrivateBucket
 from infra.components.trust import trusted
 from infra.hosts.boot import HostBoot, user_data
+from infra.names import COMPONENT_TAG
 
 UBUNTU = "/aws/service/canonical/ubuntu/server/24.04/stable/current/amd64/hvm/ebs-gp3/ami-id"
 """Canonical's public SSM parameter: the newest image of Ubuntu 24.04."""
@@ -70,7 +71,7 @@ class Host(pulumi.ComponentResource):
     ) -> None:
         super().__init__("atlas:aws:Host", name, None, opts)
         here = pulumi.ResourceOptions(parent=self)
-        tags = {**args.tags, "component": args.role, "Name": name}
+        tags = {**args.tags, COMPONENT_TAG: args.role, "Name": name}
 
         group = aws.ec2.SecurityGroup(
             f"{name}-sg",
@@ -131,7 +132,7 @@ class Host(pulumi.ComponentResource):
                 bucket=args.bucket.bucket,
                 key=f"{args.role}/{path}",
                 content=content,
-                tags={**args.tags, "component": args.role},
+                tags={**args.tags, COMPONENT_TAG: args.role},
                 opts=here,
             )
         volume = None
@@ -214,6 +215,6 @@ def host_role(name: str, tags: Mapping[str, str], opts: pulumi.ResourceOptions |
     return aws.iam.Role(
         f"{name}-role",
         assume_role_policy=trusted("ec2.amazonaws.com"),
-        tags={**tags, "component": name},
+        tags={**tags, COMPONENT_TAG: name},
         opts=opts,
     )

@@ -11,6 +11,7 @@ import pulumi_docker_build as docker_build
 
 from infra.bundle import bundle_manifest
 from infra.components.registry import Registry
+from infra.names import IMAGE_TYPE
 
 CONTEXT = ("Dockerfile", ".dockerignore", "requirements", "ml", "service")
 """What the image is made from, beside the bundle; .dockerignore lets less through."""
@@ -42,7 +43,7 @@ class Image(pulumi.ComponentResource):
     tag: str
 
     def __init__(self, name: str, args: ImageArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("atlas:aws:Image", name, None, opts)
+        super().__init__(IMAGE_TYPE, name, None, opts)
 
         manifest = bundle_manifest(args.repository / args.bundle)
         # Content alone decides. The commit is not among these: each would be a change in a preview, and another image.

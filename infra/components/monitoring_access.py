@@ -8,7 +8,9 @@ import pulumi
 from pulumi_aws.vpc import SecurityGroupEgressRule as Egress
 from pulumi_aws.vpc import SecurityGroupIngressRule as Ingress
 
-PROMETHEUS, GRAFANA, NODE_EXPORTER, KUBELET, API = 9090, 3000, 9100, 10250, 443
+from infra.names import COMPONENT_TAG, GRAFANA_PORT, NODE_EXPORTER_PORT, PROMETHEUS_PORT, SERVICE_PORT
+
+KUBELET_PORT, API_PORT = 10250, 443
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +20,6 @@ class MonitoringAccessArgs:
     prometheus: pulumi.Input[str]
     grafana: pulumi.Input[str]
     cluster: pulumi.Input[str]
-    service_port: int
     operator_cidrs: Sequence[str]
     tags: Mapping[str, str]
 
@@ -29,7 +30,7 @@ class MonitoringAccess(pulumi.ComponentResource):
     def __init__(self, name: str, args: MonitoringAccessArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("atlas:aws:MonitoringAccess", name, None, opts)
         here = pulumi.ResourceOptions(parent=self)
-        tags = {**args.tags, "component": "monitoring"}
+        tags = {**args.tags, COMPONENT_TAG: "monitoring"}
 
         def rule(
             kind: type[Ingress | Egress], label: str, group: pulumi.Input[str], port: int, why: str, **peer: Any
@@ -51,12 +52,15 @@ class MonitoringAccess(pulumi.ComponentResource):
             rule(Egress, f"{label}-out", source, port, why, referenced_security_group_id=target)
             rule(Ingress, f"{label}-in", target, port, why, referenced_security_group_id=source)
 
-        path("queries", args.grafana, args.prometheus, PROMETHEUS, "Dashboards ask Prometheus")
-        path("grafana", args.prometheus, args.grafana, GRAFANA, "Prometheus asks Grafana for its metrics")
-        path("node-exporter", args.prometheus, args.grafana, NODE_EXPORTER, "Prometheus asks the other host")
-        path("api", args.prometheus, args.cluster, API, "Prometheus finds pods and nodes")
-        path("pods", args.prometheus, args.cluster, args.service_port, "Prometheus asks the pods of the service")
-        path("kubelet", args.prometheus, args.cluster, KUBELET, "Prometheus asks kubelet and cAdvisor")
+        path("queries", args.grafana, args.prometheus, PROMETHEUS_PORT, "Dashboards ask Prometheus")
+        path("grafana", args.prometheus, args.grafana, GRAFANA_PORT, "Prometheus asks Grafana for its metrics")
+        path("node-exporter", args.prometheus, args.grafana, NODE_EXPORTER_PORT, "Prometheus asks the other host")
+        path("api", args.prometheus, args.cluster, API_PORT, "Prometheus finds pods and nodes")
+        path("pods", args.prometheus, args.cluster, SERVICE_PORT, "Prometheus asks the pods of the service")
+        path("kubelet", args.prometheus, args.cluster, KUBELET_PORT, "Prometheus asks kubelet and cAdvisor")
         for index, cidr in enumerate(args.operator_cidrs):
-            for label, group, port in (("prometheus", args.prometheus, PROMETHEUS), ("grafana", args.grafana, GRAFANA)):
+            for label, group, port in (
+                ("prometheus", args.prometheus, PROMETHEUS_PORT),
+                ("grafana", args.grafana, GRAFANA_PORT),
+            ):
                 rule(Ingress, f"operator-{index}-{label}", group, port, "Operators", cidr_ipv4=cidr)

@@ -8,6 +8,8 @@ from typing import Literal
 import pulumi
 import pulumi_aws as aws
 
+from infra.names import COMPONENT_TAG
+
 EVERYWHERE = "0.0.0.0/0"
 
 
@@ -73,7 +75,7 @@ class Network(pulumi.ComponentResource):
         plan = layout(args.cidr)
 
         def tags(label: str, **more: str) -> dict[str, str]:
-            return {**args.tags, "component": "network", "Name": label, **more}
+            return {**args.tags, COMPONENT_TAG: "network", "Name": label, **more}
 
         vpc = aws.ec2.Vpc(
             f"{name}-vpc",

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_aws as aws
 
+from infra.names import COMPONENT_TAG, REGISTRY_TYPE
+
 GOOD = "good-"
 """Beginning of the tag that says: this image was deployed, and answered. Tags can't be moved, but there can be more."""
 
@@ -38,7 +40,7 @@ class Registry(pulumi.ComponentResource):
     arn: pulumi.Output[str]
 
     def __init__(self, name: str, args: RegistryArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("atlas:aws:Registry", name, None, opts)
+        super().__init__(REGISTRY_TYPE, name, None, opts)
 
         repository = aws.ecr.Repository(
             f"{name}-repository",
@@ -47,7 +49,7 @@ class Registry(pulumi.ComponentResource):
             image_scanning_configuration={"scan_on_push": True},
             encryption_configurations=[{"encryption_type": "AES256"}],
             force_delete=args.disposable,
-            tags={**args.tags, "component": "registry"},
+            tags={**args.tags, COMPONENT_TAG: "registry"},
             opts=pulumi.ResourceOptions(parent=self, protect=not args.disposable),
         )
         aws.ecr.LifecyclePolicy(

@@ -8,6 +8,7 @@ import pulumi
 import pulumi_aws as aws
 
 from infra.components.trust import trusted
+from infra.names import COMPONENT_TAG
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class ServiceIdentity(pulumi.ComponentResource):
     def __init__(self, name: str, args: ServiceIdentityArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("atlas:aws:ServiceIdentity", name, None, opts)
         here = pulumi.ResourceOptions(parent=self)
-        tags = {**args.tags, "component": "service"}
+        tags = {**args.tags, COMPONENT_TAG: "service"}
 
         role = aws.iam.Role(
             f"{name}-role",

@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-PORT = 5000
+from infra.names import APP_LABEL, HTTP, PROJECT, SERVICE_PORT, SERVICE_READY
+
 USER = 10001
 """Of the image; any would do, but for root."""
 GRACE_SECONDS = 60
@@ -72,8 +73,8 @@ class Workload(pulumi.ComponentResource):
     def __init__(self, name: str, args: WorkloadArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("atlas:kubernetes:Workload", name, None, opts)
         here = pulumi.ResourceOptions(parent=self)
-        match = {"app.kubernetes.io/name": args.app}
-        labels = {**match, "app.kubernetes.io/part-of": "atlas", "app.kubernetes.io/managed-by": "pulumi"}
+        match = {APP_LABEL: args.app}
+        labels = {**match, "app.kubernetes.io/part-of": PROJECT, "app.kubernetes.io/managed-by": "pulumi"}
 
         namespace = kubernetes.core.v1.Namespace(
             f"{name}-namespace",
@@ -185,7 +186,7 @@ class Workload(pulumi.ComponentResource):
             "external_traffic_policy": "Cluster",
             "load_balancer_source_ranges": list(args.callers),
             "selector": match,
-            "ports": [{"name": "http", "port": PORT, "target_port": "http", "protocol": "TCP"}],
+            "ports": [{"name": HTTP, "port": SERVICE_PORT, "target_port": HTTP, "protocol": "TCP"}],
         }
         service = kubernetes.core.v1.Service(
             f"{name}-service",
@@ -224,7 +225,7 @@ class Workload(pulumi.ComponentResource):
                 "ingress": [
                     {
                         "from_": [{"ip_block": {"cidr": cidr}} for cidr in (*args.node_cidrs, args.prometheus_cidr)],
-                        "ports": [{"port": PORT, "protocol": "TCP"}],
+                        "ports": [{"port": SERVICE_PORT, "protocol": "TCP"}],
                     }
                 ],
                 "egress": [
@@ -299,7 +300,7 @@ def _pod(
     match: Mapping[str, str],
 ) -> dict[str, Any]:
     def probe(path: str, **more: int) -> dict[str, Any]:
-        return {"http_get": {"path": path, "port": "http"}, "timeout_seconds": 3, **more}
+        return {"http_get": {"path": path, "port": HTTP}, "timeout_seconds": 3, **more}
 
     return {
         "service_account_name": account,
@@ -326,7 +327,7 @@ def _pod(
             {
                 "name": "service",
                 "image": args.image,
-                "ports": [{"name": "http", "container_port": PORT, "protocol": "TCP"}],
+                "ports": [{"name": HTTP, "container_port": SERVICE_PORT, "protocol": "TCP"}],
                 "env_from": [{"config_map_ref": {"name": settings}}],
                 "env": list(environment),
                 "resources": {
@@ -340,8 +341,8 @@ def _pod(
                     "capabilities": {"drop": ["ALL"]},
                 },
                 # Loading a model takes seconds; until then neither of the other two counts.
-                "startup_probe": probe("/health/ready", period_seconds=2, failure_threshold=60),
-                "readiness_probe": probe("/health/ready", period_seconds=5, failure_threshold=2),
+                "startup_probe": probe(SERVICE_READY, period_seconds=2, failure_threshold=60),
+                "readiness_probe": probe(SERVICE_READY, period_seconds=5, failure_threshold=2),
                 "liveness_probe": probe("/health/live", period_seconds=10, failure_threshold=3),
                 "lifecycle": {"pre_stop": {"sleep": {"seconds": DRAIN_SECONDS}}},
                 # A container that dies leaves the end of its log as its reason, which `up` shows.
@@ -365,7 +366,7 @@ def _load_balancer(args: WorkloadArgs) -> dict[str, str]:
     if args.certificate_arn is not None:
         annotations |= {
             f"{prefix}-ssl-cert": args.certificate_arn,
-            f"{prefix}-ssl-ports": str(PORT),
+            f"{prefix}-ssl-ports": str(SERVICE_PORT),
             f"{prefix}-ssl-negotiation-policy": "ELBSecurityPolicy-TLS13-1-2-2021-06",
             f"{prefix}-backend-protocol": "tcp",
         }

@@ -6,9 +6,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from infra.capacity import NODE_DISK_GB
 from infra.cost.prices import prices
 from infra.errors import SettingsError
-from infra.settings import NODE_DISK_GB, AwsSettings, BootstrapSettings
+from infra.settings import AwsSettings, BootstrapSettings
 
 LOGS_GB = 3
 """Assumed: what the control plane of a quiet cluster logs in a month, most of it the audit log."""

@@ -19,6 +19,7 @@ from kubernetes.stream import portforward
 from urllib3.exceptions import HTTPError
 
 from infra.errors import ClusterError, one_line
+from infra.names import APP_LABEL
 from infra.settings import AwsSettings
 
 PATIENCE = 10
@@ -132,7 +133,7 @@ def may_patch(api: Any, namespace: str) -> bool:
 def pods(api: Any, namespace: str, app: str) -> list[Pod]:
     """The pods of the service, by name."""
     found = client.CoreV1Api(api).list_namespaced_pod(
-        namespace, label_selector=f"app.kubernetes.io/name={app}", _request_timeout=PATIENCE
+        namespace, label_selector=f"{APP_LABEL}={app}", _request_timeout=PATIENCE
     )
     return sorted((_pod(one) for one in found.items), key=lambda pod: pod.name)
 
@@ -140,7 +141,7 @@ def pods(api: Any, namespace: str, app: str) -> list[Pod]:
 def wanted(api: Any, namespace: str, app: str) -> int:
     """How many pods there should be."""
     deployments = client.AppsV1Api(api).list_namespaced_deployment(
-        namespace, label_selector=f"app.kubernetes.io/name={app}", _request_timeout=PATIENCE
+        namespace, label_selector=f"{APP_LABEL}={app}", _request_timeout=PATIENCE
     )
     return sum(one.spec.replicas or 0 for one in deployments.items)
 
@@ -152,7 +153,7 @@ def reasons(api: Any, namespace: str, app: str) -> list[str]:
     containers, warnings among the events, and the last lines that a container which ended has said.
     """
     sets = client.AppsV1Api(api).list_namespaced_replica_set(
-        namespace, label_selector=f"app.kubernetes.io/name={app}", _request_timeout=PATIENCE
+        namespace, label_selector=f"{APP_LABEL}={app}", _request_timeout=PATIENCE
     )
     told = [
         f"no pod can be made: {one_line(condition.message)}"

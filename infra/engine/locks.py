@@ -12,11 +12,7 @@ import psutil
 from pulumi import automation as auto
 
 from infra.errors import LockedError
-from infra.settings import PROJECT
-
-LOCKS = f".pulumi/locks/organization/{PROJECT}"
-STACKS = f".pulumi/stacks/{PROJECT}"
-
+from infra.names import STATE_LOCKS, STATE_STACKS
 
 NAMED: Mapping[str, tuple[str, ...]] = {
     "aws:cloudwatch/logGroup:LogGroup": ("name",),
@@ -48,7 +44,7 @@ def release_dead_locks(stack: str, backend: str) -> list[str]:
     """
     _mend(backend)
     told = []
-    for file in _files(backend, f"{LOCKS}/{stack}/"):
+    for file in _files(backend, f"{STATE_LOCKS}/{stack}/"):
         try:
             lock = json.loads(file.text)
             pid, host, when = int(lock["pid"]), str(lock["hostname"]), str(lock["timestamp"])
@@ -72,7 +68,7 @@ def release_dead_locks(stack: str, backend: str) -> list[str]:
 def unfinished(stack: str, backend: str) -> list[str]:
     """What a killed run was doing to whom, a line for each; the engine goes on, but can't know how that ended."""
     told = []
-    for file in _files(backend, f"{STACKS}/{stack}.json"):
+    for file in _files(backend, f"{STATE_STACKS}/{stack}.json"):
         try:
             latest: dict[str, Any] = json.loads(file.text)["checkpoint"].get("latest") or {}
         except (ValueError, KeyError, AttributeError):

@@ -13,7 +13,8 @@ from infra.engine.install import ensure
 from infra.engine.interruption import Engine
 from infra.engine.locks import release_dead_locks, unfinished
 from infra.errors import SettingsError, one_line
-from infra.settings import PROJECT, SECRETS, AnySettings, AwsSettings, BootstrapSettings, load_settings
+from infra.names import PROJECT
+from infra.settings import SECRETS, AnySettings, AwsSettings, BootstrapSettings, load_settings
 
 REPOSITORY = Path(__file__).parents[2]
 BACKEND_NOTE = ".atlas/backend"

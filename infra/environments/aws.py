@@ -16,22 +16,34 @@ from infra.components.bounded_roles import bound_roles
 from infra.components.cluster import Cluster, ClusterArgs
 from infra.components.host import Host, HostArgs, host_role
 from infra.components.image import Image, ImageArgs
-from infra.components.monitoring_access import GRAFANA, PROMETHEUS, MonitoringAccess, MonitoringAccessArgs
+from infra.components.monitoring_access import MonitoringAccess, MonitoringAccessArgs
 from infra.components.network import Layout, Network, NetworkArgs, layout
 from infra.components.private_bucket import PrivateBucket, PrivateBucketArgs
 from infra.components.registry import Registry, RegistryArgs
 from infra.components.service_identity import ServiceIdentity, ServiceIdentityArgs
-from infra.components.workload import PORT, Workload, WorkloadArgs
+from infra.components.workload import Workload, WorkloadArgs
 from infra.errors import SettingsError
 from infra.monitoring.alertmanager import alertmanager_config
 from infra.monitoring.dashboards import dashboards
 from infra.monitoring.grafana import provisioning
 from infra.monitoring.prometheus import RULES, aws_jobs, prometheus_config
-from infra.settings import PROJECT, AwsSettings
+from infra.names import (
+    ALERTMANAGER_PORT,
+    COMPONENT_TAG,
+    GRAFANA_PORT,
+    HOST_FILES,
+    ORGANIZATION,
+    PROJECT,
+    PROMETHEUS_PORT,
+    SERVICE_PORT,
+    STACK_TAG,
+    image_repository,
+    own_tags,
+    stack_prefix,
+)
+from infra.settings import AwsSettings
 
 PROMETHEUS_GROUP = "atlas-prometheus"
-ON_HOST = "/etc/atlas/current"
-"""Where a host keeps the configuration it fetched."""
 
 
 def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
@@ -42,8 +54,8 @@ def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
     if settings.image is None:
         bundle_manifest(repository / settings.bundle)
     stack = pulumi.get_stack()
-    name = f"{PROJECT}-{stack}"
-    tags = _tags()
+    name = stack_prefix(stack)
+    tags = own_tags(stack)
     plan = layout(settings.vpc_cidr)
     bound_roles(stack, settings.permissions_boundary)
     here = in_account(settings)
@@ -61,7 +73,7 @@ def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
         ),
         here,
     )
-    data = PrivateBucket(f"{name}-data", PrivateBucketArgs(settings.disposable, {**tags, "component": "data"}), here)
+    data = PrivateBucket(f"{name}-data", PrivateBucketArgs(settings.disposable, {**tags, COMPONENT_TAG: "data"}), here)
     registry = declare_registry(settings, here)
     alerting = Alerting(name, AlertingArgs(stack, settings.alert_email, settings.budget_usd, tags), here)
     prometheus_role = host_role("prometheus", tags, here)
@@ -135,7 +147,7 @@ def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
             node_cidrs=plan.private,
             prometheus_cidr=f"{plan.prometheus}/32",
             prometheus_group=PROMETHEUS_GROUP,
-            tags={**tags, "component": "service"},
+            tags={**tags, COMPONENT_TAG: "service"},
         ),
         pulumi.ResourceOptions(
             providers={"kubernetes": in_cluster},
@@ -145,7 +157,7 @@ def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
         ),
     )
 
-    config = PrivateBucket(f"{name}-config", PrivateBucketArgs(True, {**tags, "component": "monitoring"}), here)
+    config = PrivateBucket(f"{name}-config", PrivateBucketArgs(True, {**tags, COMPONENT_TAG: "monitoring"}), here)
     prometheus = Host(
         "prometheus",
         _host(
@@ -195,7 +207,6 @@ def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
             prometheus=prometheus.security_group_id,
             grafana=grafana.security_group_id,
             cluster=cluster.security_group_id,
-            service_port=PORT,
             operator_cidrs=settings.operator_cidrs,
             tags=tags,
         ),
@@ -204,15 +215,15 @@ def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
 
     scheme = "https" if settings.certificate_arn else "http"
     return {
-        "service": pulumi.Output.concat(f"{scheme}://", settings.hostname or workload.hostname, f":{PORT}"),
+        "service": pulumi.Output.concat(f"{scheme}://", settings.hostname or workload.hostname, f":{SERVICE_PORT}"),
         "loadBalancer": workload.hostname,
         "image": image,
         "dvcRemote": pulumi.Output.concat("s3://", data.bucket, "/dvc"),
         "imageRepository": registry.url,
         "cluster": settings.cluster_name,
         "kubeconfigCommand": f"aws eks update-kubeconfig --region {settings.region} --name {settings.cluster_name}",
-        "prometheus": _address(settings, prometheus, PROMETHEUS),
-        "grafana": _address(settings, grafana, GRAFANA),
+        "prometheus": _address(settings, prometheus, PROMETHEUS_PORT),
+        "grafana": _address(settings, grafana, GRAFANA_PORT),
         "grafanaPasswordCommand": pulumi.Output.concat(
             f"aws secretsmanager get-secret-value --region {settings.region} --secret-id ",
             secret_arn,
@@ -234,19 +245,16 @@ def in_account(settings: AwsSettings) -> pulumi.ResourceOptions:
 
 def declare_registry(settings: AwsSettings, here: pulumi.ResourceOptions) -> Registry:
     """The stack's registry; `atlas promote` declares it alone, since an image is there before what runs it."""
-    name = f"{PROJECT}-{pulumi.get_stack()}"
-    repository = f"{name}/{settings.app_name}"
-    return Registry(name, RegistryArgs(repository, settings.disposable, settings.images_kept, _tags()), here)
-
-
-def _tags() -> dict[str, str]:
-    return {"project": PROJECT, "stack": pulumi.get_stack(), "managed-by": "pulumi"}
+    stack = pulumi.get_stack()
+    repository = image_repository(stack, settings.app_name)
+    args = RegistryArgs(repository, settings.disposable, settings.images_kept, own_tags(stack))
+    return Registry(stack_prefix(stack), args, here)
 
 
 def _promoted() -> pulumi.Output[str]:
     """The image that the stack runs already, by its own outputs: a failed `up` leaves them as they were."""
     stack = pulumi.get_stack()
-    own = pulumi.StackReference("promoted", stack_name=f"organization/{PROJECT}/{stack}")
+    own = pulumi.StackReference("promoted", stack_name=f"{ORGANIZATION}/{PROJECT}/{stack}")
 
     def there(image: str | None) -> str:
         if not image:
@@ -297,15 +305,15 @@ def _prometheus_files(
         app=settings.app_name,
         prometheus=plan.prometheus,
         grafana=plan.grafana,
-        folder=ON_HOST,
+        folder=HOST_FILES,
     )
     return {
         "prometheus.yml": prometheus_config(
             settings.scrape_interval,
-            f"{ON_HOST}/rules.yml",
+            f"{HOST_FILES}/rules.yml",
             jobs,
-            alertmanagers=["127.0.0.1:9093"],
-            labels={"stack": pulumi.get_stack()},  # alerts say where they are from
+            alertmanagers=[f"127.0.0.1:{ALERTMANAGER_PORT}"],
+            labels={STACK_TAG: pulumi.get_stack()},  # alerts say where they are from
             retention=settings.retention,
         ),
         "rules.yml": RULES.read_text(),
@@ -348,7 +356,7 @@ def _kubeconfig(settings: AwsSettings, *, endpoint: str, certificate_authority: 
 
 
 def _grafana_files(prometheus: str) -> dict[str, pulumi.Input[str]]:
-    own = provisioning(prometheus_url=f"http://{prometheus}:{PROMETHEUS}", dashboards=f"{ON_HOST}/dashboards")
+    own = provisioning(prometheus_url=f"http://{prometheus}:{PROMETHEUS_PORT}", dashboards=f"{HOST_FILES}/dashboards")
     return {
         **{f"provisioning/{path}": text for path, text in own.items()},
         **{f"dashboards/{path}": text for path, text in dashboards().items()},
@@ -365,7 +373,7 @@ def _grafana_password(
         name_prefix=f"{name}/grafana-admin-",
         description="Password of Grafana's user admin",
         recovery_window_in_days=0 if settings.disposable else 30,
-        tags={**tags, "component": "grafana"},
+        tags={**tags, COMPONENT_TAG: "grafana"},
         opts=opts,
     )
     aws.secretsmanager.SecretVersion("grafana-admin", secret_id=secret.id, secret_string=password.result, opts=opts)

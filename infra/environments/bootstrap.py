@@ -8,10 +8,11 @@ import pulumi_aws as aws
 
 from infra.components.github_role import AUDIENCE, GITHUB, GithubRole, GithubRoleArgs, provider_arn
 from infra.components.state import State, StateArgs
+from infra.names import BOOTSTRAP, PROJECT, own_tags
 from infra.permissions.boundary import boundary
 from infra.permissions.grant import Scope, boundary_name, document
 from infra.permissions.roles import deploy_policies, destroy_policies, preview_policies
-from infra.settings import PROJECT, AwsSettings, BootstrapSettings
+from infra.settings import AwsSettings, BootstrapSettings
 
 
 def deploy(
@@ -22,7 +23,7 @@ def deploy(
     `adopt`: the account has an identity provider for GitHub already, which is used and left alone.
     `closing`: the next thing is destroy, so that what protects the state is taken off.
     """
-    tags = {"project": PROJECT, "stack": "bootstrap", "managed-by": "pulumi"}
+    tags = own_tags(BOOTSTRAP)
     provider = aws.Provider("aws", region=settings.region, allowed_account_ids=[settings.account_id])
     here = pulumi.ResourceOptions(providers={"aws": provider})
     scopes = {name: Scope(name, own, settings) for name, own in stacks.items()}

@@ -12,6 +12,7 @@ from infra.local.resources import Directory, File, Process, Supervisor
 from infra.monitoring.dashboards import dashboards
 from infra.monitoring.grafana import provisioning
 from infra.monitoring.prometheus import RULES, local_jobs, prometheus_config
+from infra.names import GRAFANA_HEALTH, MLFLOW_HEALTH, PROMETHEUS_READY, SERVICE_READY
 from infra.settings import LocalSettings
 
 LOOPBACK = "127.0.0.1"
@@ -58,7 +59,7 @@ def deploy(settings: LocalSettings, repository: Path) -> dict[str, Any]:
             "--host", LOOPBACK, "--port", str(settings.mlflow_port), "--workers", "1",
         ],
         settings.mlflow_port,
-        "/health",
+        MLFLOW_HEALTH,
         # Its job workers serve GenAI features that nothing here uses, and take most of the start.
         environment={"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         folders=[str(store)],
@@ -67,7 +68,7 @@ def deploy(settings: LocalSettings, repository: Path) -> dict[str, Any]:
         "service",
         [python, "-m", "service"],
         settings.service_port,
-        "/health/ready",
+        SERVICE_READY,
         environment={
             "MODEL_URI": str(bundle),
             "HOST": LOOPBACK,
@@ -106,7 +107,7 @@ def _prometheus(settings: LocalSettings, home: Path, supervisor: Supervisor, pro
             f"--web.listen-address={LOOPBACK}:{settings.prometheus_port}",
         ],
         settings.prometheus_port,
-        "/-/ready",
+        PROMETHEUS_READY,
         # It reads its files at start only: a changed file restarts it.
         triggers={"config": config.digest, "rules": rules.digest},
         depends_on=[config, rules],
@@ -139,7 +140,7 @@ def _grafana(settings: LocalSettings, home: Path, supervisor: Supervisor, proces
         "grafana",
         [binary, "server", "--homepath", home_path],
         settings.grafana_port,
-        "/api/health",
+        GRAFANA_HEALTH,
         environment={
             "GF_SERVER_HTTP_ADDR": LOOPBACK,
             "GF_SERVER_HTTP_PORT": str(settings.grafana_port),

@@ -15,6 +15,14 @@ from typing import Any, Literal
 import yaml
 
 from infra.hosts.versions import RELEASES, Release
+from infra.names import (
+    ALERTMANAGER_PORT,
+    GRAFANA_HEALTH,
+    GRAFANA_PORT,
+    NODE_EXPORTER_PORT,
+    PROMETHEUS_PORT,
+    PROMETHEUS_READY,
+)
 
 FILES = Path(__file__).with_name("files")
 LIMIT = 16 * 1024
@@ -114,8 +122,12 @@ def _units(boot: HostBoot) -> list[str]:
 
 
 def _answers(boot: HostBoot) -> list[str]:
-    own = ["3000/api/health"] if boot.role == "grafana" else ["9090/-/ready", "9093/-/ready"]
-    return ["9100/metrics", *own]
+    own = (
+        [f"{GRAFANA_PORT}{GRAFANA_HEALTH}"]
+        if boot.role == "grafana"
+        else [f"{port}{PROMETHEUS_READY}" for port in (PROMETHEUS_PORT, ALERTMANAGER_PORT)]
+    )
+    return [f"{NODE_EXPORTER_PORT}/metrics", *own]
 
 
 def _unit_files(boot: HostBoot) -> list[str]:

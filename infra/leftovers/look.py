@@ -7,7 +7,6 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra.components.bounded_roles import role_path
 from infra.leftovers.place import (
     CLUSTER_TAG,
     CNI_TAG,
@@ -19,7 +18,7 @@ from infra.leftovers.place import (
     reason,
     tags_of,
 )
-from infra.settings import PROJECT
+from infra.names import PROJECT, PROJECT_TAG, STACK_TAG, control_plane_logs, role_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +160,7 @@ def look(place: Place) -> Found:
 
 def ec2_things(place: Place, kind: Ec2) -> Iterator[dict[str, Any]]:
     """What EC2 has of a kind that is the stack's: by the stack's tags, its cluster's tags, or in its network."""
-    searches: list[dict[str, list[str]]] = [{"tag:stack": [place.stack]}]
+    searches: list[dict[str, list[str]]] = [{f"tag:{STACK_TAG}": [place.stack]}]
     if kind.by_cluster and place.cluster is not None:
         searches.append({"tag-key": [kind.by_cluster.format(place.cluster)]})
     if kind.in_vpc and place.vpcs:
@@ -211,7 +210,7 @@ def classic_balancers(place: Place) -> Iterator[tuple[str, dict[str, str]]]:
 def log_groups(place: Place) -> Iterator[str]:
     """The control plane's log group, which EKS makes again while it goes."""
     if place.cluster is not None:
-        name = f"/aws/eks/{place.cluster}/cluster"
+        name = control_plane_logs(place.cluster)
         found = place.all("logs", "describe_log_groups", "logGroups[].logGroupName", logGroupNamePrefix=name)
         yield from (group for group in found if group == name)
 
@@ -348,7 +347,7 @@ FINDERS: Mapping[str, Callable[[Place], Iterator[Leftover]]] = {
 
 
 def _tagged(place: Place) -> Iterator[str]:
-    filters = [{"Key": "project", "Values": [PROJECT]}, {"Key": "stack", "Values": [place.stack]}]
+    filters = [{"Key": PROJECT_TAG, "Values": [PROJECT]}, {"Key": STACK_TAG, "Values": [place.stack]}]
     yield from place.all(
         "resourcegroupstaggingapi", "get_resources", "ResourceTagMappingList[].ResourceARN", TagFilters=filters
     )

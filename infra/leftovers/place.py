@@ -18,7 +18,8 @@ from botocore.exceptions import (
 )
 
 from infra.errors import EXPIRED, EXPIRED_LINE, CredentialsError, one_line
-from infra.settings import PROJECT, AwsSettings
+from infra.names import PROJECT, PROJECT_TAG, STACK_TAG, stack_prefix
+from infra.settings import AwsSettings
 
 NO_CREDENTIALS = (
     NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, TokenRetrievalError, SSOError,
@@ -54,7 +55,7 @@ class Place:
     @property
     def prefix(self) -> str:
         """What the stack's names begin with."""
-        return f"{PROJECT}-{self.stack}"
+        return stack_prefix(self.stack)
 
     def client(self, service: str) -> Any:
         """A client that is patient with throttling."""
@@ -72,8 +73,8 @@ class Place:
 
     def owns(self, tags: Mapping[str, str]) -> bool:
         """Whether a thing with these tags is the stack's, or its cluster's and no other stack's."""
-        if tags.get("stack") is not None:
-            return tags["stack"] == self.stack and tags.get("project") == PROJECT
+        if tags.get(STACK_TAG) is not None:
+            return tags[STACK_TAG] == self.stack and tags.get(PROJECT_TAG) == PROJECT
         return self.cluster is not None and (
             tags.get(CLUSTER_TAG.format(self.cluster)) == "owned"
             or self.cluster in (tags.get(CNI_TAG), tags.get(NODES_TAG))
@@ -95,7 +96,10 @@ def place_of(stack: str, settings: AwsSettings, vpcs: Iterable[str], session: bo
     )
     unseen = []
     try:
-        tags = [{"Name": "tag:project", "Values": [PROJECT]}, {"Name": "tag:stack", "Values": [stack]}]
+        tags = [
+            {"Name": f"tag:{PROJECT_TAG}", "Values": [PROJECT]},
+            {"Name": f"tag:{STACK_TAG}", "Values": [stack]},
+        ]
         tagged = place.all("ec2", "describe_vpcs", "Vpcs[].VpcId", Filters=tags)
         place = replace(place, vpcs=tuple(sorted({*vpcs, *tagged})))
     except (BotoCoreError, ClientError) as error:
@@ -103,7 +107,7 @@ def place_of(stack: str, settings: AwsSettings, vpcs: Iterable[str], session: bo
         unseen.append(f"could not look for the stack's network: {reason(error)}")
     try:
         cluster = cluster_of(place)
-        if cluster is not None and not place.owns({"stack": "", **cluster.get("tags", {})}):
+        if cluster is not None and not place.owns({STACK_TAG: "", **cluster.get("tags", {})}):
             place = replace(place, cluster=None)
     except (BotoCoreError, ClientError) as error:
         raise_expired(error)

@@ -16,6 +16,7 @@ from infra.leftovers.look import (
     log_groups,
 )
 from infra.leftovers.place import Place, cluster_of, code_of, raise_expired, reason, tags_of
+from infra.names import STACK_TAG
 
 IN_USE = ("DependencyViolation", "InvalidParameterValue", "ResourceInUse", "VolumeInUse", "InvalidGroup.InUse")
 """What hangs on something that is still going: a load balancer's interfaces take a minute or two."""
@@ -99,7 +100,7 @@ class _Broom:
             found
             for found in ec2_things(self.place, EC2["security-group"])
             # The engine's own groups are the engine's; these are Kubernetes' and EKS's.
-            if "stack" not in tags_of(found) and self.place.owns(tags_of(found))
+            if STACK_TAG not in tags_of(found) and self.place.owns(tags_of(found))
         ]
         for found in groups:
             # They name each other: none can go before the others' rules.
@@ -123,7 +124,7 @@ class _Broom:
         if not self.place.disposable:
             return  # they hold data: `look` names them
         for found in list(ec2_things(self.place, EC2["volume"])):
-            if "stack" not in tags_of(found) and found["State"] == "available":
+            if STACK_TAG not in tags_of(found) and found["State"] == "available":
                 name = found["VolumeId"]
                 self._remove("EBS volume", name, self.place.client("ec2").delete_volume, VolumeId=name)
 

@@ -1,10 +1,21 @@
 """prometheus.yml, rendered: where to scrape, how often, by which rules."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from infra.names import (
+    ALERTMANAGER_PORT,
+    APP_LABEL,
+    GRAFANA_PORT,
+    HOST_FILES,
+    HTTP,
+    NODE_EXPORTER_PORT,
+    PROMETHEUS_PORT,
+)
 
 RULES = Path(__file__).with_name("rules.yml")
 
@@ -23,7 +34,7 @@ def aws_jobs(
     app: str,
     prometheus: str,
     grafana: str,
-    folder: str = "/etc/atlas/current",
+    folder: str = HOST_FILES,
     token_file: str = "/run/atlas/kubelet-token",  # noqa: S107 - a path
     kubelet_insecure: bool = False,
 ) -> list[dict[str, Any]]:
@@ -58,8 +69,9 @@ def aws_jobs(
                 {"role": "pod", "kubeconfig_file": kubeconfig, "namespaces": {"names": [namespace]}}
             ],
             "relabel_configs": [
-                _kept(app, "__meta_kubernetes_pod_label_app_kubernetes_io_name"),
-                _kept("http", "__meta_kubernetes_pod_container_port_name"),
+                # In a label's name Prometheus writes _ for whatever is no letter or digit.
+                _kept(app, "__meta_kubernetes_pod_label_" + re.sub(r"\W", "_", APP_LABEL)),
+                _kept(HTTP, "__meta_kubernetes_pod_container_port_name"),
                 # A pod that is done, or was never placed, is no target.
                 _kept("Running", "__meta_kubernetes_pod_phase"),
                 _copied("__meta_kubernetes_namespace", "namespace"),
@@ -86,13 +98,13 @@ def aws_jobs(
         {
             "job_name": "node",
             "static_configs": [
-                {"targets": [f"{prometheus}:9100"], "labels": {"host": "prometheus"}},
-                {"targets": [f"{grafana}:9100"], "labels": {"host": "grafana"}},
+                {"targets": [f"{prometheus}:{NODE_EXPORTER_PORT}"], "labels": {"host": "prometheus"}},
+                {"targets": [f"{grafana}:{NODE_EXPORTER_PORT}"], "labels": {"host": "grafana"}},
             ],
         },
-        {"job_name": "prometheus", "static_configs": [{"targets": ["127.0.0.1:9090"]}]},
-        {"job_name": "alertmanager", "static_configs": [{"targets": ["127.0.0.1:9093"]}]},
-        {"job_name": "grafana", "static_configs": [{"targets": [f"{grafana}:3000"]}]},
+        {"job_name": "prometheus", "static_configs": [{"targets": [f"127.0.0.1:{PROMETHEUS_PORT}"]}]},
+        {"job_name": "alertmanager", "static_configs": [{"targets": [f"127.0.0.1:{ALERTMANAGER_PORT}"]}]},
+        {"job_name": "grafana", "static_configs": [{"targets": [f"{grafana}:{GRAFANA_PORT}"]}]},
     ]
 
 

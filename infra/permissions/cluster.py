@@ -1,5 +1,6 @@
 """EKS, the key of its secrets, its control plane's logs. The cluster's name is in every ARN."""
 
+from infra.names import control_plane_logs
 from infra.permissions.grant import EVERYTHING, Grant, Scope
 
 
@@ -12,7 +13,7 @@ def _in_cluster(scope: Scope) -> list[str]:
 
 
 def _logs(scope: Scope) -> list[str]:
-    group = f"log-group:/aws/eks/{scope.settings.cluster_name}/cluster"
+    group = f"log-group:{control_plane_logs(scope.settings.cluster_name)}"
     return scope.arn("logs", group, f"{group}:*")
 
 

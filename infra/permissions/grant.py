@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from infra.settings import PROJECT, AwsSettings, BootstrapSettings
+from infra.names import PROJECT, role_path, stack_prefix
+from infra.settings import AwsSettings, BootstrapSettings
 
 EVERYTHING = ("*",)
 """Only where AWS has no finer resource for the actions: the `why` says so, a test checks it."""
@@ -51,17 +52,17 @@ class Scope:
     @property
     def prefix(self) -> str:
         """What the stack's names begin with."""
-        return f"{PROJECT}-{self.stack}"
+        return stack_prefix(self.stack)
 
     @property
     def roles(self) -> str:
         """The stack's own roles."""
-        return f"arn:aws:iam::{self.home.account_id}:role/{PROJECT}/{self.stack}/*"
+        return f"arn:aws:iam::{self.home.account_id}:role{role_path(self.stack)}*"
 
     @property
     def profiles(self) -> str:
         """The stack's instance profiles."""
-        return f"arn:aws:iam::{self.home.account_id}:instance-profile/{PROJECT}/{self.stack}/*"
+        return f"arn:aws:iam::{self.home.account_id}:instance-profile{role_path(self.stack)}*"
 
     @property
     def boundary(self) -> str:

@@ -4,19 +4,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from infra.components.state import ALIAS
+from infra.names import PROJECT, STATE_LOCKS, STATE_STACKS
 from infra.permissions.grant import Grant, Scope
-from infra.settings import PROJECT, BootstrapSettings
+from infra.settings import BootstrapSettings
 
 
 def paths(stack: str) -> list[str]:
     """Where Pulumi keeps a stack in the bucket (pulumi/pkg/backend/diy)."""
     return [
-        f".pulumi/stacks/{PROJECT}/{stack}.json",
-        f".pulumi/stacks/{PROJECT}/{stack}.json.*",
-        f".pulumi/stacks/{PROJECT}/{stack}.pulumi-tags",
+        f"{STATE_STACKS}/{stack}.json",
+        f"{STATE_STACKS}/{stack}.json.*",
+        f"{STATE_STACKS}/{stack}.pulumi-tags",
         f".pulumi/history/{PROJECT}/{stack}/*",
         f".pulumi/backups/{PROJECT}/{stack}/*",
-        f".pulumi/locks/organization/{PROJECT}/{stack}/*",
+        f"{STATE_LOCKS}/{stack}/*",
     ]
 
 

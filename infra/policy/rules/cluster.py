@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from infra.names import control_plane_logs
 from infra.policy.rule import Resource, items, rule, stack_rule, true
 from infra.policy.rules.network import TEMPLATE, everyone
 
@@ -46,7 +47,7 @@ def control_plane_logs_expire(resources: Sequence[Resource]) -> Iterator[tuple[R
     """A cluster's log group is the stack's own: the one that EKS makes keeps logs for ever."""
     groups = [one.inputs.get("name") for one in resources if one.kind == LOG_GROUP]
     for cluster in resources:
-        if cluster.kind == CLUSTER and f"/aws/eks/{cluster.inputs.get('name')}/cluster" not in groups:
+        if cluster.kind == CLUSTER and control_plane_logs(str(cluster.inputs.get("name"))) not in groups:
             yield cluster, "no log group for its control plane's logs: declare one, before the cluster"
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
+from infra.names import MANAGER_TAG, PROJECT_TAG, STACK_TAG
 from infra.policy.rule import Resource, items, rule
 
-TAGS = ("project", "stack", "managed-by")
+TAGS = (PROJECT_TAG, STACK_TAG, MANAGER_TAG)
 TAGLESS = frozenset(
     {
         "aws:ec2/route:Route",

@@ -213,7 +213,7 @@ def test_host_is_hardened_and_reads_only_its_own_configuration(declared: Any) ->
 
 
 def test_monitoring_ways_have_both_ends_and_none_is_ssh(declared: Any) -> None:
-    args = MonitoringAccessArgs("sg-p", "sg-g", "sg-c", 5000, ["198.51.100.0/24"], TAGS)
+    args = MonitoringAccessArgs("sg-p", "sg-g", "sg-c", ["198.51.100.0/24"], TAGS)
     world = declared(lambda: MonitoringAccess("m", args))
     ways = {
         (rule["securityGroupId"], rule["referencedSecurityGroupId"], rule["toPort"])

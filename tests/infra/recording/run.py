@@ -22,7 +22,7 @@ from pulumi.runtime._callbacks import _CallbackServicer
 from pulumi.runtime._grpc_settings import _GRPC_CHANNEL_OPTIONS
 
 from infra.engine.install import ensure
-from infra.settings import PROJECT
+from infra.names import PROJECT
 from tests.infra.recording.eks import Components
 from tests.infra.recording.provider import Recorder, start
 from tests.infra.recording.world import RECORD, World

@@ -1,0 +1,18 @@
+"""What a node holds: pods by its type, those of the system, and its disk."""
+
+POD_LIMITS = {
+    "t3.small": 11,
+    "t3.medium": 17,
+    "t3.large": 35,
+    "t3.xlarge": 58,
+    "m5.large": 29,
+    "m6i.large": 29,
+    "m7i.large": 29,
+}
+"""Pods that a node of the type can hold with the VPC CNI (its misc/eni-max-pods.txt); others are not checked."""
+NODE_DISK_GB = 20
+"""Of every node: its images and logs."""
+NODE_PODS = 3
+"""Pods that the system runs on every node: aws-node, kube-proxy, eks-pod-identity-agent."""
+CLUSTER_PODS = 4
+"""Pods that the system runs once: two of coredns, two of metrics-server."""

@@ -1,0 +1,42 @@
+"""What the values of settings look like: ports, networks, ARNs, durations; what doesn't fit is refused."""
+
+import ipaddress
+from datetime import date
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+
+def _network(value: str) -> str:
+    try:
+        return str(ipaddress.IPv4Network(value))
+    except ValueError as error:
+        raise ValueError(f"not an IPv4 network such as 203.0.113.0/24 ({error})") from None
+
+
+def _retention(days: int) -> int:
+    allowed = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827)
+    if days not in allowed:
+        raise ValueError(f"CloudWatch keeps logs for one of these numbers of days: {', '.join(map(str, allowed))}")
+    return days
+
+
+def _day(value: object) -> object:
+    """Without quotation marks YAML has a date, which the engine hands over as a moment."""
+    return value.removesuffix(" 00:00:00 +0000 UTC") if isinstance(value, str) else value
+
+
+Port = Annotated[int, Field(ge=1024, le=65535)]
+Duration = Annotated[str, Field(pattern=r"^[1-9][0-9]*[smhd]$")]
+Cidr = Annotated[str, AfterValidator(_network)]
+Account = Annotated[str, Field(pattern=r"^[0-9]{12}$")]
+Region = Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$")]
+Zone = Annotated[str, Field(pattern=r"^[a-z]$")]
+InstanceType = Annotated[str, Field(pattern=r"^[a-z0-9-]+\.[a-z0-9]+$")]
+Policy = Annotated[str, Field(pattern=r"^arn:aws[\w-]*:iam::[0-9]{12}:policy/[\w+=,.@/-]+$")]
+Principal = Annotated[str, Field(pattern=r"^arn:aws[\w-]*:iam::[0-9]{12}:(role|user)/[\w+=,.@/-]+$")]
+Certificate = Annotated[str, Field(pattern=r"^arn:aws[\w-]*:acm:[a-z0-9-]+:[0-9]{12}:certificate/[\w-]+$")]
+KubernetesName = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,48}[a-z0-9])?$")]
+LogLevel = Literal["debug", "info", "warning", "error"]
+RetentionDays = Annotated[int, AfterValidator(_retention)]
+Day = Annotated[date, BeforeValidator(_day)]
