@@ -7,9 +7,9 @@ A directory, written whole or not at all:
     model.pickle      instead, when the model doesn't compile (`runtime: sklearn`); needs scikit-learn
     schema.json       names, types, categories, bounds          (ml.schema.Schema)
     encoding.json     columns -> matrix                         (ml.encoding.Encoding)
-    decision.json     calibration and threshold                 (Decision)
-    reference.json    training distributions and a row sample   (Reference)
-    card.json         what a reader should know of the model    (Card)
+    decision.json     calibration and threshold                 (ml.decision.Decision)
+    reference.json    training distributions and a row sample   (ml.card.Reference)
+    card.json         what a reader should know of the model    (ml.card.Card)
     evaluated/        the same kind of bundle, fitted without the test rows: what the reported figures are about.
                       Only there when the serving model was refitted on everything; the image leaves it out.
 
@@ -23,14 +23,15 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, JsonValue, ValidationError
+from pydantic import ValidationError
 
+from ml.card import Card, Reference
+from ml.decision import Decision, decide
 from ml.encoding import Encoding
 from ml.runtime import BundleError as BundleError  # noqa: PLC0414 - callers import it from here
 from ml.runtime import Runtime, Scores, compile_model
@@ -40,145 +41,6 @@ FORMAT = 1
 EVALUATED = "evaluated"
 
 _MODEL_FILES: Mapping[Runtime, str] = {"onnx": "model.onnx", "sklearn": "model.pickle"}
-
-
-class NoCalibration(Document):
-    """Probabilities as the model gives them."""
-
-    method: Literal["none"] = "none"
-
-    def apply(self, scores: Scores) -> Scores:
-        return scores
-
-
-class SigmoidCalibration(Document):
-    """Platt's method on the log-odds of the positive class; binary only."""
-
-    method: Literal["sigmoid"] = "sigmoid"
-    slope: float
-    intercept: float
-
-    def apply(self, scores: Scores) -> Scores:
-        p = np.clip(scores[:, 1], 1e-12, 1 - 1e-12)
-        calibrated = 1 / (1 + np.exp(-(self.slope * np.log(p / (1 - p)) + self.intercept)))
-        return np.stack([1 - calibrated, calibrated], axis=1)
-
-
-class IsotonicCalibration(Document):
-    """A monotone step-free curve through the points; binary only."""
-
-    method: Literal["isotonic"] = "isotonic"
-    x: tuple[float, ...]
-    y: tuple[float, ...]
-
-    def apply(self, scores: Scores) -> Scores:
-        calibrated = np.interp(scores[:, 1], self.x, self.y)
-        return np.stack([1 - calibrated, calibrated], axis=1)
-
-
-class TemperatureCalibration(Document):
-    """Log-probabilities divided by one temperature (Guo et al., 2017); binary and multiclass."""
-
-    method: Literal["temperature"] = "temperature"
-    temperature: Annotated[float, Field(gt=0)]
-
-    def apply(self, scores: Scores) -> Scores:
-        logits = np.log(np.clip(scores, 1e-12, 1)) / self.temperature
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return powers / powers.sum(axis=1, keepdims=True)
-
-
-Calibration = Annotated[
-    NoCalibration | SigmoidCalibration | IsotonicCalibration | TemperatureCalibration, Field(discriminator="method")
-]
-
-
-class Decision(Document):
-    """From the model's raw output to the answer, outside the graph, so that every route decides alike."""
-
-    calibration: Calibration = NoCalibration()
-    threshold: float | None = None
-    """Binary: predict the positive class from this probability on; otherwise None."""
-
-
-class Distribution(Document):
-    """How one feature was distributed in training."""
-
-    missing: float
-    """Share of rows without a value, 0 to 1."""
-    edges: tuple[float, ...] = ()
-    """Numeric, boolean and datetime: bin edges (deciles, repeated ones merged)."""
-    counts: tuple[int, ...] = ()
-    """Rows per bin (len(edges) - 1), or per category of `categories`."""
-    categories: tuple[str, ...] = ()
-    """Categorical: the most frequent ones."""
-    other: int = 0
-    """Categorical: rows of all remaining categories."""
-
-
-class Reference(Document):
-    """What the drift monitor compares with."""
-
-    rows: int
-    features: dict[str, Distribution]
-    scores: Distribution
-    """Of the positive probability, the top class's probability, or the predicted number."""
-    sample: tuple[dict[str, JsonValue], ...]
-    """Rows as a request would write them."""
-    fitted_through: str | None = None
-    """The latest time in the training rows (ISO 8601), where the data has one."""
-
-
-class Figure(Document):
-    """A metric with its day-block bootstrap interval (or plain rows, where the data has no time)."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-
-
-class Slice(Document):
-    """Metrics of the rows that share one value."""
-
-    feature: str
-    value: str
-    rows: int
-    metrics: dict[str, Figure]
-
-
-class Parity(Document):
-    """How far the compiled model is from scikit-learn's own answers."""
-
-    rows: int
-    largest_difference: float
-    """In probability; for a regression as a share of the target's standard deviation in the rows it was fitted on."""
-    tolerance: float
-    """In the same unit."""
-
-
-class Card(Document):
-    """What a reader should know before trusting the model."""
-
-    name: str
-    description: str = ""
-    task: str
-    target: str
-    data: dict[str, JsonValue] = {}
-    """Where the rows came from, how many, what was dropped and why, the split's borders."""
-    model: dict[str, JsonValue] = {}
-    """Estimators, settings, calibration and how it was chosen."""
-    parity: Parity | None = None
-    metrics: dict[str, Figure] = {}
-    """On the test rows, by the model that never saw them."""
-    without_live: dict[str, Figure] = {}
-    """The same with every live feature missing."""
-    slices: tuple[Slice, ...] = ()
-    importance: dict[str, float] = {}
-    """Loss of the chosen metric when the feature is shuffled, test rows, largest first."""
-    curves: dict[str, tuple[tuple[float, float], ...]] = {}
-    """Points (x, y) of: roc, precision_recall, calibration; or residuals (predicted, residual)."""
-    confusion: tuple[tuple[int, ...], ...] = ()
-    """Rows by actual (down) and predicted (across) class."""
 
 
 class Manifest(Document):
@@ -206,10 +68,6 @@ class Parts:
     card: Card
     evaluated: "Parts | None" = None
 
-    def with_card(self, card: Card) -> "Parts":
-        """The same bundle with another card."""
-        return replace(self, card=card)
-
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
@@ -235,17 +93,6 @@ class Bundle:
     def decide(self, scores: Scores) -> NDArray[np.object_] | Scores:
         """The answer for each row: a label of `schema.classes`, or the number itself for a regression."""
         return decide(self.schema, self.parts.decision, scores)
-
-
-def decide(schema: Schema, decision: Decision, scores: Scores) -> NDArray[np.object_] | Scores:
-    """Labels (object, shape (n,)) from calibrated scores; the one place where the threshold is applied."""
-    if schema.task == "regression":
-        return scores
-    if decision.threshold is not None:
-        winners = (scores[:, 1] >= decision.threshold).astype(int)
-    else:
-        winners = scores.argmax(axis=1)
-    return np.asarray(schema.classes, dtype=object)[winners]
 
 
 def version_of(parts: Parts) -> str:

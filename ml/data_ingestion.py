@@ -2,19 +2,15 @@
 
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pandas as pd
 
 from ml.contract import Checked, ContractError, check
+from ml.files import CONTRACT_REPORT, SET_ASIDE, TABLE
 from ml.logs import stage_logger
 from ml.params import Params, ParamsError, load_params
 from ml.sources import flights, table
 from ml.tables import write_parquet
-
-TABLE = Path("data/raw/table.parquet")
-SET_ASIDE = Path("data/raw/set_aside.parquet")
-REPORT = Path("reports/data_contract.json")
 
 
 def read_source(params: Params) -> pd.DataFrame:
@@ -31,8 +27,8 @@ def write(checked: Checked) -> None:
     """Write what was kept, what was set aside, and the report."""
     write_parquet(checked.kept, TABLE)
     write_parquet(checked.set_aside, SET_ASIDE)
-    REPORT.parent.mkdir(parents=True, exist_ok=True)
-    REPORT.write_text(checked.report.model_dump_json(indent=1) + "\n")
+    CONTRACT_REPORT.parent.mkdir(parents=True, exist_ok=True)
+    CONTRACT_REPORT.write_text(checked.report.model_dump_json(indent=1) + "\n")
 
 
 def main() -> int:
@@ -47,7 +43,7 @@ def main() -> int:
         print(f"data_ingestion: {error}", file=sys.stderr)
         return 1
     for breach in checked.report.breaches:
-        log.warning("%s: %s: %d rows set aside (%s)", breach.column, breach.rule, breach.rows, REPORT)
+        log.warning("%s: %s: %d rows set aside (%s)", breach.column, breach.rule, breach.rows, CONTRACT_REPORT)
     write(checked)
     log.info("%d rows kept, %d set aside", len(checked.kept), len(checked.set_aside))
     return 0

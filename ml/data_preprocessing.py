@@ -4,43 +4,25 @@ import math
 import sys
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ml.data_ingestion import TABLE
+from ml.files import PROCESSED, SCHEMA, SUMMARY, TABLE
 from ml.logs import stage_logger
 from ml.params import DataParams, FeatureParams, Params, ParamsError, SplitParams, load_params
-from ml.schema import Document, Feature, FeatureType, Schema, SchemaError
-from ml.sources.flights import DESCRIPTIONS
+from ml.rows import PARTS, Part, Summary
+from ml.schema import Feature, FeatureType, Schema, SchemaError
+from ml.sources.flight_columns import DESCRIPTIONS
 from ml.tables import cast_column, has_offset, holds_many, parse_times, read_parquet, write_parquet
-
-FOLDER = Path("data/processed")
-SCHEMA = FOLDER / "schema.json"
-SUMMARY = FOLDER / "summary.json"
-Part = Literal["train", "validation", "test"]
-PARTS: tuple[Part, ...] = ("train", "validation", "test")
 
 TEXT_WORDS = 3.0
 """Strings of at least this many words on average are text, where they also seldom repeat."""
 TEXT_DISTINCT = 0.5
 ID_ROWS = 20
 """From this many training values on, words that never repeat name their rows."""
-
-
-class Summary(Document):
-    """What preprocessing did; data/processed/summary.json."""
-
-    rows: dict[str, int]
-    """By part."""
-    borders: dict[str, tuple[str, str]] = {}
-    """First and last time by part, where rows have one."""
-    without_target: int
-    dropped_columns: dict[str, str]
-    """Name -> why it is no feature."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +265,7 @@ def main() -> int:
         print(f"data_preprocessing: {error}", file=sys.stderr)
         return 1
     for name, rows in processed.parts.items():
-        write_parquet(rows, FOLDER / f"{name}.parquet")
+        write_parquet(rows, PROCESSED / f"{name}.parquet")
     SCHEMA.write_text(processed.schema.model_dump_json(indent=1) + "\n")
     SUMMARY.write_text(processed.summary.model_dump_json(indent=1) + "\n")
     log.info("%s; %d rows without a target dropped", processed.summary.rows, processed.summary.without_target)

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ml.bundle import Figure, Parts, bundle_of
-from ml.feature_engineering import target_of
+from ml.bundle import Parts, bundle_of
+from ml.card import Figure
+from ml.evaluation import predict, slice_rows
 from ml.metrics import METRICS, Weights, block_weights, day_blocks, figures, improvement, values
-from ml.model_building import seconds_of
-from ml.model_evaluation import predict, slice_rows
 from ml.params import Params, ParamsError
+from ml.rows import seconds_of, target_of
 from ml.schema import Document, Schema
 from ml.tables import to_columns
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.bundle import Figure
+from ml.card import Figure
 from ml.runtime import Scores
 from ml.schema import Task
 

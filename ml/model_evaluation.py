@@ -4,185 +4,25 @@ import csv
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from ml.bundle import Bundle, BundleError, Card, Figure, Parts, Slice, bundle_of, read_parts, write_bundle
+from ml.bundle import BundleError, Parts, bundle_of, read_parts, write_bundle
+from ml.card import Card, Figure
 from ml.contract import Report
-from ml.data_ingestion import REPORT
-from ml.data_preprocessing import SUMMARY, Summary
-from ml.encoding import MISSING, keys
+from ml.evaluation import confusion, curves, evaluate, importance, predict, slices, without_live
+from ml.files import CANDIDATE, CONTRACT_REPORT, METRICS_FILE, PLOTS, SUMMARY, TRAINED
 from ml.logs import stage_logger
-from ml.metrics import LARGER_IS_BETTER, METRICS, Weights, block_weights, day_blocks, figures, values
-from ml.model_building import TRAINED, Rows, read_rows
-from ml.params import EvaluationParams, Params, ParamsError, load_params
-from ml.runtime import Scores
-from ml.schema import Columns, Schema
-
-CANDIDATE = Path("models/candidate")
-METRICS_FILE = Path("reports/metrics.json")
-PLOTS = Path("reports/plots")
-CURVE_POINTS = 100
-CALIBRATION_BINS = 10
-HEADLINE = {"binary": "log_loss", "multiclass": "log_loss", "regression": "rmse"}
-"""The metric whose loss importance is measured in."""
+from ml.metrics import METRICS, figures
+from ml.params import Params, ParamsError, load_params
+from ml.rows import Summary, read_rows
+from ml.schema import Schema
 
 
-@dataclass(frozen=True, slots=True)
-class Predicted:
-    """Test rows with their answers."""
-
-    rows: Rows
-    scores: Scores
-    labels: NDArray[np.float64]
-    """Predicted class indices, or numbers for a regression."""
-    blocks: NDArray[np.int64]
-    weights: Weights
-
-
-def predict(bundle: Bundle, columns: Columns) -> tuple[Scores, NDArray[np.float64]]:
-    """Calibrated scores, and the answers as class indices (floats) or numbers."""
-    scores = bundle.scores(columns)
-    answers = bundle.decide(scores)
-    if bundle.schema.task == "regression":
-        return scores, np.asarray(answers, dtype=np.float64)
-    index = {label: float(place) for place, label in enumerate(bundle.schema.classes)}
-    return scores, np.array([index[str(label)] for label in answers])
-
-
-def evaluate(bundle: Bundle, rows: Rows, params: EvaluationParams, seed: int) -> Predicted:
-    """Answers for the rows, with the blocks and weights that every interval shares."""
-    scores, labels = predict(bundle, rows.columns)
-    blocks = day_blocks(rows.seconds, len(rows), seed)
-    weights = block_weights(int(blocks.max()) + 1 if len(blocks) else 0, params.replicates, seed)
-    return Predicted(rows, scores, labels, blocks, weights)
-
-
-def without_live(columns: Columns, schema: Schema) -> Columns:
-    """The same rows with every live feature missing."""
-    return {
-        feature.name: blank(columns[feature.name]) if feature.live else columns[feature.name]
-        for feature in schema.features
-    }
-
-
-def blank(values: NDArray[np.generic]) -> NDArray[np.generic]:
-    """As many missing values of the same type."""
-    return np.full_like(values, None if values.dtype == object else np.nan)
-
-
-def slices(bundle: Bundle, predicted: Predicted, params: EvaluationParams) -> tuple[Slice, ...]:
-    """Figures of the rows that share a value, for the features in params, values with enough rows only.
-
-    Raises ParamsError when params name a column that isn't a categorical or boolean feature.
-    """
-    found = []
-    for name, value, chosen in slice_rows(bundle.schema, predicted.rows.columns, params):
-        metrics = figures(
-            METRICS[bundle.schema.task],
-            predicted.rows.target[chosen],
-            predicted.scores[chosen],
-            predicted.labels[chosen],
-            predicted.blocks[chosen],
-            predicted.weights,
-        )
-        found.append(Slice(feature=name, value=value, rows=int(chosen.sum()), metrics=metrics))
-    return tuple(found)
-
-
-def slice_rows(schema: Schema, columns: Columns, params: EvaluationParams) -> list[tuple[str, str, NDArray[np.bool_]]]:
-    """(feature, value, its rows) for every slice with at least `slice_min_rows` rows, in order."""
-    found = []
-    for name in params.slices:
-        kinds = {feature.name: feature.type for feature in schema.features}
-        if kinds.get(name) not in ("categorical", "boolean"):
-            raise ParamsError(
-                f"evaluation.slices names {name!r}, which is {kinds.get(name, 'no feature')}; "
-                "slices need categorical or boolean features"
-            )
-        spelled = np.array(keys(columns, (name,)))
-        for value in sorted(set(spelled)):
-            chosen = spelled == value
-            if chosen.sum() >= params.slice_min_rows:
-                found.append((name, "missing" if value == MISSING else str(value), chosen))
-    return found
-
-
-def importance(bundle: Bundle, predicted: Predicted, params: EvaluationParams, seed: int) -> dict[str, float]:
-    """How much worse the headline metric gets when one feature is shuffled (Breiman, 2001); largest first."""
-    generator = np.random.default_rng(seed)
-    chosen = np.sort(generator.permutation(len(predicted.rows))[: params.importance_rows])
-    rows = predicted.rows.take(chosen)
-    metric = HEADLINE[bundle.schema.task]
-    one = np.zeros(len(rows), dtype=np.int64)
-
-    def score(columns: Columns) -> float:
-        scores, labels = predict(bundle, columns)
-        return float(values(metric, rows.target, scores, labels, one, np.ones((1, 1)))[0])
-
-    plain = score(rows.columns)
-    sign = -1.0 if metric in LARGER_IS_BETTER else 1.0
-    losses = {}
-    for feature in bundle.schema.features:
-        shuffled = rows.columns[feature.name][generator.permutation(len(rows))]
-        losses[feature.name] = sign * (score(rows.columns | {feature.name: shuffled}) - plain)
-    return dict(sorted(losses.items(), key=lambda item: -item[1]))
-
-
-def curves(schema: Schema, predicted: Predicted) -> dict[str, list[tuple[float, float]]]:
-    """Points of the plots: roc, precision_recall, calibration; or residuals (predicted, residual)."""
-    target = predicted.rows.target
-    if schema.task == "regression":
-        step = max(1, len(target) // 500)
-        order = np.argsort(predicted.scores, kind="stable")[::step]
-        return {"residuals": [(float(predicted.scores[i]), float(target[i] - predicted.scores[i])) for i in order]}
-    if schema.task == "multiclass":
-        top = predicted.scores.max(axis=1)
-        return {"calibration": _calibration(top, (predicted.labels == target).astype(float))}
-    from sklearn.metrics import precision_recall_curve, roc_curve
-
-    positive = predicted.scores[:, 1]
-    if len(set(target)) < 2:
-        return {"calibration": _calibration(positive, target)}
-    fpr, tpr, _ = roc_curve(target, positive)
-    precision, recall, _ = precision_recall_curve(target, positive)
-    return {
-        "roc": _thin(fpr, tpr),
-        "precision_recall": _thin(recall[::-1], precision[::-1]),
-        "calibration": _calibration(positive, target),
-    }
-
-
-def confusion(schema: Schema, predicted: Predicted) -> tuple[tuple[int, ...], ...]:
-    """Rows by actual (down) and predicted (across) class; empty for a regression."""
-    classes = len(schema.classes)
-    cells = predicted.rows.target.astype(int) * classes + predicted.labels.astype(int) if classes else np.zeros(0, int)
-    counts = np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
-    return tuple(tuple(int(count) for count in row) for row in counts)
-
-
-def _thin(x: NDArray[np.float64], y: NDArray[np.float64]) -> list[tuple[float, float]]:
-    places = np.unique(np.searchsorted(x, np.linspace(x[0], x[-1], CURVE_POINTS)).clip(0, len(x) - 1))
-    places = np.unique(np.concatenate([[0], places, [len(x) - 1]]))
-    return [(round(float(x[i]), 5), round(float(y[i]), 5)) for i in places]
-
-
-def _calibration(probability: NDArray[np.float64], happened: NDArray[np.float64]) -> list[tuple[float, float]]:
-    """Mean probability and observed share in bins of equal size."""
-    order = np.argsort(probability, kind="stable")
-    return [
-        (round(float(probability[part].mean()), 5), round(float(happened[part].mean()), 5))
-        for part in np.array_split(order, CALIBRATION_BINS)
-        if len(part)
-    ]
-
-
-def complete_card(parts: Parts, params: Params, report: Report, summary: Summary) -> tuple[Card, Predicted]:
-    """The card with everything that the test rows tell, and the answers behind it."""
+def complete_card(parts: Parts, params: Params, report: Report, summary: Summary) -> Card:
+    """The card with everything that the test rows tell."""
     evaluated = bundle_of("", parts.evaluated or parts)
     schema = parts.schema
     predicted = evaluate(evaluated, read_rows("test", schema, params), params.evaluation, params.seed)
@@ -202,7 +42,7 @@ def complete_card(parts: Parts, params: Params, report: Report, summary: Summary
         "without_target": summary.without_target,
         "columns_left_out": dict(summary.dropped_columns),
     }
-    card = parts.card.model_copy(
+    return parts.card.model_copy(
         update={
             "data": data,
             "metrics": figures(
@@ -220,7 +60,6 @@ def complete_card(parts: Parts, params: Params, report: Report, summary: Summary
             "confusion": confusion(schema, predicted),
         }
     )
-    return card, predicted
 
 
 def write_reports(card: Card, schema: Schema) -> None:
@@ -269,9 +108,9 @@ def main() -> int:
     try:
         params = load_params()
         _, parts = read_parts(TRAINED)
-        report = Report.model_validate_json(REPORT.read_bytes())
+        report = Report.model_validate_json(CONTRACT_REPORT.read_bytes())
         summary = Summary.model_validate_json(SUMMARY.read_bytes())
-        card, _ = complete_card(parts, params, report, summary)
+        card = complete_card(parts, params, report, summary)
     except (ParamsError, BundleError, FileNotFoundError) as error:
         print(f"model_evaluation: {error}", file=sys.stderr)
         return 1

@@ -17,23 +17,12 @@ from typing import Any, Literal
 import yaml
 
 from ml.bundle import BundleError, Parts, read_manifest, read_parts, replace_directory
+from ml.files import BUNDLE, CANDIDATE, GATE_REPORT, PROCESSED
 from ml.logs import stage_logger
 from ml.params import Params, ParamsError, load_params
-from ml.tracking import (
-    STORE,
-    Alias,
-    TrackingError,
-    has_champion,
-    probe,
-    register,
-    still_there,
-    tracking_uri,
-    version_under,
-)
+from ml.tracking import has_champion, register
+from ml.tracking_server import STORE, Alias, TrackingError, probe, still_there, tracking_uri, version_under
 
-CANDIDATE = Path("models/candidate")
-BUNDLE = Path("models/bundle")
-REPORT = Path("reports/gate.json")
 MARKER = STORE / "registered.json"
 
 Incumbent = tuple[str, Parts] | Literal["none", "unreadable"]
@@ -131,9 +120,9 @@ def run(params: Params, log: logging.Logger) -> int:
             incumbent: Incumbent = (version, parts)
         else:
             incumbent = read_incumbent(params.gate.base, Path(folder, "incumbent"), log)
-            verdict = judge((version, parts), incumbent, read_parquet(Path("data/processed/test.parquet")), params)
-        REPORT.parent.mkdir(parents=True, exist_ok=True)
-        REPORT.write_text(verdict.model_dump_json(indent=1) + "\n")
+            verdict = judge((version, parts), incumbent, read_parquet(PROCESSED / "test.parquet"), params)
+        GATE_REPORT.parent.mkdir(parents=True, exist_ok=True)
+        GATE_REPORT.write_text(verdict.model_dump_json(indent=1) + "\n")
         if verdict.decision != "challenger":
             promote(CANDIDATE, BUNDLE)
         elif isinstance(incumbent, tuple) and _version_at(BUNDLE) != incumbent[0]:

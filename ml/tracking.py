@@ -1,148 +1,20 @@
-"""MLflow: the one module that talks to it."""
+"""Log runs, models and their versions to MLflow: the one module that calls its client."""
 
-import json
 import logging
 import os
 import subprocess
 import tempfile
-import urllib.error
-import urllib.parse
-import urllib.request
-from base64 import b64encode
-from dataclasses import dataclass
 from importlib.metadata import version as installed
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
-from ml.bundle import Card, Parts
+from ml.bundle import Parts
+from ml.card import Card
+from ml.files import PLOTS, PROCESSED, TABLE
 from ml.params import Params
-from ml.store import StoreError, database_of, prepare
-
-Alias = Literal["champion", "challenger"]
-STORE = Path(".atlas/mlflow")
-TIMEOUT = 10
-"""Seconds that a server may take to answer the probe."""
-TOKEN = "CAPSTONE_TEST"  # noqa: S105 - the variable's name
-"""Environment variable with the server's token, as DagsHub gives it: user name and password at once."""
-
-
-class TrackingError(Exception):
-    """A tracking server that can't be used; the message says why and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """A tracking server, as far as a probe tells."""
-
-    uri: str
-    explicit: bool
-    """Named by MLFLOW_TRACKING_URI."""
-    registry: bool
-    """Has model registry endpoints."""
-
-    @property
-    def shown(self) -> str:
-        """The address as it may be printed: without the password of a database."""
-        parts = urllib.parse.urlsplit(self.uri)
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else self.uri
-
-
-def tracking_uri() -> tuple[str, bool]:
-    """The server's address, and whether the environment named it; otherwise SQLite in .atlas/mlflow.
-
-    Raises TrackingError when an http(s) address carries a password, which would be printed sooner or later.
-    """
-    named = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
-    if named.startswith(("http://", "https://")) and "@" in urllib.parse.urlsplit(named).netloc:
-        raise TrackingError(
-            "MLFLOW_TRACKING_URI holds credentials: leave them out, and set "
-            f"{TOKEN}, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-        )
-    return (named, True) if named else (f"sqlite:///{STORE.resolve()}/mlflow.db", False)
-
-
-def use_token() -> None:
-    """Let MLflow's client send the token as basic authentication, unless a user name was given already."""
-    token = os.environ.get(TOKEN)
-    if token and "MLFLOW_TRACKING_USERNAME" not in os.environ:
-        os.environ["MLFLOW_TRACKING_USERNAME"] = token
-        os.environ["MLFLOW_TRACKING_PASSWORD"] = token
-
-
-def probe(log: logging.Logger) -> Server:
-    """Ask the server whether it is there and has a registry; cheap, and without importing MLflow.
-
-    Raises TrackingError when it doesn't answer or refuses the token.
-    """
-    uri, explicit = tracking_uri()
-    if not uri.startswith(("http://", "https://")):
-        return Server(uri, explicit, registry=True)
-    try:
-        _get(uri, "registered-models/search", max_results="1")
-    except urllib.error.HTTPError as error:
-        if error.code in (401, 403):
-            raise TrackingError(
-                f"the MLflow server {uri} refuses the credentials ({error.code}): set {TOKEN}"
-            ) from None
-        if error.code in (404, 405, 501):
-            log.warning("%s has no model registry: the run keeps the model as artifacts, without champion", uri)
-            return Server(uri, explicit, registry=False)
-        raise TrackingError(f"the MLflow server {uri} answers {error.code} {error.reason}") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise TrackingError(f"the MLflow server {uri} can't be reached ({reason})") from None
-    return Server(uri, explicit, registry=True)
-
-
-def version_under(server: Server, name: str, alias: Alias) -> str | None:
-    """The bundle version that the registry has under an alias, over REST; None without one. Only for http(s) servers.
-
-    Raises TrackingError when the server fails.
-    """
-    answer = _get_or_none(server.uri, "registered-models/alias", name=name, alias=alias)
-    tags = {tag["key"]: tag["value"] for tag in (answer or {}).get("model_version", {}).get("tags", [])}
-    return tags.get("bundle_version")
-
-
-def still_there(name: str, alias: Alias, version: str, run_id: str, log: logging.Logger) -> bool:
-    """Whether the store still has what an earlier run of this stage left there; cheap, and without importing MLflow.
-
-    Raises TrackingError as `probe` does.
-    """
-    uri, _ = tracking_uri()
-    if uri.startswith("sqlite:///"):
-        return Path(uri.removeprefix("sqlite:///")).is_file()
-    if not uri.startswith(("http://", "https://")):
-        return False
-    server = probe(log)
-    if server.registry:
-        return version_under(server, name, alias) == version
-    return _get_or_none(uri, "runs/get", run_id=run_id) is not None
-
-
-def _get_or_none(uri: str, path: str, **query: str) -> dict[str, Any] | None:
-    try:
-        return _get(uri, path, **query)
-    except urllib.error.HTTPError as error:
-        if error.code in (400, 404):
-            return None
-        raise TrackingError(f"the MLflow server {uri} answers {error.code} {error.reason}") from None
-    except (OSError, ValueError) as error:
-        raise TrackingError(f"the MLflow server {uri} can't be reached ({getattr(error, 'reason', error)})") from None
-
-
-def _get(uri: str, path: str, **query: str) -> dict[str, Any]:
-    user = os.environ.get("MLFLOW_TRACKING_USERNAME") or os.environ.get(TOKEN) or ""
-    password = os.environ.get("MLFLOW_TRACKING_PASSWORD") or os.environ.get(TOKEN) or ""
-    address = f"{uri.rstrip('/')}/api/2.0/mlflow/{path}?{urllib.parse.urlencode(query)}"
-    request = urllib.request.Request(address)  # noqa: S310 - http(s) only, checked by the caller
-    if user:
-        request.add_header("Authorization", "Basic " + b64encode(f"{user}:{password}".encode()).decode())
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310
-        answer: dict[str, Any] = json.load(response)
-        return answer
+from ml.tracking_server import STORE, Alias, Server, TrackingError, make_store, use_token
 
 
 def register(
@@ -202,19 +74,6 @@ def _use_experiment(client: Any, name: str, server: Server) -> str:
     return str(mlflow.set_experiment(name).experiment_id)
 
 
-def make_store(uri: str) -> None:
-    """Create the SQLite database that a store's address names, if it names a database that is missing.
-
-    Raises TrackingError when there is an unusable database.
-    """
-    database = database_of(uri)
-    try:
-        if database is not None:
-            prepare(database)
-    except StoreError as error:
-        raise TrackingError(str(error)) from None
-
-
 def has_champion(params: Params) -> bool:
     """Whether the registry that `register` just used has a champion."""
     import mlflow
@@ -226,8 +85,8 @@ def _log_origin(mlflow: Any, params: Params) -> None:
     flat = _flatten(params.model_dump(mode="json"))
     mlflow.log_params({key: str(value)[:500] for key, value in flat.items()})
     mlflow.set_tags({"git_commit": git_commit(), **data_versions()})
-    if Path("reports/plots").is_dir():
-        mlflow.log_artifacts("reports/plots", "plots")
+    if PLOTS.is_dir():
+        mlflow.log_artifacts(str(PLOTS), "plots")
 
 
 def _log_bundle(mlflow: Any, bundle: Path, version: str, parts: Parts) -> None:
@@ -336,7 +195,7 @@ def data_versions() -> dict[str, str]:
     except FileNotFoundError:
         return {}
     outs = [out for stage in lock.get("stages", {}).values() for out in stage.get("outs", [])]
-    wanted = {"data/raw/table.parquet": "data_version", "data/processed": "processed_version"}
+    wanted = {str(TABLE): "data_version", str(PROCESSED): "processed_version"}
     return {wanted[out["path"]]: str(out["md5"]) for out in outs if out["path"] in wanted}
 
 

@@ -8,18 +8,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.bundle import (
-    Card,
-    Decision,
-    Distribution,
-    Figure,
-    Parity,
-    Parts,
-    Reference,
-    SigmoidCalibration,
-    Slice,
-    write_bundle,
-)
+from ml.bundle import Parts, write_bundle
+from ml.card import Card, Distribution, Figure, Parity, Reference, Slice
+from ml.decision import Decision, SigmoidCalibration
 from ml.encoding import DatetimeEncoder, Encoding, LookupEncoder, NumericEncoder, OneHotEncoder, TextEncoder
 from ml.schema import Columns, Feature, Schema, Task
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from ml.bundle import load_bundle
-from ml.model_building import as_request
-from ml.model_evaluation import CANDIDATE
+from ml.files import CANDIDATE
+from ml.reference import as_request
 from ml.tables import to_columns
 from service.app import create_app
 from service.predictor import Predictor

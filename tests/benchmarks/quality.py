@@ -15,12 +15,13 @@ from catboost import CatBoostClassifier
 from lightgbm import LGBMClassifier
 from numpy.typing import NDArray
 
-from ml.bundle import Figure, bundle_of, read_parts
-from ml.feature_engineering import FEATURES
+from ml.bundle import bundle_of, read_parts
+from ml.card import Figure
+from ml.evaluation import predict, without_live
+from ml.files import CANDIDATE, FEATURES
 from ml.metrics import block_weights, day_blocks, improvement, interval, values
-from ml.model_building import read_rows
-from ml.model_evaluation import CANDIDATE, predict, without_live
 from ml.params import load_params
+from ml.rows import read_rows
 
 REPORT = Path("reports/quality.md")
 FIGURES = ("roc_auc", "pr_auc", "log_loss", "brier")

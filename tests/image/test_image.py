@@ -27,6 +27,8 @@ for pid in sys.argv[2:]:
 """In place of `kill`, which a slim image lacks."""
 HARD = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
 """As Kubernetes' restricted Pod Security runs it, with a read-only root."""
+SERVED = ("__init__.py", "bundle.py", "card.py", "decision.py", "encoding.py", "runtime.py", "schema.py")
+"""Of ml/: what the service imports (tests/test_architecture.py holds .dockerignore to it)."""
 LOAD = (REPOSITORY / "tests" / "image" / "load.py").read_text()
 
 
@@ -78,7 +80,7 @@ def test_only_what_decides_answers_is_below_app_and_nobody_can_write_it(slim, bu
     service = {path for path in (REPOSITORY / "service").rglob("*") if path.is_file() and path.suffix != ".pyc"}
     assert sources == (
         {Path("/app") / path.relative_to(REPOSITORY) for path in service}
-        | {Path("/app/ml") / name for name in ("__init__.py", "bundle.py", "encoding.py", "runtime.py", "schema.py")}
+        | {Path("/app/ml") / name for name in SERVED}
         | {Path("/app/models/bundle") / path.name for path in bundle.iterdir()}
     )
     compiled = {path.parent.parent / f"{path.name.partition('.')[0]}.py" for path in found - sources}

@@ -4,7 +4,9 @@ from typing import Any
 
 from onnx import TensorProto, helper
 
-from ml.bundle import Card, Decision, Distribution, Parts, Reference
+from ml.bundle import Parts
+from ml.card import Card, Distribution, Reference
+from ml.decision import Decision
 from ml.encoding import Encoding, NumericEncoder
 from ml.schema import Feature, Schema
 

@@ -13,22 +13,15 @@ from onnx import TensorProto, helper
 from sklearn.linear_model import LogisticRegression
 
 import ml.bundle
-from ml.bundle import (
-    BundleError,
+from ml.bundle import BundleError, Parts, load_bundle, read_manifest, read_parts, version_of, write_bundle
+from ml.card import Card, Distribution, Reference
+from ml.decision import (
     Calibration,
-    Card,
     Decision,
-    Distribution,
     IsotonicCalibration,
-    Parts,
-    Reference,
     SigmoidCalibration,
     TemperatureCalibration,
-    load_bundle,
-    read_manifest,
-    read_parts,
-    version_of,
-    write_bundle,
+    decide,
 )
 from ml.encoding import Encoding, NumericEncoder
 from ml.schema import Feature, Schema
@@ -85,7 +78,9 @@ def test_the_threshold_itself_counts_as_positive_and_moves_the_answer(tmp_path: 
 
 def test_the_version_follows_what_decides_answers_and_nothing_else(parts: Parts) -> None:
     version = version_of(parts)
-    assert version_of(parts.with_card(Card(name="sigmoid", task="binary", target="y", description="new"))) == version
+    assert (
+        version_of(replace(parts, card=Card(name="sigmoid", task="binary", target="y", description="new"))) == version
+    )
     assert version_of(replace(parts, evaluated=parts)) == version
     wider = Schema(
         target="y", task="binary", classes=("no", "yes"), features=(Feature(name="x", type="numeric", low=0),)
@@ -204,10 +199,10 @@ def test_calibrations_keep_rows_summing_to_one_and_follow_their_formulas() -> No
 
 def test_a_regression_gives_numbers_and_a_multiclass_its_likeliest_label(parts: Parts) -> None:
     number = Schema(target="y", task="regression", features=(Feature(name="x", type="numeric"),))
-    np.testing.assert_array_equal(ml.bundle.decide(number, Decision(), np.array([1.5, -2.0])), [1.5, -2.0])
+    np.testing.assert_array_equal(decide(number, Decision(), np.array([1.5, -2.0])), [1.5, -2.0])
     several = Schema(target="y", task="multiclass", classes=("a", "b", "c"), features=number.features)
     scores = np.array([[0.2, 0.5, 0.3], [0.1, 0.2, 0.7]])
-    assert list(ml.bundle.decide(several, Decision(), scores)) == ["b", "c"]
+    assert list(decide(several, Decision(), scores)) == ["b", "c"]
 
 
 def test_a_copied_bundle_is_the_same_bundle(tmp_path: Path, parts: Parts) -> None:

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from ml.data_preprocessing import Processed, preprocess, split
-from ml.model_building import seconds_of
 from ml.params import Params, SplitParams
+from ml.rows import seconds_of
 from ml.schema import SchemaError
 
 

@@ -15,8 +15,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from ml.bundle import load_bundle, read_parts
-from ml.model_building import TRAINED
-from ml.model_evaluation import CANDIDATE, METRICS_FILE, PLOTS
+from ml.files import CANDIDATE, METRICS_FILE, PLOTS, TRAINED
 from ml.tables import to_columns
 from tests.ml.conftest import Workspace
 

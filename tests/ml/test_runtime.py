@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ml.bundle import (
+from ml.compilation import to_onnx
+from ml.decision import (
     Calibration,
     Decision,
     IsotonicCalibration,
@@ -19,9 +20,10 @@ from ml.bundle import (
     decide,
 )
 from ml.encoding import Encoding, NumericEncoder
-from ml.feature_engineering import Encoded
-from ml.model_building import Model, Rows, fit, to_onnx
+from ml.encoding_fitting import Encoded
+from ml.estimators import Model, fit
 from ml.params import EstimatorParams, ModelParams
+from ml.rows import Rows
 from ml.runtime import BLOCK, Runtime, Scores, compile_model
 from ml.schema import Columns, Feature, Schema, Task
 

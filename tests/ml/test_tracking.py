@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from ml import tracking
+from ml import tracking_server
 from ml.bundle import load_bundle, read_parts, write_bundle
 from ml.params import Params
-from ml.tracking import Server, TrackingError, probe, register, still_there, version_under
+from ml.tracking import register
+from ml.tracking_server import Server, TrackingError, probe, still_there, version_under
 from service.registry import fetch
 from service.settings import load_settings
 from tests.ml.conftest import free_port
@@ -103,7 +104,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     monkeypatch.chdir(tmp_path)
     before = dict(os.environ)
     for name in list(os.environ):
-        if name.startswith("MLFLOW_") or name == tracking.TOKEN:
+        if name.startswith("MLFLOW_") or name == tracking_server.TOKEN:
             monkeypatch.delenv(name)
     yield
     for name in set(os.environ) - set(before):
@@ -215,4 +216,4 @@ def test_a_password_in_the_address_is_refused_and_not_shown(monkeypatch: pytest.
 
 
 def test_without_a_named_server_the_store_is_sqlite_in_the_repository(tmp_path: Path) -> None:
-    assert tracking.tracking_uri() == (f"sqlite:///{tmp_path}/.atlas/mlflow/mlflow.db", False)
+    assert tracking_server.tracking_uri() == (f"sqlite:///{tmp_path}/.atlas/mlflow/mlflow.db", False)

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ml.sources.flights import DESCRIPTIONS, Tables, build, load, read
+from ml.sources.flight_columns import DESCRIPTIONS
+from ml.sources.flights import Tables, build, load, read
 from ml.sources.flights import _with_times as with_times
 
 HORIZON = pd.Timedelta("2h")

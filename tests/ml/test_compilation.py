@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ml.compilation import compile_estimator, parity_unit
 from ml.encoding import Encoding, NumericEncoder
-from ml.feature_engineering import Encoded
-from ml.model_building import Model, Rows, compile_estimator, fit, parity_unit
+from ml.encoding_fitting import Encoded
+from ml.estimators import Model, fit
 from ml.params import ModelParams
+from ml.rows import Rows
 from ml.runtime import compile_model
 from ml.schema import Feature, Schema, Task
 

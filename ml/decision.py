@@ -1,0 +1,80 @@
+"""From the model's raw output to the answer, outside the graph, so that every route decides alike."""
+
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from ml.runtime import Scores
+from ml.schema import Document, Schema
+
+
+class NoCalibration(Document):
+    """Probabilities as the model gives them."""
+
+    method: Literal["none"] = "none"
+
+    def apply(self, scores: Scores) -> Scores:
+        return scores
+
+
+class SigmoidCalibration(Document):
+    """Platt's method on the log-odds of the positive class; binary only."""
+
+    method: Literal["sigmoid"] = "sigmoid"
+    slope: float
+    intercept: float
+
+    def apply(self, scores: Scores) -> Scores:
+        p = np.clip(scores[:, 1], 1e-12, 1 - 1e-12)
+        calibrated = 1 / (1 + np.exp(-(self.slope * np.log(p / (1 - p)) + self.intercept)))
+        return np.stack([1 - calibrated, calibrated], axis=1)
+
+
+class IsotonicCalibration(Document):
+    """A monotone step-free curve through the points; binary only."""
+
+    method: Literal["isotonic"] = "isotonic"
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+    def apply(self, scores: Scores) -> Scores:
+        calibrated = np.interp(scores[:, 1], self.x, self.y)
+        return np.stack([1 - calibrated, calibrated], axis=1)
+
+
+class TemperatureCalibration(Document):
+    """Log-probabilities divided by one temperature (Guo et al., 2017); binary and multiclass."""
+
+    method: Literal["temperature"] = "temperature"
+    temperature: Annotated[float, Field(gt=0)]
+
+    def apply(self, scores: Scores) -> Scores:
+        logits = np.log(np.clip(scores, 1e-12, 1)) / self.temperature
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return powers / powers.sum(axis=1, keepdims=True)
+
+
+Calibration = Annotated[
+    NoCalibration | SigmoidCalibration | IsotonicCalibration | TemperatureCalibration, Field(discriminator="method")
+]
+
+
+class Decision(Document):
+    """From the model's raw output to the answer, outside the graph, so that every route decides alike."""
+
+    calibration: Calibration = NoCalibration()
+    threshold: float | None = None
+    """Binary: predict the positive class from this probability on; otherwise None."""
+
+
+def decide(schema: Schema, decision: Decision, scores: Scores) -> NDArray[np.object_] | Scores:
+    """Labels (object, shape (n,)) from calibrated scores; the one place where the threshold is applied."""
+    if schema.task == "regression":
+        return scores
+    if decision.threshold is not None:
+        winners = (scores[:, 1] >= decision.threshold).astype(int)
+    else:
+        winners = scores.argmax(axis=1)
+    return np.asarray(schema.classes, dtype=object)[winners]

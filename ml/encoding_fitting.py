@@ -1,0 +1,147 @@
+"""Learn on training rows how columns become numbers."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.encoding import (
+    DatetimeEncoder,
+    Encoder,
+    Encoding,
+    LookupEncoder,
+    NumericEncoder,
+    OneHotEncoder,
+    TextEncoder,
+    keys,
+)
+from ml.params import EncodingParams, ParamsError
+from ml.schema import Columns, Feature, Schema
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """An encoding and the rows that it was learnt from, encoded."""
+
+    encoding: Encoding
+    matrix: NDArray[np.float32]
+    """Shape (n, k). Target encodings are out of fold here: no row sees its own target."""
+
+
+def fit_encoding(
+    columns: Columns, target: NDArray[np.float64], schema: Schema, params: EncodingParams, seed: int, *, in_order: bool
+) -> Encoded:
+    """Learn the encoding from these rows.
+
+    `in_order`: rows are in time order, so folds are contiguous blocks of time; otherwise they are drawn.
+    Raises ParamsError when params name a column that isn't a feature of the right type.
+    """
+    _check_names(schema, params)
+    columns = _drop_live(columns, schema, params.live_dropout, seed)
+    encoders: list[Encoder] = []
+    pieces: list[NDArray[np.float64]] = []
+
+    def add(encoder: Encoder, piece: NDArray[np.float64] | None = None) -> None:
+        encoders.append(encoder)
+        pieces.append(encoder.transform(columns) if piece is None else piece)
+
+    def add_categories(names: tuple[str, ...], kinds: tuple[str, ...]) -> None:
+        values = keys(columns, names)
+        for kind in kinds:
+            if kind == "onehot":
+                ordered = sorted(Counter(values).items(), key=lambda item: (-item[1], item[0]))
+                add(OneHotEncoder(columns=names, categories=tuple(value for value, _ in ordered)))
+            elif kind == "frequency":
+                table = {value: (count / len(values),) for value, count in sorted(Counter(values).items())}
+                add(LookupEncoder(kind="frequency", columns=names, outputs=("",), table=table, default=(0.0,)))
+            else:
+                add(*_target_encoder(names, values, target, schema, params.folds, seed, in_order=in_order))
+
+    for feature in schema.features:
+        name = feature.name
+        match feature.type:
+            case "numeric" | "boolean":
+                add(NumericEncoder(column=name))
+            case "datetime":
+                if parts := params.datetimes.get(name, params.datetime_parts):
+                    add(DatetimeEncoder(column=name, parts=parts))
+            case "text":
+                if (encoder := _text_encoder(name, columns, params)) is not None:
+                    add(encoder)
+            case _:
+                few = len(feature.categories) <= params.onehot_limit
+                add_categories((name,), params.categories.get(name, ("onehot",) if few else ("target",)))
+    for cross in params.crosses:
+        add_categories(cross, ("target",))
+    return Encoded(Encoding(encoders=tuple(encoders)), np.concatenate(pieces, axis=1).astype(np.float32))
+
+
+def _drop_live(columns: Columns, schema: Schema, share: float, seed: int) -> Columns:
+    """The columns, with all live features missing in a random share of the rows."""
+    live = [feature.name for feature in schema.features if feature.live]
+    if not live or not share:
+        return columns
+    changed = dict(columns)
+    dropped = np.random.default_rng(seed).random(len(columns[live[0]])) < share
+    for name in live:
+        kept: NDArray[Any] = columns[name].copy()
+        kept[dropped] = None if kept.dtype == object else np.nan
+        changed[name] = kept
+    return changed
+
+
+def _target_encoder(
+    names: tuple[str, ...],
+    values: list[str],
+    target: NDArray[np.float64],
+    schema: Schema,
+    folds: int,
+    seed: int,
+    *,
+    in_order: bool,
+) -> tuple[LookupEncoder, NDArray[np.float64]]:
+    """Smoothed target means (scikit-learn's TargetEncoder, empirical Bayes), and the rows' out-of-fold means."""
+    from sklearn.model_selection import KFold
+    from sklearn.preprocessing import TargetEncoder
+
+    kind = {"binary": "binary", "multiclass": "multiclass", "regression": "continuous"}[schema.task]
+    folding = KFold(min(folds, len(values)), shuffle=not in_order, random_state=None if in_order else seed)
+    encoder = TargetEncoder(target_type=kind, cv=folding)
+    column = np.asarray(values, dtype=object)[:, None]
+    out_of_fold = np.asarray(encoder.fit_transform(column, target), dtype=np.float64)
+    means = np.stack(encoder.encodings_, axis=1)
+    outputs = schema.classes if schema.task == "multiclass" else ("",)
+    default = np.atleast_1d(encoder.target_mean_).astype(float)
+    table = {str(value): tuple(map(float, row)) for value, row in zip(encoder.categories_[0], means, strict=True)}
+    lookup = LookupEncoder(
+        kind="target", columns=names, outputs=outputs, table=table, default=tuple(map(float, default))
+    )
+    return lookup, out_of_fold
+
+
+def _text_encoder(name: str, columns: Columns, params: EncodingParams) -> TextEncoder | None:
+    """The column's most frequent words with their idf; None when no word is frequent enough."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    documents = ["" if text is None else str(text) for text in columns[name]]
+    vectorizer = TfidfVectorizer(max_features=params.text_terms, min_df=params.text_terms_min_rows)
+    try:
+        vectorizer.fit(documents)
+    except ValueError:  # no word is in text_terms_min_rows rows
+        return None
+    vocabulary = {word: int(place) for word, place in sorted(vectorizer.vocabulary_.items())}
+    return TextEncoder(column=name, vocabulary=vocabulary, idf=tuple(map(float, vectorizer.idf_)))
+
+
+def _check_names(schema: Schema, params: EncodingParams) -> None:
+    features: dict[str, Feature] = {feature.name: feature for feature in schema.features}
+    wanted = [("categories", name, "categorical") for name in params.categories]
+    wanted += [("crosses", name, "categorical") for cross in params.crosses for name in cross]
+    wanted += [("datetimes", name, "datetime") for name in params.datetimes]
+    for key, name, kind in wanted:
+        if name not in features:
+            raise ParamsError(f"encoding.{key} names {name!r}, which is no feature; there are {', '.join(features)}")
+        if features[name].type != kind:
+            raise ParamsError(f"encoding.{key} names {name!r}, which is {features[name].type} and not {kind}")

@@ -1,0 +1,169 @@
+"""A bundle's answers for rows whose target is known, and what they say: slices, importance, curves."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.bundle import Bundle
+from ml.card import Slice
+from ml.encoding import MISSING, keys
+from ml.metrics import LARGER_IS_BETTER, METRICS, Weights, block_weights, day_blocks, figures, values
+from ml.params import EvaluationParams, ParamsError
+from ml.rows import Rows
+from ml.runtime import Scores
+from ml.schema import Columns, Schema
+
+CURVE_POINTS = 100
+CALIBRATION_BINS = 10
+HEADLINE = {"binary": "log_loss", "multiclass": "log_loss", "regression": "rmse"}
+"""The metric whose loss importance is measured in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """Test rows with their answers."""
+
+    rows: Rows
+    scores: Scores
+    labels: NDArray[np.float64]
+    """Predicted class indices, or numbers for a regression."""
+    blocks: NDArray[np.int64]
+    weights: Weights
+
+
+def predict(bundle: Bundle, columns: Columns) -> tuple[Scores, NDArray[np.float64]]:
+    """Calibrated scores, and the answers as class indices (floats) or numbers."""
+    scores = bundle.scores(columns)
+    answers = bundle.decide(scores)
+    if bundle.schema.task == "regression":
+        return scores, np.asarray(answers, dtype=np.float64)
+    index = {label: float(place) for place, label in enumerate(bundle.schema.classes)}
+    return scores, np.array([index[str(label)] for label in answers])
+
+
+def evaluate(bundle: Bundle, rows: Rows, params: EvaluationParams, seed: int) -> Predicted:
+    """Answers for the rows, with the blocks and weights that every interval shares."""
+    scores, labels = predict(bundle, rows.columns)
+    blocks = day_blocks(rows.seconds, len(rows), seed)
+    weights = block_weights(int(blocks.max()) + 1 if len(blocks) else 0, params.replicates, seed)
+    return Predicted(rows, scores, labels, blocks, weights)
+
+
+def without_live(columns: Columns, schema: Schema) -> Columns:
+    """The same rows with every live feature missing."""
+    return {
+        feature.name: blank(columns[feature.name]) if feature.live else columns[feature.name]
+        for feature in schema.features
+    }
+
+
+def blank(values: NDArray[np.generic]) -> NDArray[np.generic]:
+    """As many missing values of the same type."""
+    return np.full_like(values, None if values.dtype == object else np.nan)
+
+
+def slices(bundle: Bundle, predicted: Predicted, params: EvaluationParams) -> tuple[Slice, ...]:
+    """Figures of the rows that share a value, for the features in params, values with enough rows only.
+
+    Raises ParamsError when params name a column that isn't a categorical or boolean feature.
+    """
+    found = []
+    for name, value, chosen in slice_rows(bundle.schema, predicted.rows.columns, params):
+        metrics = figures(
+            METRICS[bundle.schema.task],
+            predicted.rows.target[chosen],
+            predicted.scores[chosen],
+            predicted.labels[chosen],
+            predicted.blocks[chosen],
+            predicted.weights,
+        )
+        found.append(Slice(feature=name, value=value, rows=int(chosen.sum()), metrics=metrics))
+    return tuple(found)
+
+
+def slice_rows(schema: Schema, columns: Columns, params: EvaluationParams) -> list[tuple[str, str, NDArray[np.bool_]]]:
+    """(feature, value, its rows) for every slice with at least `slice_min_rows` rows, in order."""
+    found = []
+    for name in params.slices:
+        kinds = {feature.name: feature.type for feature in schema.features}
+        if kinds.get(name) not in ("categorical", "boolean"):
+            raise ParamsError(
+                f"evaluation.slices names {name!r}, which is {kinds.get(name, 'no feature')}; "
+                "slices need categorical or boolean features"
+            )
+        spelled = np.array(keys(columns, (name,)))
+        for value in sorted(set(spelled)):
+            chosen = spelled == value
+            if chosen.sum() >= params.slice_min_rows:
+                found.append((name, "missing" if value == MISSING else str(value), chosen))
+    return found
+
+
+def importance(bundle: Bundle, predicted: Predicted, params: EvaluationParams, seed: int) -> dict[str, float]:
+    """How much worse the headline metric gets when one feature is shuffled (Breiman, 2001); largest first."""
+    generator = np.random.default_rng(seed)
+    chosen = np.sort(generator.permutation(len(predicted.rows))[: params.importance_rows])
+    rows = predicted.rows.take(chosen)
+    metric = HEADLINE[bundle.schema.task]
+    one = np.zeros(len(rows), dtype=np.int64)
+
+    def score(columns: Columns) -> float:
+        scores, labels = predict(bundle, columns)
+        return float(values(metric, rows.target, scores, labels, one, np.ones((1, 1)))[0])
+
+    plain = score(rows.columns)
+    sign = -1.0 if metric in LARGER_IS_BETTER else 1.0
+    losses = {}
+    for feature in bundle.schema.features:
+        shuffled = rows.columns[feature.name][generator.permutation(len(rows))]
+        losses[feature.name] = sign * (score(rows.columns | {feature.name: shuffled}) - plain)
+    return dict(sorted(losses.items(), key=lambda item: -item[1]))
+
+
+def curves(schema: Schema, predicted: Predicted) -> dict[str, list[tuple[float, float]]]:
+    """Points of the plots: roc, precision_recall, calibration; or residuals (predicted, residual)."""
+    target = predicted.rows.target
+    if schema.task == "regression":
+        step = max(1, len(target) // 500)
+        order = np.argsort(predicted.scores, kind="stable")[::step]
+        return {"residuals": [(float(predicted.scores[i]), float(target[i] - predicted.scores[i])) for i in order]}
+    if schema.task == "multiclass":
+        top = predicted.scores.max(axis=1)
+        return {"calibration": _calibration(top, (predicted.labels == target).astype(float))}
+    from sklearn.metrics import precision_recall_curve, roc_curve
+
+    positive = predicted.scores[:, 1]
+    if len(set(target)) < 2:
+        return {"calibration": _calibration(positive, target)}
+    fpr, tpr, _ = roc_curve(target, positive)
+    precision, recall, _ = precision_recall_curve(target, positive)
+    return {
+        "roc": _thin(fpr, tpr),
+        "precision_recall": _thin(recall[::-1], precision[::-1]),
+        "calibration": _calibration(positive, target),
+    }
+
+
+def confusion(schema: Schema, predicted: Predicted) -> tuple[tuple[int, ...], ...]:
+    """Rows by actual (down) and predicted (across) class; empty for a regression."""
+    classes = len(schema.classes)
+    cells = predicted.rows.target.astype(int) * classes + predicted.labels.astype(int) if classes else np.zeros(0, int)
+    counts = np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
+    return tuple(tuple(int(count) for count in row) for row in counts)
+
+
+def _thin(x: NDArray[np.float64], y: NDArray[np.float64]) -> list[tuple[float, float]]:
+    places = np.unique(np.searchsorted(x, np.linspace(x[0], x[-1], CURVE_POINTS)).clip(0, len(x) - 1))
+    places = np.unique(np.concatenate([[0], places, [len(x) - 1]]))
+    return [(round(float(x[i]), 5), round(float(y[i]), 5)) for i in places]
+
+
+def _calibration(probability: NDArray[np.float64], happened: NDArray[np.float64]) -> list[tuple[float, float]]:
+    """Mean probability and observed share in bins of equal size."""
+    order = np.argsort(probability, kind="stable")
+    return [
+        (round(float(probability[part].mean()), 5), round(float(happened[part].mean()), 5))
+        for part in np.array_split(order, CALIBRATION_BINS)
+        if len(part)
+    ]

@@ -1,0 +1,23 @@
+"""Where each stage's files are, as dvc.yaml names them."""
+
+from pathlib import Path
+
+TABLE = Path("data/raw/table.parquet")
+SET_ASIDE = Path("data/raw/set_aside.parquet")
+CONTRACT_REPORT = Path("reports/data_contract.json")
+
+PROCESSED = Path("data/processed")
+SCHEMA = PROCESSED / "schema.json"
+SUMMARY = PROCESSED / "summary.json"
+
+FEATURES = Path("data/features")
+ENCODING = FEATURES / "encoding.json"
+
+TRAINED = Path("models/trained")
+
+CANDIDATE = Path("models/candidate")
+METRICS_FILE = Path("reports/metrics.json")
+PLOTS = Path("reports/plots")
+
+BUNDLE = Path("models/bundle")
+GATE_REPORT = Path("reports/gate.json")

@@ -1,0 +1,82 @@
+"""The processed rows as every later stage reads them: typed columns, the target, when each row happened."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ml.files import PROCESSED
+from ml.params import Params
+from ml.schema import Columns, Document, Schema
+from ml.tables import has_offset, parse_times, read_parquet, to_columns
+
+Part = Literal["train", "validation", "test"]
+PARTS: tuple[Part, ...] = ("train", "validation", "test")
+
+
+class Summary(Document):
+    """What preprocessing did; data/processed/summary.json."""
+
+    rows: dict[str, int]
+    """By part."""
+    borders: dict[str, tuple[str, str]] = {}
+    """First and last time by part, where rows have one."""
+    without_target: int
+    dropped_columns: dict[str, str]
+    """Name -> why it is no feature."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Some rows, in time order where they have a time."""
+
+    columns: Columns
+    target: NDArray[np.float64]
+    seconds: NDArray[np.float64] | None
+    """When each row happened, in seconds since 1970; None where the data has no time."""
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def take(self, chosen: NDArray[np.int64]) -> "Rows":
+        """The rows at these positions."""
+        return Rows(
+            {name: values[chosen] for name, values in self.columns.items()},
+            self.target[chosen],
+            None if self.seconds is None else self.seconds[chosen],
+        )
+
+
+def read_rows(part: str, schema: Schema, params: Params) -> Rows:
+    """The processed rows of one part."""
+    table = read_parquet(PROCESSED / f"{part}.parquet")
+    return Rows(to_columns(table, schema), target_of(table, schema), seconds_of(table, params.data.time))
+
+
+def target_of(table: pd.DataFrame, schema: Schema) -> NDArray[np.float64]:
+    """The target as class indices, or numbers for a regression; float64, shape (n,)."""
+    if schema.task == "regression":
+        return np.asarray(table[schema.target], dtype=np.float64)
+    index = {label: float(place) for place, label in enumerate(schema.classes)}
+    return np.asarray(table[schema.target].map(index), dtype=np.float64)
+
+
+def seconds_of(table: pd.DataFrame, time_column: str | None) -> NDArray[np.float64] | None:
+    """When each row happened, in seconds since 1970; None without a time column."""
+    if time_column is None:
+        return None
+    # A part without any offset reads the same either way: what lacks one counts as UTC.
+    times = parse_times(table[time_column], utc=has_offset(table[time_column]))
+    return np.asarray((times - pd.Timestamp(0)).dt.total_seconds(), dtype=np.float64)
+
+
+def concatenate(*many: Rows) -> Rows:
+    """All rows, one part after the other."""
+    seconds = [rows.seconds for rows in many if rows.seconds is not None]
+    return Rows(
+        {name: np.concatenate([rows.columns[name] for rows in many]) for name in many[0].columns},
+        np.concatenate([rows.target for rows in many]),
+        np.concatenate(seconds) if len(seconds) == len(many) else None,
+    )

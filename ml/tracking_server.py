@@ -1,0 +1,151 @@
+"""The tracking server as its REST interface shows it: where it is, who may enter, what it has. No import of MLflow."""
+
+import json
+import logging
+import os
+import urllib.error
+import urllib.parse
+import urllib.request
+from base64 import b64encode
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ml.store import StoreError, database_of, prepare
+
+Alias = Literal["champion", "challenger"]
+STORE = Path(".atlas/mlflow")
+TIMEOUT = 10
+"""Seconds that a server may take to answer the probe."""
+TOKEN = "CAPSTONE_TEST"  # noqa: S105 - the variable's name
+"""Environment variable with the server's token, as DagsHub gives it: user name and password at once."""
+
+
+class TrackingError(Exception):
+    """A tracking server that can't be used; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A tracking server, as far as a probe tells."""
+
+    uri: str
+    explicit: bool
+    """Named by MLFLOW_TRACKING_URI."""
+    registry: bool
+    """Has model registry endpoints."""
+
+    @property
+    def shown(self) -> str:
+        """The address as it may be printed: without the password of a database."""
+        parts = urllib.parse.urlsplit(self.uri)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else self.uri
+
+
+def tracking_uri() -> tuple[str, bool]:
+    """The server's address, and whether the environment named it; otherwise SQLite in .atlas/mlflow.
+
+    Raises TrackingError when an http(s) address carries a password, which would be printed sooner or later.
+    """
+    named = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+    if named.startswith(("http://", "https://")) and "@" in urllib.parse.urlsplit(named).netloc:
+        raise TrackingError(
+            "MLFLOW_TRACKING_URI holds credentials: leave them out, and set "
+            f"{TOKEN}, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
+    return (named, True) if named else (f"sqlite:///{STORE.resolve()}/mlflow.db", False)
+
+
+def use_token() -> None:
+    """Let MLflow's client send the token as basic authentication, unless a user name was given already."""
+    token = os.environ.get(TOKEN)
+    if token and "MLFLOW_TRACKING_USERNAME" not in os.environ:
+        os.environ["MLFLOW_TRACKING_USERNAME"] = token
+        os.environ["MLFLOW_TRACKING_PASSWORD"] = token
+
+
+def probe(log: logging.Logger) -> Server:
+    """Ask the server whether it is there and has a registry; cheap, and without importing MLflow.
+
+    Raises TrackingError when it doesn't answer or refuses the token.
+    """
+    uri, explicit = tracking_uri()
+    if not uri.startswith(("http://", "https://")):
+        return Server(uri, explicit, registry=True)
+    try:
+        _get(uri, "registered-models/search", max_results="1")
+    except urllib.error.HTTPError as error:
+        if error.code in (401, 403):
+            raise TrackingError(
+                f"the MLflow server {uri} refuses the credentials ({error.code}): set {TOKEN}"
+            ) from None
+        if error.code in (404, 405, 501):
+            log.warning("%s has no model registry: the run keeps the model as artifacts, without champion", uri)
+            return Server(uri, explicit, registry=False)
+        raise TrackingError(f"the MLflow server {uri} answers {error.code} {error.reason}") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise TrackingError(f"the MLflow server {uri} can't be reached ({reason})") from None
+    return Server(uri, explicit, registry=True)
+
+
+def version_under(server: Server, name: str, alias: Alias) -> str | None:
+    """The bundle version that the registry has under an alias, over REST; None without one. Only for http(s) servers.
+
+    Raises TrackingError when the server fails.
+    """
+    answer = _get_or_none(server.uri, "registered-models/alias", name=name, alias=alias)
+    tags = {tag["key"]: tag["value"] for tag in (answer or {}).get("model_version", {}).get("tags", [])}
+    return tags.get("bundle_version")
+
+
+def still_there(name: str, alias: Alias, version: str, run_id: str, log: logging.Logger) -> bool:
+    """Whether the store still has what an earlier run of this stage left there; cheap, and without importing MLflow.
+
+    Raises TrackingError as `probe` does.
+    """
+    uri, _ = tracking_uri()
+    if uri.startswith("sqlite:///"):
+        return Path(uri.removeprefix("sqlite:///")).is_file()
+    if not uri.startswith(("http://", "https://")):
+        return False
+    server = probe(log)
+    if server.registry:
+        return version_under(server, name, alias) == version
+    return _get_or_none(uri, "runs/get", run_id=run_id) is not None
+
+
+def make_store(uri: str) -> None:
+    """Create the SQLite database that a store's address names, if it names a database that is missing.
+
+    Raises TrackingError when there is an unusable database.
+    """
+    database = database_of(uri)
+    try:
+        if database is not None:
+            prepare(database)
+    except StoreError as error:
+        raise TrackingError(str(error)) from None
+
+
+def _get_or_none(uri: str, path: str, **query: str) -> dict[str, Any] | None:
+    try:
+        return _get(uri, path, **query)
+    except urllib.error.HTTPError as error:
+        if error.code in (400, 404):
+            return None
+        raise TrackingError(f"the MLflow server {uri} answers {error.code} {error.reason}") from None
+    except (OSError, ValueError) as error:
+        raise TrackingError(f"the MLflow server {uri} can't be reached ({getattr(error, 'reason', error)})") from None
+
+
+def _get(uri: str, path: str, **query: str) -> dict[str, Any]:
+    user = os.environ.get("MLFLOW_TRACKING_USERNAME") or os.environ.get(TOKEN) or ""
+    password = os.environ.get("MLFLOW_TRACKING_PASSWORD") or os.environ.get(TOKEN) or ""
+    address = f"{uri.rstrip('/')}/api/2.0/mlflow/{path}?{urllib.parse.urlencode(query)}"
+    request = urllib.request.Request(address)  # noqa: S310 - http(s) only, checked by the caller
+    if user:
+        request.add_header("Authorization", "Basic " + b64encode(f"{user}:{password}".encode()).decode())
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310
+        answer: dict[str, Any] = json.load(response)
+        return answer
