@@ -70,10 +70,12 @@ tools: .venv/dev ## Build the real tools that some tests use: Prometheus and Ale
 test: .venv/dev engine ## Install what the tests need and run them all
 	$(BIN)/pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile $(ARGS)
 
-lint: .venv/dev ## Format, lint and type-check; lint and audit the workflows (with Go)
+lint: .venv/dev ## Format, lint and type-check; imports and dead code; lint and audit the workflows (with Go)
 	$(if $(CI),$(BIN)/ruff format --check,$(BIN)/ruff format)
 	$(BIN)/ruff check $(if $(CI),,--fix)
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
+	$(BIN)/vulture
 	$(BIN)/zizmor --offline --no-progress --quiet .
 	@if [ -n "$(GO)" ]; then echo "actionlint"; GOFLAGS=-mod=readonly $(GO) -C tests/github/tools tool actionlint $(CURDIR)/.github/workflows/*.yml; \
 	elif [ -n "$(CI)" ]; then echo "actionlint is built with Go, and there is none" >&2; exit 1; \
