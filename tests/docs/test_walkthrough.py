@@ -12,6 +12,7 @@ from infra.engine.install import ensure
 from tests.docs.documents import Document
 from tests.docs.test_commands import commands_in
 from tests.infra.conftest import Checkout, checkout  # noqa: F401 - a fixture
+from tests.infra.recording import sdk_internals
 from tests.infra.recording.run import REPOSITORY
 from tests.infra.support.aws import up
 
@@ -70,7 +71,7 @@ def test_what_is_tainted_is_what_up_replaces(title: str, replaced: set[str], tmp
     text = Document(REPOSITORY / "docs/day-2.md").whole(title)
     for words in (words for block in re.findall(r"```\n(.*?)```", text, re.DOTALL) for words in commands_in(block)):
         if words[0] == "pulumi":
-            made.stack._run_pulumi_cmd_sync(words[1:])
+            sdk_internals.run_pulumi(made.stack, words[1:])
     done = made.up()
     assert done.errors == []
     assert {key.rpartition("/")[2] for key in done.steps} == replaced

@@ -22,13 +22,13 @@ import pulumi
 import pytest
 from kubernetes import client, config
 from kubernetes.stream import stream
-from pulumi.runtime._callbacks import _CallbackServicer
 
 from infra.environments import aws
 from infra.settings import AwsSettings, load_settings
 from tests.bundles import EXAMPLE, make_bundle
 from tests.infra.plugins import found
 from tests.infra.plugins.build import docker_build_plugin, kubernetes_plugin
+from tests.infra.recording import sdk_internals
 from tests.infra.recording.run import Life, Result
 from tests.infra.support.waiting import eventually
 
@@ -74,8 +74,7 @@ class Stack:
         self.patience[0] = PATIENT
         self.settings.clear()
         self.settings |= before
-        # The SDK would wait for what the killed program's transforms were served by.
-        _CallbackServicer._servicers.clear()
+        sdk_internals.forget_callbacks()  # of the killed program's transforms
         assert done.failed
         assert self.predict() == 200
         return "\n".join(done.errors)

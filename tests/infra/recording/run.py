@@ -18,20 +18,16 @@ from typing import Any
 import psutil
 from pulumi import automation as auto
 from pulumi.automation import events
-from pulumi.runtime._callbacks import _CallbackServicer
-from pulumi.runtime._grpc_settings import _GRPC_CHANNEL_OPTIONS
 
 from infra.engine.install import ensure
 from infra.names import PROJECT
+from tests.infra.recording import sdk_internals
 from tests.infra.recording.eks import Components
 from tests.infra.recording.provider import Recorder, start
 from tests.infra.recording.world import RECORD, World
 from tests.infra.support import warm
 from tests.infra.support.waiting import eventually
 
-# Engines come and go at ports of this machine. A channel to a new one whose port an earlier one had would share that
-# one's broken connection, and say "Resource monitor has terminated" at once.
-_GRPC_CHANNEL_OPTIONS.append(("grpc.use_local_subchannel_pool", 1))
 REPOSITORY = Path(__file__).parents[3]
 PACKAGES = ("aws", "eks", "kubernetes", "docker-build", "random")
 
@@ -86,6 +82,7 @@ class Life:
         self.folder, self.program, self.name = folder, program, stack
         self.world = World(folder / "record.jsonl")
         self.loops: list[asyncio.AbstractEventLoop] = []
+        sdk_internals.open_own_connections()
         given = dict(environment or {})
         state, work = folder / "state", folder / "work"
         for path in (state, work):
@@ -236,8 +233,7 @@ class Life:
                 if not loop.is_running():
                     loop.close()
         self.loops.clear()
-        # The SDK would stop them again at the end of the next run, whose loop is another.
-        _CallbackServicer._servicers.clear()
+        sdk_internals.forget_callbacks()
         if failed:
             told, sys.unraisablehook = sys.unraisablehook, lambda _: None
             with warnings.catch_warnings():

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-from pulumi._types import input_type_py_to_pulumi_names, input_type_types, is_input_type
 
+from tests.infra.recording import sdk_internals
 from tests.infra.recording.rules import UNKNOWN
 
 PROVIDER = "pulumi:providers:"
@@ -56,7 +56,7 @@ def arguments(token: str) -> type[Any] | None:
     # Where the resource itself is called …Args or shares its name with a nested type, the SDK says InitArgs.
     for candidate in (f"{name}InitArgs", f"{name}Args"):
         found = getattr(home, candidate, None)
-        if isinstance(found, type) and is_input_type(found):
+        if isinstance(found, type) and sdk_internals.is_input_type(found):
             return found
     raise LookupError(f"{token}: no class of its inputs in {module}")
 
@@ -67,7 +67,7 @@ def output_names(token: str) -> frozenset[str]:
     module, name = resource_classes(token.split(":", maxsplit=1)[0])[token]
     resource = getattr(importlib.import_module(module), name)
     return frozenset(
-        getattr(member.fget, "_pulumi_name", label)
+        sdk_internals.wire_name(member.fget, label)
         for label, member in inspect.getmembers(resource)
         if isinstance(member, property) and label not in dir(pulumi.CustomResource)
     )
@@ -81,7 +81,7 @@ def load(tokens: typing.Iterable[str]) -> None:
         for choice in _choices(hint):
             if typing.get_args(choice):
                 visit(typing.get_args(choice)[-1])
-            elif isinstance(choice, type) and is_input_type(choice) and choice not in seen:
+            elif isinstance(choice, type) and sdk_internals.is_input_type(choice) and choice not in seen:
                 seen.add(choice)
                 for inner in _shape(choice)[0].values():
                     visit(inner)
@@ -116,7 +116,7 @@ def _decoded(value: Any) -> Any:
 @cache
 def _shape(kind: Any) -> tuple[dict[str, Any], list[str]]:
     """Wire names and types of a class's properties, and which of them are required."""
-    names, kinds = input_type_py_to_pulumi_names(kind), input_type_types(kind)
+    names, kinds = sdk_internals.input_names(kind), sdk_internals.input_types(kind)
     hints = {wire: kinds.get(wire, kinds.get(python)) for python, wire in names.items()}
     parameters = inspect.signature(kind.__init__).parameters
     required = [
@@ -183,7 +183,7 @@ def _one(path: str, value: Any, kind: Any) -> typing.Iterator[tuple[str, str]]:
             return
         for key, item in value.items():
             yield from _value(f"{path}.{key}", item, typing.get_args(kind)[1])
-    elif isinstance(kind, type) and is_input_type(kind):
+    elif isinstance(kind, type) and sdk_internals.is_input_type(kind):
         if not isinstance(value, dict):
             yield path, f"must be an object, got {value!r}"
             return
