@@ -31,7 +31,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
                 self.accept(listener)
             listener.close()
 
-    def finish_request(self, conn: Any, fs: "Future[Any]") -> None:
+    def finish_request(self, conn: Any, fs: Future[Any]) -> None:
         """Like gthread's, but a connection with a promised keep-alive stays open for one more request."""
         promised = not self.alive and not fs.cancelled() and fs.exception() is None and fs.result() is True
         if not promised:

@@ -26,13 +26,8 @@ class ServiceIdentityArgs:
 
 
 class ServiceIdentity(pulumi.ComponentResource):
-    """Role, policy and association.
+    """Role, policy and association."""
 
-    Outputs:
-        role_arn: the role.
-    """
-
-    role_arn: pulumi.Output[str]
     association: pulumi.Resource
     """A pod that is older than this has no credentials: workloads depend on it."""
 
@@ -63,8 +58,7 @@ class ServiceIdentity(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, depends_on=[args.cluster]),
         )
 
-        self.role_arn = role.arn
-        self.register_outputs({"role_arn": self.role_arn})
+        self.register_outputs({})
 
 
 def _policy(bucket_arn: str) -> str:

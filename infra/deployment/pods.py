@@ -8,12 +8,11 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
-from kubernetes import client, config
+from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 from kubernetes.stream import portforward
 from urllib3.exceptions import HTTPError
@@ -33,7 +32,6 @@ class Pod:
     name: str
     ready: bool
     image: str
-    node: str
     restarts: int
     trouble: str
     """Why it isn't ready; empty when it is, or when nothing says."""
@@ -59,7 +57,7 @@ def cluster_of(settings: AwsSettings) -> Iterator[Any]:
         options = client.Configuration(host=found["endpoint"])
         options.ssl_ca_cert = authority.name
         options.api_key = {"authorization": f"Bearer {json.loads(told.stdout)['status']['token']}"}
-        with _reached(), client.ApiClient(options) as api:
+        with reached(), client.ApiClient(options) as api:
             yield api
 
 
@@ -83,17 +81,8 @@ def _described(settings: AwsSettings) -> dict[str, Any]:
 
 
 @contextmanager
-def cluster_at(kubeconfig: Path) -> Iterator[Any]:
-    """A client of the cluster that a kubeconfig names.
-
-    Raises ClusterError when it refuses or is out of reach.
-    """
-    with _reached(), config.new_client_from_config(str(kubeconfig)) as api:  # type: ignore[no-untyped-call]
-        yield api
-
-
-@contextmanager
-def _reached() -> Iterator[None]:
+def reached() -> Iterator[None]:
+    """What asks a cluster in here raises ClusterError when it refuses or is out of reach."""
     try:
         yield
     except ApiException as error:
@@ -204,7 +193,6 @@ def _pod(one: Any) -> Pod:
         name=one.metadata.name,
         ready=bool(statuses) and all(status.ready for status in statuses),
         image=one.spec.containers[0].image,
-        node=one.spec.node_name or "",
         restarts=sum(status.restart_count for status in statuses),
         trouble=trouble,
     )

@@ -36,13 +36,11 @@ def aws_jobs(
     grafana: str,
     folder: str = HOST_FILES,
     token_file: str = "/run/atlas/kubelet-token",  # noqa: S107 - a path
-    kubelet_insecure: bool = False,
 ) -> list[dict[str, Any]]:
     """Scrape jobs of an AWS stack, as Prometheus's own host sees them.
 
     `prometheus` and `grafana` are the hosts' addresses; `folder` has kubeconfig and cluster-ca.crt. Pods are asked one
-    by one, each at its own address: through the load balancer one random pod would answer. `kubelet_insecure` is for
-    clusters whose kubelets sign their own certificates, which EKS's don't.
+    by one, each at its own address: through the load balancer one random pod would answer.
     """
     kubeconfig = f"{folder}/kubeconfig"
 
@@ -52,9 +50,7 @@ def aws_jobs(
             "job_name": name,
             "metrics_path": path,
             "scheme": "https",
-            "tls_config": {"insecure_skip_verify": True}
-            if kubelet_insecure
-            else {"ca_file": f"{folder}/cluster-ca.crt"},
+            "tls_config": {"ca_file": f"{folder}/cluster-ca.crt"},
             # Prometheus can't run an exec plugin for a scrape: a timer on its host keeps a fresh token here.
             "authorization": {"type": "Bearer", "credentials_file": token_file},
             "kubernetes_sd_configs": [{"role": "node", "kubeconfig_file": kubeconfig}],

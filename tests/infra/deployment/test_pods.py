@@ -3,14 +3,15 @@
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kubernetes import client
+from kubernetes import client, config
 
 from infra.deployment import pods as pods_api
-from infra.deployment.pods import cluster_at, control_plane, logs, pods, reasons, wanted
+from infra.deployment.pods import control_plane, logs, pods, reached, reasons, wanted
 from infra.errors import ClusterError
 from infra.settings import AwsSettings, load_settings
 from tests.infra.plugins import found
@@ -19,6 +20,13 @@ from tests.infra.support.waiting import eventually
 
 APP = "flask-app"
 pytestmark = pytest.mark.timeout(300)
+
+
+@contextmanager
+def cluster_at(kubeconfig: Path) -> Iterator[Any]:
+    """A client of the cluster that a kubeconfig names."""
+    with reached(), config.new_client_from_config(str(kubeconfig)) as opened:
+        yield opened
 
 
 @pytest.fixture
