@@ -1,4 +1,4 @@
-"""Exceptions from rules, as the stack file names them: which count, and what is told of them."""
+"""Exceptions from rules, declared in the stack file: which of them are in force, and the messages about them."""
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
@@ -11,11 +11,11 @@ from infra.policy.rules import RULES
 from infra.settings import PolicyException
 
 STACK = "pulumi:pulumi:Stack"
-NAMES = frozenset(one.name for one in RULES)
+NAMES = frozenset(rule.name for rule in RULES)
 
 
 def today() -> date:
-    """The day by which exceptions end, everywhere the same."""
+    """The current day in UTC, so that an exception ends at the same time everywhere."""
     return datetime.now(UTC).date()
 
 
@@ -26,27 +26,30 @@ def named(settings: BaseModel | None) -> tuple[PolicyException, ...]:
 
 
 def excused(name: str, resource: Resource) -> bool:
-    """Whether the resource may break the rule of this name today; the rules about exceptions know none."""
+    """Whether the resource may violate the rule of this name today; the rules about exceptions have no exceptions."""
     return name in NAMES and any(
-        one.rule == name and one.until >= today() and fnmatchcase(resource.name, one.resources)
-        for one in named(resource.settings)
+        exception.rule == name and exception.until >= today() and fnmatchcase(resource.name, exception.resources)
+        for exception in named(resource.settings)
     )
 
 
 @rule(STACK, level="advisory")
 def exceptions_in_force(resource: Resource) -> Iterator[str]:
-    """Every exception that counts is printed, at every run."""
-    for one in named(resource.settings):
-        if one.rule in NAMES and one.until >= today():
-            whom = "any resource" if one.resources == "*" else one.resources
-            yield f"until {one.until} {whom} may break {one.rule}: {one.reason}"
+    """Every run prints the exceptions that are in force."""
+    for exception in named(resource.settings):
+        if exception.rule in NAMES and exception.until >= today():
+            whom = "any resource" if exception.resources == "*" else exception.resources
+            yield f"until {exception.until} {whom} may violate {exception.rule}: {exception.reason}"
 
 
 @rule(STACK)
 def exceptions_valid(resource: Resource) -> Iterator[str]:
-    """An exception names a rule that there is, and has not ended."""
-    for one in named(resource.settings):
-        if one.rule not in NAMES:
-            yield f"atlas:policyExceptions: there is no rule {one.rule}; docs/policy.md lists them"
-        elif one.until < today():
-            yield f"atlas:policyExceptions: that from {one.rule} ended on {one.until}: mend the cause or renew it"
+    """An exception names an existing rule and has not expired."""
+    for exception in named(resource.settings):
+        if exception.rule not in NAMES:
+            yield f"atlas:policyExceptions: there is no rule {exception.rule}; docs/policy.md lists the rules"
+        elif exception.until < today():
+            yield (
+                f"atlas:policyExceptions: the exception from {exception.rule} expired on {exception.until}: "
+                "fix the cause or renew the exception"
+            )

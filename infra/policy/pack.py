@@ -1,4 +1,4 @@
-"""The rules as a policy pack of the engine: what it asks is passed to them, and their answers to it."""
+"""The rules as a policy pack: it passes each resource from the engine to the rules, and their messages back."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def _of_resource(
         try:
             breaches = rule(resource)
         except UnknownValueError:
-            return  # a preview; `up` asks again, with the value, before the resource is made
+            return  # a preview; `up` checks again, with the value, before the resource is created
         for breach in [] if excused(rule.name, resource) else breaches:
             report(f"{resource.name}: {breach}", None)
 
@@ -66,11 +66,12 @@ def _of_stack(
             Resource(
                 kind=resource.resource_type,
                 name=resource.name,
-                # The engine gives outputs now, of which a preview knows few; only the stack's own are wanted.
+                # The engine passes outputs here, and a preview knows few of them; only the stack's own outputs are
+                # needed.
                 inputs=resource.props if resource.resource_type == STACK else seen.get(resource.urn, resource.props),
                 settings=_settings(),
                 urn=resource.urn,
-                uses={key: [one.urn for one in used] for key, used in resource.property_dependencies.items()},
+                uses={key: [other.urn for other in used] for key, used in resource.property_dependencies.items()},
             )
             for resource in args.resources
         ]
@@ -87,7 +88,7 @@ def _of_stack(
 
 @cache
 def _settings() -> BaseModel | None:
-    """The stack's settings, as the engine gives them; None when they can't be used, which the program itself tells."""
+    """The stack's settings from the engine; None when they are invalid, which the program itself reports."""
     try:
         return load_settings(json.loads(os.environ.get("PULUMI_CONFIG", "{}")))
     except SettingsError:

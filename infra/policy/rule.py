@@ -1,4 +1,4 @@
-"""What a rule is, and what it sees: one resource's inputs, or all resources of a stack."""
+"""Defines rules: a rule checks the inputs of a single resource, or all resources of a stack."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,8 +14,8 @@ Level = Literal["mandatory", "advisory"]
 class Resource:
     """One resource of a stack.
 
-    At a preview, to read an input that isn't known yet raises pulumi_policy's UnknownValueError: the rule then waits
-    for `up`, where it is asked again before the resource is made.
+    During a preview, reading an unknown input raises pulumi_policy's UnknownValueError. The rule is then skipped, and
+    runs again during `up`, before the resource is created.
     """
 
     kind: str
@@ -23,18 +23,18 @@ class Resource:
     name: str
     """Its name in the program."""
     inputs: Mapping[str, Any]
-    """What it is asked to be; of the stack itself (pulumi:pulumi:Stack), its outputs."""
+    """Its inputs; for the stack itself (pulumi:pulumi:Stack), its outputs."""
     settings: BaseModel | None = None
-    """The stack's settings (infra/settings.py); None where there are none."""
+    """The stack's settings (infra/settings.py); None if they couldn't be read."""
     urn: str = ""
     uses: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Input -> URNs of the resources it comes from; for rules over a whole stack."""
+    """Input -> URNs of the resources that its value comes from; for rules over a whole stack."""
 
 
 Check = Callable[[Resource], Iterable[str]]
-"""A resource -> a line for each thing that is wrong with it."""
+"""A resource -> a message for each violation."""
 StackCheck = Callable[[Sequence[Resource]], Iterable[tuple[Resource, str]]]
-"""All resources of a stack -> those with something wrong, and what."""
+"""All resources of a stack -> each violating resource with a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,24 +44,24 @@ class Rule:
     name: str
     meaning: str
     kinds: tuple[str, ...]
-    """Types it is about; those with a trailing `:` or `/` are prefixes; none: all."""
+    """The resource types that it checks; a type that ends with `:` or `/` is a prefix; empty means all types."""
     ids: tuple[str, ...]
-    """What other rule books call it: checkov (CKV…), the CIS benchmarks of AWS, 3.0.0, and of EKS, 1.8.0 (CIS EKS)."""
+    """Its ids in other rule sets: checkov (CKV…), the CIS benchmarks of AWS, 3.0.0, and of EKS, 1.8.0 (CIS EKS)."""
     level: Level
     check: Check
 
     def __call__(self, resource: Resource) -> list[str]:
-        """What is wrong with the resource; nothing when the rule isn't about its type."""
+        """Messages about the resource's violations; empty when the rule doesn't check its type."""
         return list(self.check(resource)) if self.covers(resource.kind) else []
 
     def covers(self, kind: str) -> bool:
-        """Whether it is about resources of this type."""
+        """Whether it checks resources of this type."""
         return not self.kinds or any(kind == own or (own[-1] in ":/" and kind.startswith(own)) for own in self.kinds)
 
 
 @dataclass(frozen=True, slots=True)
 class StackRule:
-    """A rule over all resources of a stack, asked when all are known."""
+    """A rule over all resources of a stack; it runs after all of them are declared."""
 
     name: str
     meaning: str
@@ -70,12 +70,12 @@ class StackRule:
     check: StackCheck
 
     def __call__(self, resources: Sequence[Resource]) -> list[tuple[Resource, str]]:
-        """The resources with something wrong, and what."""
+        """Each violating resource with a message."""
         return list(self.check(resources))
 
 
 def rule(*kinds: str, ids: Sequence[str] = (), level: Level = "mandatory") -> Callable[[Check], Rule]:
-    """Make a function a rule: named as it is, meaning what its docstring's first line says."""
+    """Turn a function into a rule: its name becomes the rule's name, its docstring's first line the meaning."""
 
     def made(check: Check) -> Rule:
         return Rule(_name(check), _meaning(check), kinds, tuple(ids), level, check)
@@ -84,7 +84,7 @@ def rule(*kinds: str, ids: Sequence[str] = (), level: Level = "mandatory") -> Ca
 
 
 def stack_rule(*, ids: Sequence[str] = (), level: Level = "mandatory") -> Callable[[StackCheck], StackRule]:
-    """The same for a function over a whole stack."""
+    """The same for a function that checks a whole stack."""
 
     def made(check: StackCheck) -> StackRule:
         return StackRule(_name(check), _meaning(check), tuple(ids), level, check)
@@ -101,14 +101,14 @@ def _meaning(check: Callable[..., Any]) -> str:
 
 
 def items(value: Any) -> list[Any]:
-    """A list as it is, one thing as a list of it, nothing as none: AWS takes all three."""
+    """A list unchanged, a single value as a list, None as an empty list: AWS accepts all three forms."""
     if value is None:
         return []
     return [*value] if isinstance(value, Sequence) and not isinstance(value, str) else [value]
 
 
 def true(value: Any) -> bool:
-    """Whether an input says yes: some providers take a string."""
+    """Whether an input is true; some providers use the string "true"."""
     return value is True or value == "true"
 
 
@@ -119,5 +119,5 @@ def statements(policy: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def allowed(policy: Any) -> Iterator[Mapping[str, Any]]:
-    """Those of them that grant something."""
+    """The statements of a policy whose effect is Allow."""
     return (statement for statement in statements(policy) if statement.get("Effect") == "Allow")

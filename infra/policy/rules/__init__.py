@@ -1,4 +1,4 @@
-"""The rules, a module per subject: pure functions from a resource's inputs to what is wrong with them."""
+"""The rules, a module per subject: pure functions from a resource's inputs to messages about violations."""
 
 from infra.policy.rule import Rule, StackRule
 from infra.policy.rules import cluster, iam, kubernetes, network, plain_text, storage, tags

@@ -1,4 +1,4 @@
-"""What runs in the cluster: restricted pods, fixed images, permissions without stars, load balancers that know whom."""
+"""Rules about Kubernetes objects: restricted pods, images by digest, RBAC without wildcards, load balancers."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,12 +17,12 @@ PODS: Mapping[str, tuple[str, ...]] = {
     "kubernetes:batch/v1:CronJob": ("spec", "jobTemplate", *TEMPLATE),
     "kubernetes:batch/v1:Job": TEMPLATE,
 }
-"""Kinds that make pods, and where in them the pod is."""
+"""Kinds that create pods, and the path to the pod's spec."""
 ENDLESS = tuple(kind for kind in PODS if ":batch/" not in kind)
 VOLUMES = frozenset(
     {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "name", "persistentVolumeClaim", "projected", "secret"}
 )
-"""What Pod Security's restricted level lets a volume be."""
+"""The volume types that Pod Security's restricted level allows."""
 ROLES = ("kubernetes:rbac.authorization.k8s.io/v1:Role", "kubernetes:rbac.authorization.k8s.io/v1:ClusterRole")
 BINDINGS = tuple(f"{role}Binding" for role in ROLES)
 NAMESPACE, SERVICE = "kubernetes:core/v1:Namespace", "kubernetes:core/v1:Service"
@@ -31,7 +31,7 @@ LOAD_BALANCER = "service.beta.kubernetes.io/aws-load-balancer"
 
 
 def pod(resource: Resource) -> Mapping[str, Any]:
-    """The pod that the resource makes."""
+    """The spec of the pod that the resource creates."""
     found: Mapping[str, Any] = resource.inputs
     for step in PODS[resource.kind]:
         found = found.get(step) or {}
@@ -39,7 +39,7 @@ def pod(resource: Resource) -> Mapping[str, Any]:
 
 
 def containers(resource: Resource, *, short: bool = True) -> Iterator[Mapping[str, Any]]:
-    """The pod's containers; `short`: those that run at its start and end, too."""
+    """The pod's containers; `short`: also its init and ephemeral containers."""
     for key in ("containers", "initContainers", "ephemeralContainers") if short else ("containers",):
         yield from items(pod(resource).get(key))
 
@@ -60,7 +60,7 @@ def containers(resource: Resource, *, short: bool = True) -> Iterator[Mapping[st
     ),
 )
 def pods_apart_from_node(resource: Resource) -> Iterator[str]:
-    """No pod shares anything with its node: no privilege, no host network, processes, ports or folders."""
+    """No pod shares anything with its node: no privileged containers, no host network, processes, ports or folders."""
     spec = pod(resource)
     for share in ("hostNetwork", "hostPID", "hostIPC"):
         if true(spec.get(share)):
@@ -77,7 +77,7 @@ def pods_apart_from_node(resource: Resource) -> Iterator[str]:
 
 @rule(*PODS, ids=("CKV_K8S_20", "CKV_K8S_23", "CKV_K8S_25", "CKV_K8S_31", "CKV_K8S_37", "CIS EKS 4.2.5"))
 def pods_restricted(resource: Resource) -> Iterator[str]:
-    """Every container runs as Pod Security's restricted level wants: not as root, no capability, seccomp on."""
+    """Every container satisfies Pod Security's restricted level: not root, no capabilities, seccomp."""
     outer = pod(resource).get("securityContext") or {}
     for container in containers(resource):
         name, own = container["name"], container.get("securityContext") or {}
@@ -96,7 +96,7 @@ def pods_restricted(resource: Resource) -> Iterator[str]:
 
 @rule(*PODS, ids=("CKV_K8S_22",))
 def root_read_only(resource: Resource) -> Iterator[str]:
-    """No container can write to its image."""
+    """No container can write to its root file system."""
     for container in containers(resource):
         if not true((container.get("securityContext") or {}).get("readOnlyRootFilesystem")):
             yield f"{container['name']}: readOnlyRootFilesystem must be true"
@@ -104,7 +104,7 @@ def root_read_only(resource: Resource) -> Iterator[str]:
 
 @rule(*PODS, ids=("CKV_K8S_10", "CKV_K8S_11", "CKV_K8S_12", "CKV_K8S_13"))
 def resources_said(resource: Resource) -> Iterator[str]:
-    """Every container says what CPU and memory it asks for, and its limits."""
+    """Every container sets requests and limits for CPU and memory."""
     for container in containers(resource):
         given = container.get("resources") or {}
         missing = [
@@ -119,7 +119,7 @@ def resources_said(resource: Resource) -> Iterator[str]:
 
 @rule(*ENDLESS, ids=("CKV_K8S_8", "CKV_K8S_9"))
 def probed(resource: Resource) -> Iterator[str]:
-    """Every container that runs for long is asked whether it lives and is ready."""
+    """Every long-running container has a liveness and a readiness probe."""
     for container in containers(resource, short=False):
         for probe in ("livenessProbe", "readinessProbe"):
             if not container.get(probe):
@@ -128,7 +128,7 @@ def probed(resource: Resource) -> Iterator[str]:
 
 @rule(*PODS, ids=("CKV_K8S_14", "CKV_K8S_43"))
 def images_by_digest(resource: Resource) -> Iterator[str]:
-    """Every container's image is named by digest: a tag can move."""
+    """Every container's image is named by digest, because a tag can be moved to another image."""
     for container in containers(resource):
         if not re.search(r"@sha256:[0-9a-f]{64}$", container["image"]):
             yield f"{container['name']}: image {container['image']} must end in @sha256:…"
@@ -159,7 +159,7 @@ def namespaces_restricted(resource: Resource) -> Iterator[str]:
 
 @stack_rule(ids=("CKV2_K8S_6", "CIS EKS 4.3.2"))
 def traffic_denied_by_default(resources: Sequence[Resource]) -> Iterator[tuple[Resource, str]]:
-    """A namespace has a NetworkPolicy that denies all traffic that no other one admits."""
+    """A namespace has a NetworkPolicy that denies all traffic by default."""
     closed = {
         (policy.inputs.get("metadata") or {}).get("namespace")
         for policy in resources
@@ -177,11 +177,11 @@ def _denies_all(spec: Mapping[str, Any]) -> bool:
 
 @rule(*ROLES, ids=("CKV_K8S_49", "CIS EKS 4.1.3"))
 def rbac_named(resource: Resource) -> Iterator[str]:
-    """Every group, resource and verb that is granted in Kubernetes is named."""
+    """RBAC roles name every API group, resource and verb."""
     for granted in items(resource.inputs.get("rules")):
         for key in ("apiGroups", "resources", "verbs", "nonResourceURLs"):
             if any("*" in str(one) for one in items(granted.get(key))):
-                yield f"a star in {key}: name them"
+                yield f"a wildcard in {key}: name them"
 
 
 @rule(
@@ -201,15 +201,15 @@ def rbac_named(resource: Resource) -> Iterator[str]:
     ),
 )
 def rbac_no_way_up(resource: Resource) -> Iterator[str]:
-    """Nobody is given what leads to more: nodes/proxy, exec, impersonation, other roles, all secrets, cluster-admin."""
+    """RBAC allows no privilege escalation: no nodes/proxy, exec, impersonation, all secrets or cluster-admin."""
     if resource.kind in BINDINGS:
         if (resource.inputs.get("roleRef") or {}).get("name") in ("cluster-admin", "admin", "edit"):
-            yield "binds one of Kubernetes' own wide roles: write a role with what is needed"
+            yield "binds a built-in role with wide permissions: write a role with the permissions that are needed"
         return
     for granted in items(resource.inputs.get("rules")):
         for ladder in ("nodes/proxy", "pods/exec", "pods/attach", "serviceaccounts/token"):
             if ladder in items(granted.get("resources")):
-                yield f"grants {ladder}, which lets its holder run commands or become another"
+                yield f"grants {ladder}, which lets its holder run commands or act as another account"
         for verb in ("bind", "escalate", "impersonate"):
             if verb in items(granted.get("verbs")):
                 yield f"grants the verb {verb}"
@@ -219,21 +219,21 @@ def rbac_no_way_up(resource: Resource) -> Iterator[str]:
 
 @rule(SERVICE)
 def load_balancer_sources(resource: Resource) -> Iterator[str]:
-    """A load balancer says who may call it, and nothing else opens a port of the nodes.
+    """A load balancer names the networks that may call it, and no Service of type NodePort opens a port of the nodes.
 
-    `loadBalancerSourceRanges` are the stack's `atlas:serviceCidrs`. Everyone is among what these may say: a public
-    service is a choice, but one that somebody wrote down. Left out, Kubernetes takes 0.0.0.0/0: that is refused.
+    `loadBalancerSourceRanges` are the stack's `atlas:serviceCidrs`. They may be 0.0.0.0/0, because the stack file then
+    states explicitly that the service is public. They may not be missing, because Kubernetes' default is 0.0.0.0/0.
     """
     spec = resource.inputs.get("spec") or {}
     if spec.get("type") == "LoadBalancer" and not items(spec.get("loadBalancerSourceRanges")):
-        yield "loadBalancerSourceRanges must be said; left out, everyone may call"
+        yield "loadBalancerSourceRanges must be set; without it, everyone may call"
     if spec.get("type") == "NodePort":
         yield "type NodePort opens a port on every node: use ClusterIP or LoadBalancer"
 
 
 @rule(SERVICE, ids=("CKV_AWS_378", "CIS EKS 5.4.5"), level="advisory")
 def load_balancer_tls(resource: Resource) -> Iterator[str]:
-    """A load balancer speaks TLS: with plain HTTP on port 5000, requests and predictions can be read on the way."""
+    """A load balancer uses TLS: with plain HTTP on port 5000, others can read requests and predictions."""
     spec = resource.inputs.get("spec") or {}
     annotations = (resource.inputs.get("metadata") or {}).get("annotations") or {}
     if spec.get("type") == "LoadBalancer" and not annotations.get(f"{LOAD_BALANCER}-ssl-cert"):

@@ -1,4 +1,4 @@
-"""Who can reach what: no open doors, no public nodes, instances that guard their credentials."""
+"""Rules about the network: security groups, public addresses, instance metadata."""
 
 import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ ADMIN_PORTS = {22: "SSH", 3389: "RDP"}
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """What one rule of a security group lets through."""
+    """The traffic that a rule of a security group allows."""
 
     cidrs: tuple[str, ...]
     first: int
@@ -33,18 +33,18 @@ class Way:
 
     @property
     def ports(self) -> str:
-        """As people write them."""
+        """The ports as text: 443 or 20-25."""
         return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
 
 
 def everyone(cidr: str) -> bool:
-    """Whether so many may come that it is as good as everyone: 0.0.0.0/0, and what tries to look narrower."""
+    """Whether the network is so large that it counts as everyone: 0.0.0.0/0, or larger than /8 (/16 for IPv6)."""
     network = ipaddress.ip_network(cidr, strict=False)
     return network.prefixlen < (8 if network.version == 4 else 16)
 
 
 def ways(resource: Resource, direction: str) -> Iterator[Way]:
-    """What a security group, or a rule of one, lets through; `direction` is ingress or egress."""
+    """The traffic that a security group, or a single rule of it, allows; `direction` is ingress or egress."""
     inputs = resource.inputs
     given: Sequence[Mapping[str, Any]] = [inputs]
     if resource.kind in GROUPS:
@@ -62,7 +62,7 @@ def ways(resource: Resource, direction: str) -> Iterator[Way]:
 
 @rule(*INGRESS, ids=("CKV_AWS_24", "CKV_AWS_25", "CIS 5.2", "CIS 5.3"))
 def no_remote_login(resource: Resource) -> Iterator[str]:
-    """Nothing can reach port 22 or 3389, from anywhere: hosts are entered through Systems Manager."""
+    """Ports 22 and 3389 are closed for everyone: log in through Systems Manager."""
     for way in ways(resource, "ingress"):
         for port, name in ADMIN_PORTS.items():
             if way.first <= port <= way.last:
@@ -71,18 +71,18 @@ def no_remote_login(resource: Resource) -> Iterator[str]:
 
 @rule(INSTANCE, TEMPLATE, "aws:eks/nodeGroup:NodeGroup", ids=("CKV_AWS_100",))
 def no_ssh_keys(resource: Resource) -> Iterator[str]:
-    """No instance or node takes an SSH key."""
+    """No instance or node has an SSH key."""
     if resource.inputs.get("keyName") or (resource.inputs.get("remoteAccess") or {}).get("ec2SshKey"):
-        yield "an SSH key: use `aws ssm start-session`"
+        yield "has an SSH key: use `aws ssm start-session`"
 
 
 @rule(*INGRESS, ids=("CKV_AWS_260", "CKV_AWS_277"))
 def no_open_ports(resource: Resource) -> Iterator[str]:
-    """No security group lets everyone in.
+    """No security group allows ingress from everyone.
 
-    Everyone is 0.0.0.0/0, ::/0, or a network wider than /8 (/16 of IPv6). `atlas:operatorCidrs: [0.0.0.0/0]` is refused
-    too: Prometheus asks for no password. The service's load balancer has no security group of ours:
-    load-balancer-sources is its rule.
+    Everyone is 0.0.0.0/0, ::/0, or a network larger than /8 (/16 for IPv6). `atlas:operatorCidrs: [0.0.0.0/0]` is
+    refused too, because Prometheus has no password. The stack declares no security group for the service's load
+    balancer; the rule load-balancer-sources covers it.
     """
     for way in ways(resource, "ingress"):
         for cidr in filter(everyone, way.cidrs):
@@ -91,15 +91,15 @@ def no_open_ports(resource: Resource) -> Iterator[str]:
 
 @rule(*EGRESS, ids=("CKV_AWS_382",))
 def no_open_egress(resource: Resource) -> Iterator[str]:
-    """No security group lets everything out to everywhere: ports are named."""
+    """No security group allows egress to everyone on all ports: ports are named."""
     for way in ways(resource, "egress"):
         if (way.first, way.last) == (0, 65535) and any(map(everyone, way.cidrs)):
-            yield "every port is open to everywhere: name the ports"
+            yield "every port is open to everyone: name the ports"
 
 
 @rule(GROUPS[1], ids=("CKV2_AWS_12", "CIS 5.4"))
 def default_group_empty(resource: Resource) -> Iterator[str]:
-    """A VPC's default security group lets nothing through."""
+    """A VPC's default security group allows no traffic."""
     for direction in ("ingress", "egress"):
         if items(resource.inputs.get(direction)):
             yield f"{direction} must be empty"
@@ -107,18 +107,18 @@ def default_group_empty(resource: Resource) -> Iterator[str]:
 
 @stack_rule(ids=("CKV2_AWS_12", "CIS 5.4"))
 def default_group_adopted(resources: Sequence[Resource]) -> Iterator[tuple[Resource, str]]:
-    """Every VPC's default security group is adopted, and so emptied."""
+    """Every VPC's default security group is adopted by the stack, which removes its rules."""
     adopted = {urn for one in resources if one.kind == GROUPS[1] for urn in one.uses.get("vpcId", ())}
     for vpc in resources:
         if vpc.kind == "aws:ec2/vpc:Vpc" and vpc.urn not in adopted:
-            yield vpc, "its default security group is as AWS made it: adopt it with an empty DefaultSecurityGroup"
+            yield vpc, "its default security group has AWS's rules: adopt it with an empty DefaultSecurityGroup"
 
 
 @rule(INSTANCE, TEMPLATE, "aws:ec2/subnet:Subnet", ids=("CKV_AWS_88", "CKV_AWS_130", "CIS EKS 5.4.3"))
 def no_public_addresses(resource: Resource) -> Iterator[str]:
-    """No instance, node or subnet gives out public addresses.
+    """No instance, node or subnet assigns public addresses.
 
-    The two hosts may have one where `atlas:operatorCidrs` names who reaches them.
+    The two hosts may have public addresses if `atlas:operatorCidrs` names the networks that may reach them.
     """
     if true(resource.inputs.get("mapPublicIpOnLaunch")):
         yield "mapPublicIpOnLaunch must be false"
@@ -127,12 +127,12 @@ def no_public_addresses(resource: Resource) -> Iterator[str]:
             yield "networkInterfaces.associatePublicIpAddress must be false"
     spelled_out = isinstance(resource.settings, AwsSettings) and resource.settings.operator_cidrs
     if true(resource.inputs.get("associatePublicIpAddress")) and not spelled_out:
-        yield "associatePublicIpAddress must be false, unless atlas:operatorCidrs says for whom"
+        yield "associatePublicIpAddress must be false, unless atlas:operatorCidrs names who may reach it"
 
 
 @stack_rule(ids=("CIS EKS 5.4.3",))
 def private_nodes(resources: Sequence[Resource]) -> Iterator[tuple[Resource, str]]:
-    """A cluster's nodes are in subnets without a way in from the internet."""
+    """A cluster's nodes are in private subnets."""
     gateways = {one.urn for one in resources if one.kind == "aws:ec2/internetGateway:InternetGateway"}
     public_tables = {
         table
@@ -149,12 +149,12 @@ def private_nodes(resources: Sequence[Resource]) -> Iterator[tuple[Resource, str
     }
     for nodes in resources:
         if nodes.kind == "aws:eks/nodeGroup:NodeGroup" and public.intersection(nodes.uses.get("subnetIds", ())):
-            yield nodes, "nodes are in a subnet with a route to the internet gateway: use private ones"
+            yield nodes, "nodes are in a subnet with a route to the internet gateway: use private subnets"
 
 
 @rule(INSTANCE, TEMPLATE, ids=("CKV_AWS_79", "CKV_AWS_341", "CIS 5.6"))
 def imdsv2(resource: Resource) -> Iterator[str]:
-    """Instances and nodes give their credentials by IMDSv2 only, one hop away: pods can't ask."""
+    """Instances and nodes require IMDSv2 with a hop limit of 1, so that pods can't get their credentials."""
     options = resource.inputs.get("metadataOptions") or {}
     if options.get("httpEndpoint") == "disabled":
         return

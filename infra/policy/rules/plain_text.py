@@ -1,4 +1,4 @@
-"""No secret where it can be read: user data, settings of pods, objects, tags, outputs."""
+"""Rules about secrets: none in user data, pod settings, objects, tags or outputs."""
 
 import re
 from base64 import b64decode
@@ -24,27 +24,28 @@ HOLDERS: Mapping[str, tuple[str, ...]] = {
     "docker-build:index:Image": ("registries",),
     "kubernetes:core/v1:Secret": ("data", "stringData"),
 }
-"""Where a secret belongs: the engine encrypts these in its state, and AWS and Kubernetes guard them."""
+"""The inputs in which secrets are allowed: the engine encrypts them in its state, AWS and Kubernetes protect them."""
 SECRET_NAME = re.compile(r"(?i)(password|passwd|secret|token|api_?key|access_?key|private_?key|credential)")
 
 
 @rule(ids=("CKV_AWS_46", "CKV_SECRET_2", "CKV_SECRET_4", "CKV_SECRET_13"))
 def no_secret_in_plain_text(resource: Resource) -> Iterator[str]:
-    """No input holds a key, a private key, a token or a secret setting, but where secrets belong.
+    """No input contains a key, a private key, a token or a secret setting, except where secrets are allowed.
 
-    Secrets Manager, SecureString parameters and Kubernetes' Secrets are where they belong. Secret settings are those
-    that are encrypted in the stack file; of eight letters or more, or any word would do.
+    Secrets are allowed in Secrets Manager, SecureString parameters and Kubernetes' Secrets. Secret settings are the
+    encrypted settings of the stack file. Those with fewer than eight characters are ignored, because they could occur
+    in any text.
     """
     secrets = _secrets(resource)
     for path, text in texts(resource.inputs):
         if path.split(".")[0] not in HOLDERS.get(resource.kind, ()):
             for what in _found(_readable(path, text), secrets):
-                yield f"{path} holds {what}: keep it in Secrets Manager or a Kubernetes Secret"
+                yield f"{path} contains {what}: keep it in Secrets Manager or a Kubernetes Secret"
 
 
 @rule(*PODS, "kubernetes:core/v1:ConfigMap")
 def secrets_by_reference(resource: Resource) -> Iterator[str]:
-    """No setting of a pod that is called a secret has its value beside its name."""
+    """A pod's setting whose name says that it is secret refers to a Secret, and has no plain value."""
     named = {key: value for key, value in (resource.inputs.get("data") or {}).items() if isinstance(value, str)}
     if resource.kind in PODS:
         named = {
@@ -57,16 +58,16 @@ def secrets_by_reference(resource: Resource) -> Iterator[str]:
 
 @stack_rule(ids=("CKV_SECRET_2", "CKV_SECRET_4", "CKV_SECRET_13"))
 def no_secret_in_outputs(resources: Sequence[Resource]) -> Iterator[tuple[Resource, str]]:
-    """No output of the stack holds a secret: outputs are printed."""
+    """No output of the stack contains a secret, because outputs are printed."""
     for stack in resources:
         if stack.kind == "pulumi:pulumi:Stack":
             for path, text in texts(stack.inputs):
                 for what in _found(text, _secrets(stack)):
-                    yield stack, f"the output {path} holds {what}: say where it is kept instead"
+                    yield stack, f"the output {path} contains {what}: export where it is kept instead"
 
 
 def texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """The path to every text within, and the text; what isn't known yet is left out."""
+    """The path and value of every text in it; unknown values are skipped."""
     if isinstance(value, pulumi.StringAsset):
         value = value.text
     if isinstance(value, str):
@@ -90,7 +91,7 @@ def _secrets(resource: Resource) -> list[str]:
 
 
 def _readable(path: str, text: str) -> str:
-    """The text, and what it decodes to if it is user data: a launch template takes base64."""
+    """The text; for user data in base64, as in a launch template, also the decoded text."""
     try:
         return text + b64decode(text, validate=True).decode(errors="ignore") if path.startswith("userData") else text
     except ValueError:

@@ -1,4 +1,4 @@
-"""What keeps data: nothing public, TLS only, encrypted at rest."""
+"""Rules about resources that store data: nothing public, TLS only, encrypted at rest."""
 
 from collections.abc import Iterator, Sequence
 
@@ -16,7 +16,7 @@ COMPANIONS = {
     ENCRYPTION: "no encryption",
     VERSIONING: "no versioning",
 }
-"""What every bucket needs beside it, and what is said when it isn't there."""
+"""The resources that every bucket needs, and the message when they are missing."""
 
 
 @rule(BLOCK, ids=("CKV_AWS_53", "CKV_AWS_54", "CKV_AWS_55", "CKV_AWS_56", "CIS 2.1.4"))
@@ -29,10 +29,10 @@ def s3_public_access_blocked(resource: Resource) -> Iterator[str]:
 
 @rule(BUCKET, "aws:s3/bucketAcl:BucketAcl", *OLD_BUCKETS, ids=("CKV_AWS_20", "CKV_AWS_57", "CKV2_AWS_43"))
 def s3_no_public_acl(resource: Resource) -> Iterator[str]:
-    """No bucket or object is opened by an access control list."""
+    """No access control list makes a bucket or object public."""
     acl = str(resource.inputs.get("acl") or "private")
     if acl.startswith(("public", "authenticated")):
-        yield f"acl {acl} opens it: leave it out"
+        yield f"acl {acl} makes it public: remove it"
 
 
 @rule(BUCKET_POLICY, ids=("CKV_AWS_379", "CIS 2.1.1"))
@@ -48,7 +48,7 @@ def s3_tls_only(resource: Resource) -> Iterator[str]:
 
 @rule(ENCRYPTION, ids=("CKV_AWS_19",))
 def s3_encrypted(resource: Resource) -> Iterator[str]:
-    """A bucket encrypts what is put into it."""
+    """A bucket encrypts new objects."""
     for one in items(resource.inputs.get("rules")) or [{}]:
         if not (one.get("applyServerSideEncryptionByDefault") or {}).get("sseAlgorithm"):
             yield "needs applyServerSideEncryptionByDefault.sseAlgorithm: AES256 or aws:kms"
@@ -56,7 +56,7 @@ def s3_encrypted(resource: Resource) -> Iterator[str]:
 
 @rule(VERSIONING, ids=("CKV_AWS_21",))
 def s3_versioned(resource: Resource) -> Iterator[str]:
-    """A bucket keeps what is overwritten or deleted, for a while."""
+    """A bucket keeps old versions of overwritten and deleted objects for some time."""
     if (resource.inputs.get("versioningConfiguration") or {}).get("status") != "Enabled":
         yield "versioningConfiguration.status must be Enabled"
 
@@ -69,7 +69,7 @@ def s3_closed(resources: Sequence[Resource]) -> Iterator[tuple[Resource, str]]:
             beside = {other.kind for other in resources if bucket.urn in other.uses.get("bucket", ())}
             for kind, lack in COMPANIONS.items():
                 if kind not in beside:
-                    yield bucket, f"the bucket has {lack}: PrivateBucket brings all it needs"
+                    yield bucket, f"the bucket has {lack}: use PrivateBucket, which declares all of it"
 
 
 @rule(
@@ -83,12 +83,12 @@ def s3_closed(resources: Sequence[Resource]) -> Iterator[tuple[Resource, str]]:
     ids=("CKV_AWS_70", "CKV_AWS_32", "CKV_AWS_33", "CKV_AWS_168", "CKV_AWS_169"),
 )
 def no_anonymous_access(resource: Resource) -> Iterator[str]:
-    """No policy of a bucket, key, secret, topic, queue or repository lets in whoever asks."""
+    """No policy of a bucket, key, secret, topic, queue or repository grants access to everyone."""
     for statement in allowed(resource.inputs.get("policy")):
         principal = statement.get("Principal")
         everyone = principal == "*" or (not isinstance(principal, str) and "*" in items((principal or {}).get("AWS")))
         if everyone and not statement.get("Condition"):
-            yield f"statement {statement.get('Sid', '')!r} lets everyone in: name who"
+            yield f"statement {statement.get('Sid', '')!r} grants access to everyone: name the principals"
 
 
 @rule(
@@ -102,7 +102,7 @@ def no_anonymous_access(resource: Resource) -> Iterator[str]:
     ids=("CKV_AWS_3", "CKV_AWS_8", "CKV_AWS_16", "CKV_AWS_42", "CKV_AWS_96", "CKV2_AWS_2", "CIS 2.3.1", "CIS 2.4.1"),
 )
 def disks_encrypted(resource: Resource) -> Iterator[str]:
-    """Every disk, file system and database is encrypted at rest; an instance says so of each of its disks."""
+    """Every disk, file system and database is encrypted at rest, including each disk of an instance."""
     inputs = resource.inputs
     if resource.kind == "aws:ec2/instance:Instance":
         disks = {"rootBlockDevice": inputs.get("rootBlockDevice") or {}}
@@ -135,14 +135,14 @@ def parameters_encrypted(resource: Resource) -> Iterator[str]:
 
 @rule("aws:kms/key:Key", ids=("CKV_AWS_7", "CIS 3.6"))
 def keys_rotate(resource: Resource) -> Iterator[str]:
-    """A key of our own is rotated every year."""
+    """A customer managed key is rotated every year."""
     if not true(resource.inputs.get("enableKeyRotation")):
         yield "enableKeyRotation must be true"
 
 
 @rule("aws:ecr/repository:Repository", ids=("CKV_AWS_51", "CKV_AWS_163", "CIS EKS 5.1.1"))
 def images_fixed_and_scanned(resource: Resource) -> Iterator[str]:
-    """A tag of the image registry never moves, and every pushed image is scanned."""
+    """Tags in the image registry are immutable, and every pushed image is scanned."""
     if resource.inputs.get("imageTagMutability") != "IMMUTABLE":
         yield "imageTagMutability must be IMMUTABLE"
     if not true((resource.inputs.get("imageScanningConfiguration") or {}).get("scanOnPush")):

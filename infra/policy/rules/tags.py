@@ -1,4 +1,4 @@
-"""Every resource of AWS says whose it is."""
+"""The rule about tags: every AWS resource shows which stack it belongs to."""
 
 from collections.abc import Iterator
 
@@ -26,12 +26,12 @@ TAGLESS = frozenset(
         "aws:sns/topicSubscription:TopicSubscription",
     }
 )
-"""Types that AWS has no tags for."""
+"""Types that can't have tags in AWS."""
 
 
 @rule("aws:")
 def tagged(resource: Resource) -> Iterator[str]:
-    """Everything in AWS that can be tagged says its project, stack and who manages it; so do disks and nodes."""
+    """Every AWS resource that can have tags has the tags project, stack and managed-by; so do disks and nodes."""
     if resource.kind in TAGLESS:
         return
     given = {"": resource.inputs.get("tags") or {}}
@@ -43,4 +43,4 @@ def tagged(resource: Resource) -> Iterator[str]:
     for where, tags in given.items():
         missing = [tag for tag in TAGS if not tags.get(tag)]
         if missing:
-            yield f"{where}lacks the tags {', '.join(missing)} (a type without tags belongs into TAGLESS)"
+            yield f"{where}lacks the tags {', '.join(missing)} (if the type can't have tags, add it to TAGLESS)"

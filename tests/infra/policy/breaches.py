@@ -1,4 +1,4 @@
-"""For each rule what it must catch: a recorded resource with one thing changed, or one that no stack declares."""
+"""Violations that each rule must catch: a recorded resource with a change, or a resource that no stack declares."""
 
 import copy
 import json
@@ -16,13 +16,13 @@ WORLD = "0.0.0.0/0"
 
 @dataclass(frozen=True, slots=True)
 class Breach:
-    """One way to break a rule."""
+    """A violation of a rule."""
 
     rule: str
     of: str
-    """The resource: its name in the variant `full`, after its type where names are alike; or a type not declared."""
+    """The resource: its name in the variant `full`, after its type if the name isn't unique; or an undeclared type."""
     change: Mapping[str, Any] = field(default_factory=dict)
-    """Path of an input, in words -> its new value; of a stack rule none: the resource isn't there at all."""
+    """Path of an input, separated by spaces -> its new value. Empty for a stack rule: the resource is left out."""
     told: str = ""
 
     def inputs(self, before: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,19 +41,19 @@ class Breach:
 
 
 def document(**statement: Any) -> str:
-    """A policy of one statement."""
+    """A policy with a single statement."""
     return json.dumps({"Statement": [{"Effect": "Allow", "Action": "s3:GetObject", "Resource": "a"} | statement]})
 
 
 def tls(**changed: Any) -> str:
-    """A policy that refuses plain HTTP, unless something is changed about it."""
+    """A policy that refuses plain HTTP; `changed` replaces parts of its statement."""
     refused = {"Bool": {"aws:SecureTransport": "false"}}
     deny = {"Effect": "Deny", "Principal": "*", "Action": "s3:*", "Resource": ["bucket", "bucket/*"]}
     return document(**{**deny, "Condition": refused, **changed})
 
 
 def found(resources: Sequence[Resource], of: str) -> Resource:
-    """The resource that a breach is about."""
+    """The resource that a breach changes."""
     kind, _, name = of.rpartition(" ")
     hits = [one for one in resources if one.name == name and one.kind.endswith(f":{kind}" if kind else "")]
     if not hits and ":" in name:
@@ -63,7 +63,7 @@ def found(resources: Sequence[Resource], of: str) -> Resource:
 
 
 def broken(resources: Sequence[Resource], breach: Breach) -> tuple[Resource | None, list[Resource]]:
-    """The resource as the breach has it, None if it isn't there any more; and all resources with it."""
+    """The changed resource, None if the breach leaves it out; and all resources with the change."""
     before = found(resources, breach.of)
     if not breach.change and ":" not in breach.of:
         return None, [one for one in resources if one is not before]
@@ -82,8 +82,8 @@ BREACHES: Sequence[Breach] = (
     # --- storage ---
     Breach("s3-public-access-blocked", "atlas-dev-data-closed", {"blockPublicPolicy": False}, "blockPublicPolicy must"),
     Breach("s3-public-access-blocked", "atlas-dev-data-closed", {"ignorePublicAcls": REMOVED}, "ignorePublicAcls must"),
-    Breach("s3-no-public-acl", "atlas-dev-data-bucket", {"acl": "public-read"}, "acl public-read opens it"),
-    Breach("s3-no-public-acl", "aws:s3/bucketAcl:BucketAcl", {"acl": "authenticated-read"}, "authenticated-read opens"),
+    Breach("s3-no-public-acl", "atlas-dev-data-bucket", {"acl": "public-read"}, "acl public-read makes it public"),
+    Breach("s3-no-public-acl", "aws:s3/bucketAcl:BucketAcl", {"acl": "authenticated-read"}, "authenticated-read makes"),
     Breach("s3-tls-only", "atlas-dev-data-policy", {"policy": document(Principal={"AWS": "a"})}, "aws:SecureTransport"),
     Breach("s3-tls-only", "atlas-dev-data-policy", {"policy": tls(Effect="Allow")}, "aws:SecureTransport"),
     Breach("s3-tls-only", "atlas-dev-data-policy", {"policy": tls(Action="s3:GetObject")}, "aws:SecureTransport"),
@@ -96,9 +96,14 @@ BREACHES: Sequence[Breach] = (
     Breach("s3-closed", "atlas-dev-data-encryption", told="no encryption"),
     Breach("s3-closed", "atlas-dev-data-versioning", told="no versioning"),
     Breach("s3-closed", "aws:s3/bucketV2:BucketV2", {"bucket": "older"}, "undeclared"),
-    Breach("no-anonymous-access", "atlas-dev-data-policy", {"policy": document(Principal="*")}, "lets everyone in"),
     Breach(
-        "no-anonymous-access", "Key atlas-dev-secrets", {"policy": document(Principal={"AWS": ["*"]})}, "lets everyone"
+        "no-anonymous-access", "atlas-dev-data-policy", {"policy": document(Principal="*")}, "grants access to everyone"
+    ),
+    Breach(
+        "no-anonymous-access",
+        "Key atlas-dev-secrets",
+        {"policy": document(Principal={"AWS": ["*"]})},
+        "grants access to everyone",
     ),
     Breach("disks-encrypted", "Volume prometheus-data", {"encrypted": False}, "encrypted must be true"),
     Breach("disks-encrypted", "grafana-instance", {"rootBlockDevice": REMOVED}, "rootBlockDevice: encrypted"),
@@ -137,7 +142,7 @@ BREACHES: Sequence[Breach] = (
     Breach("no-open-egress", EGRESS, {"ipProtocol": "-1"}, "every port is open"),
     Breach("no-open-egress", EGRESS, {"fromPort": REMOVED, "toPort": REMOVED}, "every port is open"),
     Breach("default-group-empty", "atlas-dev-default-sg", {"ingress": [{"self": True}]}, "ingress must be empty"),
-    Breach("default-group-adopted", "atlas-dev-default-sg", told="as AWS made it"),
+    Breach("default-group-adopted", "atlas-dev-default-sg", told="has AWS's rules"),
     Breach("no-public-addresses", "atlas-dev-public-a", {"mapPublicIpOnLaunch": True}, "mapPublicIpOnLaunch"),
     Breach(
         "no-public-addresses",
@@ -157,7 +162,7 @@ BREACHES: Sequence[Breach] = (
     Breach("control-plane-logs-expire", "atlas-dev-logs", told="no log group"),
     Breach("control-plane-logs-expire", "atlas-dev-logs", {"name": "/another"}, "no log group"),
     Breach("cluster-secrets-encrypted", "atlas-dev-eksCluster", {"encryptionConfig": REMOVED}, "encryptionConfig"),
-    Breach("versions-pinned", "atlas-dev-eksCluster", {"version": REMOVED}, "version must be said"),
+    Breach("versions-pinned", "atlas-dev-eksCluster", {"version": REMOVED}, "version must be set"),
     Breach("versions-pinned", "atlas-dev-coredns", {"addonVersion": REMOVED}, "addonVersion"),
     Breach("versions-pinned", NODES, {"launchTemplate version": "$Latest"}, "a number"),
     Breach("versions-pinned", NODES, {"launchTemplate version": "$Default"}, "a number"),
@@ -204,18 +209,18 @@ BREACHES: Sequence[Breach] = (
         "iam-no-administrators",
         "prometheus-ssm",
         {"policyArn": "arn:aws:iam::aws:policy/AdministratorAccess"},
-        "what is",
+        "only the actions that are needed",
     ),
     Breach("iam-no-administrators", "grafana-role", {"managedPolicyArns": ["…/IAMFullAccess"]}, "IAMFullAccess"),
     Breach(
         "iam-trust-named",
         "grafana-role",
         {"assumeRolePolicy": document(Action="sts:AssumeRole", Principal={"AWS": "*"})},
-        "everyone may take",
+        "everyone may assume",
     ),
-    Breach("iam-trust-named", "grafana-role", {"assumeRolePolicy": document(Principal="*")}, "everyone may take"),
-    Breach("iam-trust-named", "grafana-role", {"assumeRolePolicy": document(NotPrincipal="a")}, "everyone may take"),
-    Breach("iam-trust-named", "grafana-role", {"assumeRolePolicy": document()}, "everyone may take"),
+    Breach("iam-trust-named", "grafana-role", {"assumeRolePolicy": document(Principal="*")}, "everyone may assume"),
+    Breach("iam-trust-named", "grafana-role", {"assumeRolePolicy": document(NotPrincipal="a")}, "everyone may assume"),
+    Breach("iam-trust-named", "grafana-role", {"assumeRolePolicy": document()}, "everyone may assume"),
     Breach(
         "iam-web-tokens-exact",
         "grafana-role",
@@ -281,8 +286,8 @@ BREACHES: Sequence[Breach] = (
     Breach("traffic-denied-by-default", "flask-app-deny", told="no NetworkPolicy"),
     Breach("traffic-denied-by-default", "flask-app-deny", {"spec policyTypes": ["Ingress"]}, "no NetworkPolicy"),
     Breach("traffic-denied-by-default", "flask-app-deny", {"spec ingress": [{}]}, "no NetworkPolicy"),
-    Breach("rbac-named", "ClusterRole flask-app-prometheus-nodes", {"rules 0 verbs": ["*"]}, "a star in verbs"),
-    Breach("rbac-named", "Role flask-app-prometheus", {"rules 0 resources": ["pods/*"]}, "a star in resources"),
+    Breach("rbac-named", "ClusterRole flask-app-prometheus-nodes", {"rules 0 verbs": ["*"]}, "a wildcard in verbs"),
+    Breach("rbac-named", "Role flask-app-prometheus", {"rules 0 resources": ["pods/*"]}, "a wildcard in resources"),
     Breach(
         "rbac-no-way-up", "ClusterRole flask-app-prometheus-nodes", {"rules 1 resources": ["nodes/proxy"]}, "nodes/p"
     ),
@@ -292,8 +297,8 @@ BREACHES: Sequence[Breach] = (
     Breach(
         "rbac-no-way-up", "ClusterRole flask-app-prometheus-nodes", {"rules 0 resources": ["secrets"]}, "use a Role"
     ),
-    Breach("rbac-no-way-up", "RoleBinding flask-app-prometheus", {"roleRef name": "cluster-admin"}, "wide roles"),
-    Breach("load-balancer-sources", SERVICE, {"spec loadBalancerSourceRanges": REMOVED}, "must be said"),
+    Breach("rbac-no-way-up", "RoleBinding flask-app-prometheus", {"roleRef name": "cluster-admin"}, "wide permissions"),
+    Breach("load-balancer-sources", SERVICE, {"spec loadBalancerSourceRanges": REMOVED}, "must be set"),
     Breach("load-balancer-sources", SERVICE, {"spec type": "NodePort"}, "NodePort"),
     Breach(
         "load-balancer-tls",
@@ -309,16 +314,16 @@ BREACHES: Sequence[Breach] = (
         "no-secret-in-plain-text",
         "LaunchTemplate atlas-dev-node",
         {"userData": "ZXhwb3J0IEs9QUtJQUlPU0ZPRE5ON0VYQU1QTEU="},
-        "userData holds an AWS access key",
+        "userData contains an AWS access key",
     ),
     Breach(
-        "no-secret-in-plain-text", "flask-app-settings", {"data WHO": "the-token"}, "data.WHO holds a secret setting"
+        "no-secret-in-plain-text", "flask-app-settings", {"data WHO": "the-token"}, "data.WHO contains a secret setting"
     ),
     Breach(
         "no-secret-in-plain-text",
         "prometheus-rules.yml",
         {"content": "-----BEGIN RSA PRIVATE KEY-----"},
-        "content holds a private key",
+        "content contains a private key",
     ),
     Breach("no-secret-in-plain-text", SERVICE, {"metadata annotations x": "ghp_" + "a" * 36}, "a GitHub token"),
     Breach(
@@ -327,9 +332,11 @@ BREACHES: Sequence[Breach] = (
     Breach("secrets-by-reference", DEPLOYMENT, {f"{BOX} env 0": {"name": "DB_PASSWORD", "value": "x"}}, "DB_PASSWORD"),
     Breach("secrets-by-reference", "flask-app-settings", {"data API_KEY": "x"}, "API_KEY has a plain value"),
     Breach(
-        "no-secret-in-outputs", "Stack atlas-dev", {"token": "the-token"}, "the output token holds a secret setting"
+        "no-secret-in-outputs", "Stack atlas-dev", {"token": "the-token"}, "the output token contains a secret setting"
     ),
-    Breach("no-secret-in-outputs", "Stack atlas-dev", {"url": {"of": ["http://a:b@c"]}}, "the output url.of.0 holds"),
+    Breach(
+        "no-secret-in-outputs", "Stack atlas-dev", {"url": {"of": ["http://a:b@c"]}}, "the output url.of.0 contains"
+    ),
     # --- tags ---
     Breach("tagged", "grafana-instance", {"tags": REMOVED}, "lacks the tags project, stack, managed-by"),
     Breach("tagged", "grafana-instance", {"rootBlockDevice tags": REMOVED}, "rootBlockDevice lacks"),

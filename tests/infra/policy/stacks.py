@@ -1,4 +1,4 @@
-"""What each stack declares, recorded on the real engine once, as rules see it."""
+"""The resources of each stack, recorded once on the real engine, in the form in which rules see them."""
 
 import json
 import tempfile
@@ -21,7 +21,7 @@ STACKS = ("base", "full", "dev", "prod", "bootstrap")
 
 
 def stack_file(stack: str) -> dict[str, str]:
-    """The settings of Pulumi.<stack>.yaml, as the engine is given them; the image is there already."""
+    """The settings of Pulumi.<stack>.yaml, as the engine gets them, with an existing image."""
     config = yaml.safe_load((REPOSITORY / f"Pulumi.{stack}.yaml").read_text())["config"]
     given = {
         key.removeprefix("atlas:"): value if isinstance(value, str) else json.dumps(value)
@@ -36,7 +36,7 @@ def settings_of(stack: str) -> AnySettings:
 
 
 def program_of(stack: str) -> Callable[[], None]:
-    """What declares the stack; of bootstrap without a look at the account."""
+    """The program that declares the stack; bootstrap's doesn't query the account."""
     if stack != "bootstrap":
         return program
 
@@ -52,7 +52,7 @@ def program_of(stack: str) -> Callable[[], None]:
 
 @cache
 def resources(stack: str) -> list[Resource]:
-    """All resources of the stack, up."""
+    """All resources of the deployed stack."""
     if stack in ("base", "full"):
         made = up(stack)
     else:

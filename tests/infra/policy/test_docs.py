@@ -1,4 +1,4 @@
-"""docs/policy.md lists every rule, as the code has it."""
+"""docs/policy.md lists every rule with the meaning, level and ids of the code."""
 
 from infra.policy.pack import ALL
 from tests.infra.recording.run import REPOSITORY

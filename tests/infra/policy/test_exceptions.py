@@ -1,4 +1,4 @@
-"""Exceptions from rules: what counts, what is printed, what is refused."""
+"""Exceptions from rules: which are in force, which are printed, which are refused."""
 
 import json
 from datetime import date
@@ -31,7 +31,7 @@ def stack(**exception: str) -> Resource:
 def test_exception_counts_up_to_its_last_day() -> None:
     assert excused("imdsv2", stack())
     assert exceptions_valid(stack()) == []
-    assert exceptions_in_force(stack()) == [f"until 2026-06-15 any resource may break imdsv2: {REASON}"]
+    assert exceptions_in_force(stack()) == [f"until 2026-06-15 any resource may violate imdsv2: {REASON}"]
 
 
 def test_exception_that_has_ended_is_refused_and_does_not_count() -> None:
@@ -39,7 +39,7 @@ def test_exception_that_has_ended_is_refused_and_does_not_count() -> None:
     assert not excused("imdsv2", ended)
     assert exceptions_in_force(ended) == []
     (line,) = exceptions_valid(ended)
-    assert "ended on 2026-06-14" in line
+    assert "expired on 2026-06-14" in line
 
 
 def test_exception_from_no_rule_is_refused() -> None:
@@ -59,7 +59,7 @@ def test_exception_is_for_its_rule_and_resources_only() -> None:
     assert excused("imdsv2", named)
     assert not excused("tagged", named)
     assert not excused("imdsv2", stack(resources="grafana-*"))
-    assert "atlas-* may break imdsv2" in exceptions_in_force(named)[0]
+    assert "atlas-* may violate imdsv2" in exceptions_in_force(named)[0]
 
 
 @pytest.mark.parametrize(
@@ -93,16 +93,16 @@ def test_breach_is_one_line_and_passes_with_an_exception_that_is_printed(
         (line,) = refused.stderr.splitlines()
         assert line == (
             "atlas: policy api-endpoint-restricted: atlas-dev-eksCluster: the Kubernetes API is open to 0.0.0.0/0: "
-            "name the networks in atlas:apiAccessCidrs, or say [] for none"
+            "name the networks in atlas:apiAccessCidrs, or set [] for none"
         )
     assert account.existing() == {}
 
     # A date in YAML is a date, with quotation marks or without.
     exception = {"rule": "api-endpoint-restricted", "reason": REASON, "until": date(2999, 1, 1)}
     settings(checkout, apiAccessCidrs=["0.0.0.0/0"], policyExceptions=[exception])
-    told = f"until 2999-01-01 any resource may break api-endpoint-restricted: {REASON}"
+    told = f"until 2999-01-01 any resource may violate api-endpoint-restricted: {REASON}"
     assert told in checkout.atlas("preview", "--stack", "dev").stdout
-    # How it ends is not asked: the recorded load balancer answers nobody.
+    # Its exit status isn't checked, because the recorded load balancer doesn't answer.
     done = checkout.finish(checkout.start("up", "--stack", "dev", "--wait", "0"))
     assert done.stderr.count(told) == 1
     assert account.of(":Cluster") != []
@@ -115,5 +115,5 @@ def test_local_stack_is_asked_too(checkout: Checkout) -> None:
     refused = checkout.atlas("preview", "--stack", "local", "--json", code=1)
     assert refused.stderr.splitlines() == [
         "atlas: policy exceptions-valid: atlas-local: atlas:policyExceptions: there is no rule typo; "
-        "docs/policy.md lists them"
+        "docs/policy.md lists the rules"
     ]

@@ -1,4 +1,4 @@
-"""The policy pack under the real engine: what it lets pass, what it refuses, when, and in which words."""
+"""The policy pack under the real engine: what it allows, what it refuses, when, and with which messages."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,7 +20,7 @@ PLAIN_HTTP = "plain HTTP for"
 
 pytestmark = [
     pytest.mark.timeout(600),
-    # A program whose engine failed is dropped half-way by the SDK, which Python tells of.
+    # When the engine fails, the SDK abandons the program before its end, and Python warns about it.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
@@ -41,7 +41,7 @@ def test_variant_passes(variant: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stack", [stack for stack in STACKS if stack != "full"])
 def test_stack_passes_and_comes_up(stack: str, tmp_path: Path) -> None:
-    """When all is known, rules see what a preview couldn't show them."""
+    """During `up` all values are known, so rules see values that a preview doesn't know."""
     config = BASE if stack == "base" else stack_file(stack)
     made = life(tmp_path, config, program_of(stack), stack="dev" if stack == "base" else stack)
     assert made.preview(policy_packs=POLICIES).errors == []
@@ -62,7 +62,7 @@ def test_breach_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     assert line.startswith("mandatory api-endpoint-restricted: ")
     assert line.endswith(
         "atlas-dev-eksCluster: the Kubernetes API is open to 0.0.0.0/0: "
-        "name the networks in atlas:apiAccessCidrs, or say [] for none"
+        "name the networks in atlas:apiAccessCidrs, or set [] for none"
     )
     assert made.world.existing() == {}
 
@@ -99,11 +99,11 @@ def test_stack_as_a_whole_is_looked_at(tmp_path: Path) -> None:
     refused = life(tmp_path, BASE, declare).preview(policy_packs=POLICIES)
     assert refused.failed
     assert sorted(line.split("\n")[-1] for line in refused.policies) == [
-        "open: the bucket has no encryption: PrivateBucket brings all it needs",
-        "open: the bucket has no policy that refuses plain HTTP: PrivateBucket brings all it needs",
-        "open: the bucket has no public access block: PrivateBucket brings all it needs",
-        "open: the bucket has no versioning: PrivateBucket brings all it needs",
-        "wide: its default security group is as AWS made it: adopt it with an empty DefaultSecurityGroup",
+        "open: the bucket has no encryption: use PrivateBucket, which declares all of it",
+        "open: the bucket has no policy that refuses plain HTTP: use PrivateBucket, which declares all of it",
+        "open: the bucket has no public access block: use PrivateBucket, which declares all of it",
+        "open: the bucket has no versioning: use PrivateBucket, which declares all of it",
+        "wide: its default security group has AWS's rules: adopt it with an empty DefaultSecurityGroup",
     ]
 
 
@@ -149,7 +149,7 @@ def test_secret_in_an_output_is_refused(tmp_path: Path) -> None:
     refused = life(tmp_path, BASE, declare).preview(policy_packs=POLICIES)
     (line,) = refused.policies
     assert line.startswith("mandatory no-secret-in-outputs: ")
-    assert "the output key holds an AWS access key" in line
+    assert "the output key contains an AWS access key" in line
 
 
 def test_secret_setting_in_plain_text_is_refused(tmp_path: Path) -> None:
@@ -158,5 +158,5 @@ def test_secret_setting_in_plain_text_is_refused(tmp_path: Path) -> None:
         aws.ec2.LaunchTemplate("told", description=f"uses {token}", tags=TAGS)
 
     refused = life(tmp_path, {**BASE, "mlflowToken": "secret:the-token"}, declare).preview(policy_packs=POLICIES)
-    assert any("description holds a secret setting's value" in line for line in refused.policies)
+    assert any("description contains a secret setting's value" in line for line in refused.policies)
     assert not any("the-token" in line for line in [*refused.policies, *refused.errors])

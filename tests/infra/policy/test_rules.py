@@ -1,4 +1,4 @@
-"""Each rule holds on what every stack declares, and catches its breach."""
+"""Each rule passes on every stack, and catches its violations."""
 
 import re
 from dataclasses import replace
@@ -17,14 +17,14 @@ from tests.infra.support.aws import FULL
 
 NAMED = {rule.name: rule for rule in ALL}
 WARNED = {("base", "load-balancer-tls"), ("dev", "load-balancer-tls"), ("prod", "load-balancer-tls")}
-"""Where a rule has something to say: plain HTTP is the default."""
+"""Rules that report something on a stack as it is: plain HTTP is the default."""
 ABOUT_EXCEPTIONS = {"exceptions-in-force", "exceptions-valid"}
 """Tested in test_exceptions.py."""
 ON_ITS_OWN = {"private-nodes": "the breach is a way to the internet: test_node_in_public_subnet_is_caught"}
 
 
 def said(rule: Rule | StackRule, everything: list[Resource]) -> list[str]:
-    """What the rule says of a stack."""
+    """The rule's messages about a stack."""
     if isinstance(rule, StackRule):
         return [f"{one.name}: {breach}" for one, breach in rule(everything)]
     return [f"{one.name}: {breach}" for one in everything for breach in rule(one)]
@@ -69,7 +69,7 @@ EMPTY_PODS = {"spec": {**EMPTY, "template": {"spec": EMPTY}, "jobTemplate": {"sp
 
 @pytest.mark.parametrize("name", NAMED)
 def test_rule_takes_a_resource_that_says_nothing(name: str) -> None:
-    """AWS and Kubernetes have defaults for most of what rules look at."""
+    """Most inputs that rules check are optional, because AWS and Kubernetes have defaults."""
     rule = NAMED[name]
     kinds = [kind for kind in (rule.kinds if isinstance(rule, Rule) else ()) if kind[-1] not in ":/"]
     every = {one.kind for one in resources("full")}.union(kinds)
@@ -84,7 +84,7 @@ def test_every_rule_has_a_breach() -> None:
 
 
 def test_every_rule_lets_something_pass() -> None:
-    """What covers nothing that is declared would hold on every stack, whatever it said."""
+    """A rule that covers no declared resource would pass on every stack, even if it were wrong."""
     declared = {one.kind for stack in STACKS for one in resources(stack)}
     let_pass = {(change.rule, found(resources("full"), change.of).kind) for change in NO_BREACHES}
     for rule in ALL:
@@ -99,7 +99,7 @@ def test_node_in_public_subnet_is_caught() -> None:
     public = found(everything, "Subnet atlas-dev-public-a")
     moved = replace(nodes, uses={**nodes.uses, "subnetIds": [public.urn]})
     assert said(NAMED["private-nodes"], [moved, *everything]) == [
-        "atlas-dev-nodes: nodes are in a subnet with a route to the internet gateway: use private ones"
+        "atlas-dev-nodes: nodes are in a subnet with a route to the internet gateway: use private subnets"
     ]
 
 
@@ -130,13 +130,13 @@ def test_short_word_is_no_telling_secret() -> None:
 
 
 def test_roles_for_workflows_are_looked_at() -> None:
-    """The rule on tokens would hold on bootstrap if there were none, too."""
+    """The rule about tokens would also pass if bootstrap declared no such roles."""
     policies = [one.inputs["assumeRolePolicy"] for one in resources("bootstrap") if one.kind.endswith(":Role")]
     assert sum("sts:AssumeRoleWithWebIdentity" in policy for policy in policies) >= 3
 
 
 def test_roles_that_deploy_may_pass_what_is_under_their_stacks_path() -> None:
-    """The rule on passing roles would hold on bootstrap if none did, too."""
+    """The rule about passing roles would also pass if no role of bootstrap could pass roles."""
     passed = [
         target
         for one in resources("bootstrap")
