@@ -1,1 +1,1 @@
-"""What GitHub's roles may do: every action by name, with why, on as little as AWS can name."""
+"""The permissions of GitHub's roles: each action is named, has a reason, and the finest resource that AWS offers."""

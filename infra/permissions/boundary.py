@@ -1,10 +1,10 @@
-"""The most that a stack's own roles can be given, whatever their policies say: what cluster, hosts and pods do."""
+"""The permissions boundary of a stack's own roles: their maximum permissions, for cluster, hosts and pods."""
 
 from infra.permissions.grant import EVERYTHING, Grant, Scope
 
 
 def boundary(scope: Scope) -> list[Grant]:
-    """No IAM but one linked role, no other stack's data, no state, and no other region."""
+    """No IAM action except a service-linked role, no other stack's data, no state, no other region."""
     ec2 = scope.ec2(
         "instance", "network-interface", "route-table", "security-group", "security-group-rule", "subnet", "volume",
         "vpc",
@@ -15,7 +15,7 @@ def boundary(scope: Scope) -> list[Grant]:
     return [
         Grant(
             "See",
-            "EKS, its network plug-in and the load balancers' controller look around; no finer resource",
+            "EKS, its network plug-in and the load balancers' controller list resources; no finer resource",
             [
                 "autoscaling:DescribeAutoScalingGroups", "ecr:GetAuthorizationToken",
                 *(
@@ -39,7 +39,7 @@ def boundary(scope: Scope) -> list[Grant]:
         ),
         Grant(
             "Ec2",
-            "nodes' and pods' addresses, load balancers' groups, Kubernetes' volumes",
+            "addresses of nodes and pods, security groups of load balancers, Kubernetes' volumes",
             [
                 f"ec2:{action}"
                 for action in (
@@ -73,29 +73,29 @@ def boundary(scope: Scope) -> list[Grant]:
         ),
         Grant(
             "LinkBalancing",
-            "the first load balancer of an account; AWS fixes what this role may do",
+            "the first load balancer of an account needs this role; AWS defines its permissions",
             ["iam:CreateServiceLinkedRole"],
             [
                 f"arn:aws:iam::{scope.home.account_id}:role/aws-service-role/elasticloadbalancing.amazonaws.com/"
                 "AWSServiceRoleForElasticLoadBalancing"
             ],
         ),
-        Grant("Key", "of the cluster's secrets", ["kms:DescribeKey"], scope.arn("kms", "key/*"), scope.own),
+        Grant("Key", "the key of the cluster's secrets", ["kms:DescribeKey"], scope.arn("kms", "key/*"), scope.own),
         Grant(
             "PodIdentity",
-            "nodes hand pods their roles' credentials",
+            "nodes give pods the credentials of their roles",
             ["eks-auth:AssumeRoleForPodIdentity"],
             scope.arn("eks", f"cluster/{scope.settings.cluster_name}"),
         ),
         Grant(
             "Pull",
-            "the service's image, and the add-ons', which are in accounts of AWS",
+            "the service's image, and the add-ons' images, which are in AWS's own accounts",
             ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
             [f"arn:aws:ecr:{scope.settings.region}:*:repository/*"],
         ),
         Grant(
             "Agent",
-            "the hosts' way in (Session Manager); its agent's channels have no finer resource",
+            "logging in to hosts with Session Manager; the channels of its agent have no finer resource",
             [
                 *(
                     f"ssmmessages:{action}"
@@ -122,13 +122,13 @@ def boundary(scope: Scope) -> list[Grant]:
         ),
         Grant(
             "AgentOfInstance",
-            "its agent tells that it is there",
+            "the Session Manager agent registers its instance",
             ["ssm:ListInstanceAssociations", "ssm:PutComplianceItems", "ssm:UpdateInstanceInformation"],
             scope.ec2("instance"),
         ),
         Grant(
             "Configuration",
-            "hosts read theirs; the service reads its own",
+            "hosts read their configuration; the service reads its files",
             ["s3:GetObject", "s3:ListBucket"],
             [
                 *scope.buckets, f"arn:aws:s3:::{scope.prefix}-config-bucket-*/*",
@@ -137,19 +137,19 @@ def boundary(scope: Scope) -> list[Grant]:
         ),
         Grant(
             "Predictions",
-            "the service logs what it predicted",
+            "the service logs its predictions",
             ["s3:PutObject"],
             [f"arn:aws:s3:::{scope.prefix}-data-bucket-*/predictions/*"],
         ),
         Grant(
             "Alerts",
-            "Alertmanager tells who is on call",
+            "Alertmanager notifies the people on call",
             ["sns:Publish"],
             scope.arn("sns", f"{scope.prefix}-topic-*"),
         ),
         Grant(
             "Password",
-            "Grafana's host reads it at boot",
+            "Grafana's host reads its password at boot",
             ["secretsmanager:GetSecretValue"],
             scope.arn("secretsmanager", f"secret:{scope.prefix}/*"),
         ),
@@ -157,15 +157,15 @@ def boundary(scope: Scope) -> list[Grant]:
 
 
 WITHHELD = {
-    # What AWS's policies for these roles would allow, and nothing here needs.
-    "autoscaling:UpdateAutoScalingGroup": "the group is the managed node group's, which EKS scales itself",
+    # Actions that AWS's managed policies for these roles allow, but that nothing here needs.
+    "autoscaling:UpdateAutoScalingGroup": "the group belongs to the managed node group, which EKS scales itself",
     "ecr:BatchImportUpstreamImage": "there is no pull-through cache",
     "ssm:DescribeAssociation": "State Manager isn't used",
     "ssm:DescribeDocument": "State Manager isn't used",
     "ssm:GetDocument": "State Manager isn't used; sessions don't need it",
-    "ssm:GetParameter": "would read the parameters of others; the hosts read none",
-    "ssm:GetParameters": "would read the parameters of others; the hosts read none",
+    "ssm:GetParameter": "would allow reading other stacks' parameters; the hosts read no parameters",
+    "ssm:GetParameters": "would allow reading other stacks' parameters; the hosts read no parameters",
     "ssm:UpdateAssociationStatus": "State Manager isn't used",
     "ssm:UpdateInstanceAssociationStatus": "State Manager isn't used",
 }
-"""Action -> why the boundary leaves it out."""
+"""Action -> the reason why the boundary doesn't allow it."""

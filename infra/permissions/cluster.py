@@ -1,4 +1,4 @@
-"""EKS, the key of its secrets, its control plane's logs. The cluster's name is in every ARN."""
+"""EKS, the key of its secrets, its control plane's logs. Every EKS ARN contains the cluster's name."""
 
 from infra.names import control_plane_logs
 from infra.permissions.grant import EVERYTHING, Grant, Scope
@@ -18,11 +18,11 @@ def _logs(scope: Scope) -> list[str]:
 
 
 def read(scope: Scope) -> list[Grant]:
-    """The cluster as EKS tells it; what runs in it is Kubernetes' to tell."""
+    """Reading the cluster through EKS; access to Kubernetes objects is granted by access entries."""
     return [
         Grant(
             "SeeCluster",
-            "the cluster, and all that EKS keeps for it",
+            "the cluster and its parts in EKS",
             [
                 f"eks:{action}"
                 for action in (
@@ -45,12 +45,12 @@ def read(scope: Scope) -> list[Grant]:
         ),
         Grant(
             "SeeLists",
-            "versions of add-ons, clusters and log groups there are: lists have no finer resource",
+            "lists of add-on versions, clusters and log groups have no finer resource",
             ["eks:DescribeAddonVersions", "eks:ListClusters", "logs:DescribeLogGroups"],
             EVERYTHING,
             scope.here,
         ),
-        Grant("SeeLogTags", "of the control plane's log group", ["logs:ListTagsForResource"], _logs(scope)),
+        Grant("SeeLogTags", "tags of the control plane's log group", ["logs:ListTagsForResource"], _logs(scope)),
         Grant(
             "SeeKey",
             "the key of the cluster's secrets",
@@ -62,18 +62,18 @@ def read(scope: Scope) -> list[Grant]:
 
 
 def change(scope: Scope) -> list[Grant]:
-    """Make and change it."""
+    """Creating and changing the cluster."""
     return [
         Grant(
             "MakeCluster",
-            "AWS has no resource for it: its tag says whose it is",
+            "AWS has no resource for this action, so the condition requires the stack's tag",
             ["eks:CreateCluster"],
             EVERYTHING,
             {"StringEquals": {"aws:RequestedRegion": scope.settings.region, "aws:RequestTag/stack": scope.stack}},
         ),
         Grant(
             "ChangeCluster",
-            "cluster, nodes, add-ons, who may enter, the pods' identity",
+            "cluster, nodes, add-ons, access entries, the pods' identity",
             [
                 f"eks:{action}"
                 for action in (
@@ -87,7 +87,7 @@ def change(scope: Scope) -> list[Grant]:
         ),
         Grant(
             "ChangeLogGroup",
-            "made before the cluster, so that its logs have an end",
+            "it is created before the cluster, so that its logs have a retention period",
             [
                 "logs:CreateLogGroup", "logs:DeleteRetentionPolicy", "logs:PutRetentionPolicy", "logs:TagResource",
                 "logs:UntagResource",
@@ -96,21 +96,21 @@ def change(scope: Scope) -> list[Grant]:
         ),
         Grant(
             "MakeKey",
-            "a key has no name before it is made: its tag says whose it is",
+            "a key has no name before it is made, so the condition requires the stack's tag",
             ["kms:CreateKey"],
             EVERYTHING,
             {"StringEquals": {"aws:RequestedRegion": scope.settings.region, "aws:RequestTag/stack": scope.stack}},
         ),
         Grant(
             "TagKey",
-            "with CreateKey only: a key that belongs to a stack can't become another's",
+            "only keys without a stack's tag can be tagged: a key of a stack can't be moved to another stack",
             ["kms:TagResource"],
             scope.arn("kms", "key/*"),
             {**scope.new, "Null": {"aws:ResourceTag/stack": "true"}},
         ),
         Grant(
             "ChangeKey",
-            "rotation, description; and EKS encrypts in the name of who makes the cluster",
+            "rotation and description; EKS creates its grant with the permissions of the cluster's creator",
             [
                 "kms:CreateGrant", "kms:DisableKeyRotation", "kms:EnableKeyRotation", "kms:TagResource",
                 "kms:UntagResource", "kms:UpdateKeyDescription",
@@ -122,11 +122,11 @@ def change(scope: Scope) -> list[Grant]:
 
 
 def remove(scope: Scope) -> list[Grant]:
-    """Take it down."""
+    """Deleting the cluster."""
     return [
         Grant(
             "RemoveCluster",
-            "cluster, nodes, add-ons, who may enter",
+            "cluster, nodes, add-ons, access entries",
             [
                 f"eks:{action}"
                 for action in (
@@ -140,10 +140,10 @@ def remove(scope: Scope) -> list[Grant]:
             ],
             _in_cluster(scope),
         ),
-        Grant("RemoveLogGroup", "EKS may make it once more while it goes", ["logs:DeleteLogGroup"], _logs(scope)),
+        Grant("RemoveLogGroup", "EKS may create it again during its deletion", ["logs:DeleteLogGroup"], _logs(scope)),
         Grant(
             "RemoveKey",
-            "after a week in which it can be taken back",
+            "the deletion can be cancelled for a week",
             ["kms:ScheduleKeyDeletion"],
             scope.arn("kms", "key/*"),
             scope.own,

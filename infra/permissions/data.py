@@ -1,4 +1,7 @@
-"""What is kept: buckets, images, the password's secret; and alerts and budget. Names begin with the stack's."""
+"""Stored data (buckets, images, the password's secret), alerts and budget.
+
+Their names begin with the stack's prefix.
+"""
 
 from collections.abc import Sequence
 
@@ -10,16 +13,16 @@ def _objects(scope: Scope) -> list[str]:
 
 
 def _disposable(scope: Scope) -> list[str]:
-    """Buckets that may go: of a stack that is not disposable only the hosts' configuration, which is made again."""
+    """Buckets that may be deleted; if the stack isn't disposable, only that of the hosts' configuration."""
     return scope.buckets if scope.settings.disposable else [f"arn:aws:s3:::{scope.prefix}-config-bucket-*"]
 
 
 def read(scope: Scope) -> list[Grant]:
-    """What there is; no secret's value, and of the data what DVC keeps."""
+    """Reading settings and DVC's data, but not the values of secrets."""
     return [
         Grant(
             "SeeBuckets",
-            "the buckets' settings, and names in them",
+            "the buckets' settings, and the names of their objects",
             [
                 f"s3:{action}"
                 for action in (
@@ -38,16 +41,16 @@ def read(scope: Scope) -> list[Grant]:
             ["s3:GetObject", "s3:GetObjectTagging"],
             [f"arn:aws:s3:::{scope.prefix}-data-bucket-*/dvc/*", f"arn:aws:s3:::{scope.prefix}-config-bucket-*/*"],
         ),
-        Grant("LogInToEcr", "the token is the account's: no finer resource", ["ecr:GetAuthorizationToken"], EVERYTHING),
+        Grant("LogInToEcr", "the token is per account: no finer resource", ["ecr:GetAuthorizationToken"], EVERYTHING),
         Grant(
             "SeeRegistries",
-            "`atlas destroy` looks through all of the account for the stack's",
+            "`atlas destroy` searches all repositories of the account for the stack's",
             ["ecr:DescribeRepositories"],
             scope.arn("ecr", "repository/*"),
         ),
         Grant(
             "SeeImages",
-            "the registry, its images, and whether a layer is there",
+            "the registry, its images, and whether a layer exists",
             [
                 f"ecr:{action}"
                 for action in (
@@ -60,13 +63,13 @@ def read(scope: Scope) -> list[Grant]:
         ),
         Grant(
             "SeeSecret",
-            "that the secret is there; not its value",
+            "whether the secret exists; not its value",
             [f"secretsmanager:{what}" for what in ("DescribeSecret", "GetResourcePolicy", "ListSecretVersionIds")],
             scope.arn("secretsmanager", f"secret:{scope.prefix}/*"),
         ),
         Grant(
             "SeeTopic",
-            "who is told of alerts",
+            "who gets the alerts",
             ["sns:GetTopicAttributes", "sns:ListSubscriptionsByTopic",
              "sns:ListTagsForResource"],
             scope.arn("sns", f"{scope.prefix}-topic-*"),
@@ -79,13 +82,13 @@ def read(scope: Scope) -> list[Grant]:
         ),
         Grant(
             "SeeUbuntu",
-            "which image of Ubuntu is Canonical's latest",
+            "the id of Canonical's latest Ubuntu image",
             ["ssm:GetParameter", "ssm:GetParameters"],
             [f"arn:aws:ssm:{scope.settings.region}::parameter/aws/service/canonical/*"],
         ),
         Grant(
             "SeeWhatIsTagged",
-            "`atlas status` and `atlas destroy`: hosts, load balancers, all that has the tag; no finer resource",
+            "`atlas status` and `atlas destroy` list hosts, load balancers and tagged resources; no finer resource",
             [
                 "elasticloadbalancing:DescribeLoadBalancers", "elasticloadbalancing:DescribeTags",
                 "elasticloadbalancing:DescribeTargetGroups", "elasticloadbalancing:DescribeTargetHealth",
@@ -99,7 +102,7 @@ def read(scope: Scope) -> list[Grant]:
 
 
 def change(scope: Scope) -> list[Grant]:
-    """Make and fill it."""
+    """Creating, changing and filling them."""
     return [
         Grant(
             "ChangeBuckets",
@@ -116,19 +119,19 @@ def change(scope: Scope) -> list[Grant]:
         ),
         Grant(
             "WriteConfigurationAndDvc",
-            "the hosts' configuration; `dvc push` of what a job made",
+            "the hosts' configuration; `dvc push` of a job's results",
             ["s3:PutObject", "s3:PutObjectTagging"],
             [f"arn:aws:s3:::{scope.prefix}-data-bucket-*/dvc/*", f"arn:aws:s3:::{scope.prefix}-config-bucket-*/*"],
         ),
         Grant(
             "ReplaceConfiguration",
-            "a file of the hosts' configuration that is no longer there",
+            "files that are no longer part of the hosts' configuration",
             ["s3:DeleteObject"],
             [f"arn:aws:s3:::{scope.prefix}-config-bucket-*/*"],
         ),
         Grant(
             "ChangeRegistry",
-            "the registry, and images into it; a tag that is there stays",
+            "the registry, and pushing images to it; existing tags can't be changed",
             [
                 f"ecr:{action}"
                 for action in (
@@ -141,7 +144,7 @@ def change(scope: Scope) -> list[Grant]:
         ),
         Grant(
             "ChangeSecret",
-            "Grafana's password; the engine compares its value",
+            "Grafana's password; the engine reads its value to compare it",
             [
                 f"secretsmanager:{action}"
                 for action in (
@@ -153,7 +156,7 @@ def change(scope: Scope) -> list[Grant]:
         ),
         Grant(
             "ChangeTopic",
-            "where alerts go",
+            "the topic of alerts",
             [
                 "sns:CreateTopic", "sns:SetTopicAttributes", "sns:Subscribe",
                 "sns:TagResource", "sns:UntagResource",
@@ -162,7 +165,7 @@ def change(scope: Scope) -> list[Grant]:
         ),
         Grant(
             "ChangeBudget",
-            "made, changed and deleted by one action",
+            "AWS has a single action to create, change and delete a budget",
             ["budgets:ModifyBudget", "budgets:TagResource", "budgets:UntagResource"],
             [f"arn:aws:budgets::{scope.home.account_id}:budget/{scope.prefix}-budget-*"],
         ),
@@ -170,14 +173,14 @@ def change(scope: Scope) -> list[Grant]:
 
 
 def remove(scope: Scope) -> list[Grant]:
-    """Delete it; of a stack that is not disposable nothing that holds data."""
+    """Deleting them; if the stack isn't disposable, nothing that holds data."""
     buckets = _disposable(scope)
     kept: list[Grant] = []
     if scope.settings.disposable:
         kept = [
             Grant(
                 "RemoveRegistry",
-                "with its images",
+                "the registry with its images",
                 ["ecr:BatchDeleteImage", "ecr:DeleteRepository"],
                 scope.arn("ecr", f"repository/{scope.prefix}/*"),
             ),
@@ -186,7 +189,7 @@ def remove(scope: Scope) -> list[Grant]:
         *kept,
         Grant(
             "RemoveBuckets",
-            "with every version of what is in them",
+            "buckets and the settings that are removed with them",
             ["s3:DeleteBucket", "s3:DeleteBucketPolicy", "s3:ListBucketVersions", "s3:PutBucketPublicAccessBlock",
              "s3:PutBucketOwnershipControls", "s3:PutBucketVersioning", "s3:PutEncryptionConfiguration",
              "s3:PutLifecycleConfiguration"],
@@ -194,19 +197,19 @@ def remove(scope: Scope) -> list[Grant]:
         ),
         Grant(
             "RemoveObjects",
-            "and the versions",
+            "objects and their versions",
             ["s3:DeleteObject", "s3:DeleteObjectVersion"],
             [f"{bucket}/*" for bucket in buckets],
         ),
         Grant(
             "RemoveSecret",
-            "Grafana's password goes with its host",
+            "Grafana's password is deleted with its host",
             ["secretsmanager:DeleteSecret"],
             scope.arn("secretsmanager", f"secret:{scope.prefix}/*"),
         ),
         Grant(
             "RemoveTopic",
-            "and who is told",
+            "the topic of alerts",
             ["sns:DeleteTopic"],
             scope.arn("sns", f"{scope.prefix}-topic-*"),
         ),
@@ -219,13 +222,13 @@ def remove(scope: Scope) -> list[Grant]:
         ),
         Grant(
             "RemoveBudget",
-            "made, changed and deleted by one action",
+            "AWS has a single action to create, change and delete a budget",
             ["budgets:ModifyBudget"],
             [f"arn:aws:budgets::{scope.home.account_id}:budget/{scope.prefix}-budget-*"],
         ),
         Grant(
             "RemoveRegistrysRules",
-            "which images expire",
+            "the rules by which images expire",
             ["ecr:DeleteLifecyclePolicy"],
             scope.arn("ecr", f"repository/{scope.prefix}/*"),
         ),
@@ -233,11 +236,11 @@ def remove(scope: Scope) -> list[Grant]:
 
 
 def copy(sources: Sequence[Scope]) -> list[Grant]:
-    """Images of other stacks, for `atlas promote`."""
+    """Reading images of other stacks, for `atlas promote`."""
     return [
         Grant(
             "CopyImages",
-            "a promotion takes the very image that was tried elsewhere",
+            "a promotion copies the image that another stack runs",
             ["ecr:BatchGetImage", "ecr:DescribeImages", "ecr:GetDownloadUrlForLayer"],
             [arn for scope in sources for arn in scope.arn("ecr", f"repository/{scope.prefix}/*")],
         )

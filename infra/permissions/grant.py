@@ -1,4 +1,4 @@
-"""A statement of a policy with its reason, and what it may be about: one stack's things."""
+"""A policy statement with its reason (Grant), and the resources of a stack that statements may name (Scope)."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,12 +9,12 @@ from infra.names import PROJECT, role_path, stack_prefix
 from infra.settings import AwsSettings, BootstrapSettings
 
 EVERYTHING = ("*",)
-"""Only where AWS has no finer resource for the actions: the `why` says so, a test checks it."""
+"""Only for actions for which AWS has no finer resource: the `why` must say so, and a test checks it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """One statement."""
+    """A policy statement with its reason."""
 
     sid: str
     why: str
@@ -23,7 +23,7 @@ class Grant:
     condition: Mapping[str, Any] = field(default_factory=dict)
 
     def statement(self) -> dict[str, Any]:
-        """As IAM reads it."""
+        """The statement in IAM's format."""
         written: dict[str, Any] = {
             "Sid": self.sid,
             "Effect": "Allow",
@@ -35,7 +35,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a stack's roles may touch."""
+    """ARNs and conditions that limit a role to the resources of a stack."""
 
     stack: str
     settings: AwsSettings
@@ -46,12 +46,12 @@ class Scope:
         return [f"arn:aws:{service}:{self.settings.region}:{self.home.account_id}:{resource}" for resource in resources]
 
     def ec2(self, *kinds: str) -> list[str]:
-        """All things of these kinds; a condition says whose."""
+        """All EC2 resources of these kinds; a condition must limit them to the stack."""
         return self.arn("ec2", *(f"{kind}/*" for kind in kinds))
 
     @property
     def prefix(self) -> str:
-        """What the stack's names begin with."""
+        """The prefix of the stack's names."""
         return stack_prefix(self.stack)
 
     @property
@@ -66,41 +66,41 @@ class Scope:
 
     @property
     def boundary(self) -> str:
-        """The policy that bounds the stack's roles."""
+        """The permissions boundary of the stack's roles."""
         return f"arn:aws:iam::{self.home.account_id}:policy/{boundary_name(self.stack)}"
 
     @property
     def buckets(self) -> list[str]:
-        """The stack's buckets, by the names that Pulumi gives them."""
+        """The stack's buckets, with the names that Pulumi generates."""
         return [f"arn:aws:s3:::{self.prefix}-{kind}-bucket-*" for kind in ("data", "config")]
 
     @property
     def here(self) -> dict[str, Any]:
-        """The condition that a call is about the stack's region."""
+        """The condition that a request goes to the stack's region."""
         return {"StringEquals": {"aws:RequestedRegion": self.settings.region}}
 
     @property
     def new(self) -> dict[str, Any]:
-        """The condition that what is made gets the stack's tag."""
+        """The condition that a new resource gets the stack's tag."""
         return {"StringEquals": {"aws:RequestTag/stack": self.stack}}
 
     @property
     def own(self) -> dict[str, Any]:
-        """The condition that a thing has the stack's tag."""
+        """The condition that an existing resource has the stack's tag."""
         return {"StringEquals": {"aws:ResourceTag/stack": self.stack}}
 
     @property
     def clusters(self) -> dict[str, Any]:
-        """The condition that EKS or Kubernetes made a thing for the stack's cluster."""
+        """The condition that EKS or Kubernetes created the resource for the stack's cluster."""
         return {"StringEquals": {f"aws:ResourceTag/kubernetes.io/cluster/{self.settings.cluster_name}": "owned"}}
 
 
 def boundary_name(stack: str) -> str:
-    """The name of the policy that bounds a stack's roles."""
+    """The name of the permissions boundary of a stack's roles."""
     return f"{PROJECT}-boundary-{stack}"
 
 
 def document(grants: Sequence[Grant]) -> str:
-    """A policy, without the spaces that IAM doesn't count."""
+    """A policy as compact JSON, because the size of a policy is limited."""
     statements = [grant.statement() for grant in grants]
     return json.dumps({"Version": "2012-10-17", "Statement": statements}, separators=(",", ":"))

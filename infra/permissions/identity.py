@@ -1,43 +1,43 @@
-"""IAM: the stack's own roles, all under one path, none beyond the boundary."""
+"""IAM: the stack's own roles, all under the stack's path, all with the permissions boundary."""
 
 from infra.permissions.grant import EVERYTHING, Grant, Scope
 
 PASSED_TO = ("ec2.amazonaws.com", "eks.amazonaws.com", "pods.eks.amazonaws.com")
-"""Services that get the stack's roles: hosts and nodes, the cluster, its pods."""
+"""Services that may assume the stack's roles: EC2 (hosts and nodes), EKS, and EKS Pod Identity."""
 MANAGED = (
     "AmazonEC2ContainerRegistryPullOnly", "AmazonEKSClusterPolicy", "AmazonEKSWorkerNodeMinimalPolicy",
     "AmazonEKS_CNI_Policy", "AmazonSSMManagedInstanceCore",
 )  # fmt: skip
-"""AWS's policies that the stack's roles get."""
+"""AWS's managed policies that are attached to the stack's roles."""
 LINKED = ("autoscaling", "eks", "eks-nodegroup", "elasticloadbalancing")
-"""Services that make a role of their own at their first use in an account."""
+"""Services that create a service-linked role at their first use in an account."""
 
 
 def read(scope: Scope) -> list[Grant]:
-    """The stack's roles."""
+    """Reading the stack's roles."""
     return [
         Grant(
             "SeeRoles",
-            "the stack's roles and what they may do",
+            "the stack's roles and their permissions",
             ["iam:GetRole", "iam:GetRolePolicy", "iam:ListAttachedRolePolicies", "iam:ListInstanceProfilesForRole",
              "iam:ListRolePolicies", "iam:ListRoleTags"],
             [scope.roles],
         ),
         Grant(
             "SeeProfiles",
-            "how hosts get theirs",
+            "the instance profiles of the hosts",
             ["iam:GetInstanceProfile", "iam:ListInstanceProfileTags"],
             [scope.profiles],
         ),
         Grant(
             "FindLeft",
-            "`atlas destroy` looks for roles and buckets by path and name; lists have no finer resource",
+            "`atlas destroy` searches roles and buckets by path and name; lists have no finer resource",
             ["iam:ListInstanceProfiles", "iam:ListOpenIDConnectProviders", "iam:ListRoles", "s3:ListAllMyBuckets"],
             EVERYTHING,
         ),
         Grant(
             "FindLeftProvider",
-            "and whether an identity provider of a cluster is the stack's",
+            "whether an identity provider belongs to the stack",
             ["iam:ListOpenIDConnectProviderTags"],
             [f"arn:aws:iam::{scope.home.account_id}:oidc-provider/*"],
         ),
@@ -45,48 +45,48 @@ def read(scope: Scope) -> list[Grant]:
 
 
 def change(scope: Scope) -> list[Grant]:
-    """Make the stack's roles; what they are given stays within the boundary."""
+    """Creating and changing the stack's roles, always with the permissions boundary."""
     bounded = {"StringEquals": {"iam:PermissionsBoundary": scope.boundary}}
     managed = [f"arn:aws:iam::aws:policy/{name}" for name in MANAGED]
     return [
         Grant(
             "MakeBoundedRoles",
-            "a role without the boundary can't be made, nor given more than it",
+            "roles can only be created and changed with the permissions boundary",
             ["iam:CreateRole", "iam:PutRolePermissionsBoundary", "iam:PutRolePolicy"],
             [scope.roles],
             bounded,
         ),
         Grant(
             "AttachKnownPolicies",
-            "AWS's own, and only those that the program names",
+            "only those managed policies of AWS that the program uses",
             ["iam:AttachRolePolicy"],
             [scope.roles],
             {**bounded, "ArnEquals": {"iam:PolicyARN": managed}},
         ),
         Grant(
             "ChangeRoles",
-            "tags, description, and which service takes it",
+            "tags, description, and the service that may assume the role",
             ["iam:TagRole", "iam:UntagRole", "iam:UpdateAssumeRolePolicy", "iam:UpdateRole",
              "iam:UpdateRoleDescription"],
             [scope.roles],
         ),
         Grant(
             "ChangeProfiles",
-            "how hosts get their roles",
+            "hosts get their roles through instance profiles",
             ["iam:AddRoleToInstanceProfile", "iam:CreateInstanceProfile", "iam:TagInstanceProfile",
              "iam:UntagInstanceProfile"],
             [scope.profiles],
         ),
         Grant(
             "PassRoles",
-            "the stack's roles, to the services that they are for",
+            "the stack's roles, only to the services that use them",
             ["iam:PassRole"],
             [scope.roles],
             {"StringEquals": {"iam:PassedToService": list(PASSED_TO)}},
         ),
         Grant(
             "LinkServices",
-            "the first cluster of an account; AWS fixes what these roles may do",
+            "the first cluster of an account needs these roles; AWS defines their permissions",
             ["iam:CreateServiceLinkedRole"],
             [
                 f"arn:aws:iam::{scope.home.account_id}:role/aws-service-role/{service}.amazonaws.com/*"
@@ -96,7 +96,7 @@ def change(scope: Scope) -> list[Grant]:
         ),
         Grant(
             "SeeLinkedRole",
-            "EKS looks for it in the caller's name",
+            "EKS checks this role with the caller's permissions",
             ["iam:GetRole"],
             [f"arn:aws:iam::{scope.home.account_id}:role/aws-service-role/eks-nodegroup.amazonaws.com/*"],
         ),
@@ -104,17 +104,17 @@ def change(scope: Scope) -> list[Grant]:
 
 
 def remove(scope: Scope) -> list[Grant]:
-    """Delete the stack's roles."""
+    """Deleting the stack's roles."""
     return [
         Grant(
             "RemoveRoles",
-            "with what they may do",
+            "roles and their policies",
             ["iam:DeleteRole", "iam:DeleteRolePolicy", "iam:DetachRolePolicy"],
             [scope.roles],
         ),
         Grant(
             "RemoveProfiles",
-            "and how hosts get them",
+            "the instance profiles of the hosts",
             ["iam:DeleteInstanceProfile", "iam:RemoveRoleFromInstanceProfile"],
             [scope.profiles],
         ),

@@ -1,4 +1,4 @@
-"""EC2: network, hosts, volumes, the nodes' launch template. Whose a thing is says its tag `stack`."""
+"""EC2: network, hosts, volumes, the nodes' launch template. The tag `stack` shows to which stack a resource belongs."""
 
 from infra.permissions.grant import EVERYTHING, Grant, Scope
 
@@ -6,23 +6,23 @@ TAGGED = (
     "vpc", "subnet", "route-table", "internet-gateway", "natgateway", "elastic-ip", "security-group",
     "security-group-rule", "vpc-endpoint", "volume", "launch-template", "instance", "network-interface",
 )  # fmt: skip
-"""Kinds that the stack makes, each with its tag."""
+"""Kinds of resources that the stack creates with its tag."""
 MAKERS = (
     "CreateVpc", "CreateSubnet", "CreateRouteTable", "CreateInternetGateway", "CreateNatGateway", "AllocateAddress",
     "CreateSecurityGroup", "AuthorizeSecurityGroupIngress", "AuthorizeSecurityGroupEgress", "CreateVpcEndpoint",
     "CreateVolume", "CreateLaunchTemplate", "RunInstances",
 )  # fmt: skip
-"""Calls that make something and tag it at once."""
+"""Calls that create a resource together with its tags."""
 CANONICAL = "099720109477"
-"""Canonical's account, whose Ubuntu the hosts run; the nodes' images are Amazon's."""
+"""Canonical's account, which publishes the hosts' Ubuntu image; the nodes' images are Amazon's."""
 
 
 def read(scope: Scope) -> list[Grant]:
-    """What there is."""
+    """Reading the network and the hosts."""
     return [
         Grant(
             "SeeEc2",
-            "what is there, and what a stack left; EC2's Describe calls have no finer resource",
+            "the stack's resources, and what it left; EC2's Describe calls have no finer resource",
             [
                 f"ec2:Describe{what}"
                 for what in (
@@ -57,17 +57,17 @@ def read(scope: Scope) -> list[Grant]:
             EVERYTHING,
             scope.here,
         ),
-        Grant("SeeVpc", "whether it resolves names", ["ec2:DescribeVpcAttribute"], scope.ec2("vpc")),
+        Grant("SeeVpc", "the DNS settings of a VPC", ["ec2:DescribeVpcAttribute"], scope.ec2("vpc")),
         Grant(
             "SeeInstance",
-            "its user data, and whether it may be terminated",
+            "an instance's user data and termination protection",
             ["ec2:DescribeInstanceAttribute"],
             scope.ec2("instance"),
             scope.own,
         ),
         Grant(
             "SeeVolume",
-            "whether its I/O is on",
+            "whether a volume's I/O is enabled",
             ["ec2:DescribeVolumeAttribute"],
             scope.ec2("volume"),
             scope.own,
@@ -76,32 +76,32 @@ def read(scope: Scope) -> list[Grant]:
 
 
 def change(scope: Scope) -> list[Grant]:
-    """Make the network and the hosts, and change what has the stack's tag."""
+    """Creating the network and the hosts, and changing resources with the stack's tag."""
     return [
         Grant(
             "MakeTagged",
-            "network, addresses, volumes, launch template, hosts: nothing without the stack's tag",
+            "network, addresses, volumes, launch template, hosts: only with the stack's tag",
             [f"ec2:{maker}" for maker in MAKERS if not maker.startswith("Authorize")],
             scope.ec2(*(kind for kind in TAGGED if kind not in ("network-interface", "security-group-rule"))),
             scope.new,
         ),
         Grant(
             "TagWhatIsMade",
-            "tags come with the call that makes a thing",
+            "tags can only be set in the call that creates the resource",
             ["ec2:CreateTags"],
             scope.ec2(*TAGGED),
             {"StringEquals": {"ec2:CreateAction": list(MAKERS), "aws:RequestTag/stack": scope.stack}},
         ),
         Grant(
             "TagDefaultGroup",
-            "a VPC's default security group is there without tags, until the stack takes and empties it",
+            "a VPC's default security group exists without tags until the stack adopts it",
             ["ec2:CreateTags"],
             scope.ec2("security-group"),
             {**scope.new, "Null": {"aws:ResourceTag/stack": "true"}},
         ),
         Grant(
             "InOwnNetwork",
-            "where new things go, and what is changed: only what has the stack's tag",
+            "only resources with the stack's tag can be changed or get new resources",
             [
                 f"ec2:{action}"
                 for action in (
@@ -141,28 +141,28 @@ def change(scope: Scope) -> list[Grant]:
         ),
         Grant(
             "RulesInClustersGroup",
-            "who reaches the nodes: EKS makes their group, without the stack's tag",
+            "who may reach the nodes: EKS creates their security group, without the stack's tag",
             ["ec2:AuthorizeSecurityGroupIngress", "ec2:ModifySecurityGroupRules", "ec2:RunInstances"],
             scope.ec2("security-group"),
             scope.clusters,
         ),
         Grant(
             "NewRules",
-            "a new rule has no tag of its own yet; whose the group is decides",
+            "a new rule gets the stack's tag; the permission for its security group is separate",
             ["ec2:AuthorizeSecurityGroupEgress", "ec2:AuthorizeSecurityGroupIngress"],
             scope.ec2("security-group-rule"),
             scope.new,
         ),
         Grant(
             "RunFromImages",
-            "hosts run Canonical's Ubuntu, nodes Amazon's EKS image",
+            "hosts use Canonical's Ubuntu image, nodes Amazon's EKS image",
             ["ec2:RunInstances"],
             [f"arn:aws:ec2:{scope.settings.region}::image/*"],
             {"StringEquals": {"ec2:Owner": ["amazon", CANONICAL]}},
         ),
         Grant(
             "RunWithInterface",
-            "an instance's interface is made with it; a host's has no tags",
+            "an instance is created with its network interface; a host's interface has no tags",
             ["ec2:RunInstances"],
             scope.ec2("network-interface"),
         ),
@@ -170,12 +170,12 @@ def change(scope: Scope) -> list[Grant]:
 
 
 def remove(scope: Scope) -> list[Grant]:
-    """Delete what has the stack's tag."""
+    """Deleting resources with the stack's tag."""
     data = ["ec2:DeleteVolume"] if scope.settings.disposable else []
     return [
         Grant(
             "RemoveOwn",
-            "only what has the stack's tag; volumes hold data and go with disposable stacks only",
+            "only resources with the stack's tag; volumes hold data, so only those of disposable stacks",
             [
                 *data,
                 *(
@@ -210,7 +210,7 @@ def remove(scope: Scope) -> list[Grant]:
         ),
         Grant(
             "RemoveRulesOfCluster",
-            "the stack's rules in the group that EKS makes",
+            "the stack's rules in the security group that EKS creates",
             ["ec2:RevokeSecurityGroupIngress"],
             scope.ec2("security-group"),
             scope.clusters,
@@ -219,32 +219,32 @@ def remove(scope: Scope) -> list[Grant]:
 
 
 def sweep(scope: Scope) -> list[Grant]:
-    """What the cluster's controllers may leave behind (infra/leftovers): found by the cluster's tag."""
+    """Deleting what the cluster's controllers may leave behind (infra/leftovers), found by the cluster's tag."""
     return [
         Grant(
             "SweepCluster",
-            "groups and volumes that Kubernetes made for the cluster and could not take down",
+            "security groups and volumes that Kubernetes created for the cluster and didn't delete",
             ["ec2:DeleteSecurityGroup", "ec2:DeleteVolume", "ec2:RevokeSecurityGroupEgress"],
             scope.ec2("security-group", "volume"),
             scope.clusters,
         ),
         Grant(
             "SweepInterfaces",
-            "detached interfaces of the cluster's pods hold their subnets",
+            "detached network interfaces of the cluster's pods block the deletion of their subnets",
             ["ec2:DeleteNetworkInterface"],
             scope.ec2("network-interface"),
             {"StringEquals": {"aws:ResourceTag/cluster.k8s.amazonaws.com/name": scope.settings.cluster_name}},
         ),
         Grant(
             "SweepOwnInterfaces",
-            "detached interfaces of the stack's nodes",
+            "detached network interfaces of the stack's nodes",
             ["ec2:DeleteNetworkInterface"],
             scope.ec2("network-interface"),
             scope.own,
         ),
         Grant(
             "SweepLoadBalancers",
-            "load balancers that Kubernetes made for the cluster and could not take down",
+            "load balancers that Kubernetes created for the cluster and didn't delete",
             [
                 "elasticloadbalancing:DeleteListener",
                 "elasticloadbalancing:DeleteLoadBalancer",

@@ -1,4 +1,7 @@
-"""Which role gets what: label -> policy document, each a managed policy of its own, as IAM limits their size."""
+"""The policies of each role: label -> policy document.
+
+Each is a separate managed policy, because IAM limits their size.
+"""
 
 from collections.abc import Sequence
 
@@ -7,9 +10,9 @@ from infra.permissions.grant import Scope, document
 
 
 def preview_policies(scopes: Sequence[Scope]) -> dict[str, str]:
-    """Looks at every stack and changes none: no secret's value, of S3 only state, hosts' configuration, DVC's data.
+    """Reads every stack and changes none; reads no secrets, and in S3 only state, hosts' configuration and DVC's data.
 
-    It decrypts the stacks' state and so, as every preview does, the secrets in it.
+    It can decrypt the stacks' state and the secrets in it, because a preview needs them.
     """
     return {
         "state": document(state.read(scopes)),
@@ -18,9 +21,9 @@ def preview_policies(scopes: Sequence[Scope]) -> dict[str, str]:
 
 
 def deploy_policies(scope: Scope, sources: Sequence[Scope]) -> dict[str, str]:
-    """Makes and changes the stack, which includes to delete what a change removes.
+    """Creates and changes the stack; this includes deleting resources that a change removes.
 
-    `sources`: stacks whose images are promoted to it.
+    `sources`: stacks whose images can be promoted to it.
     """
     copied = data.copy(sources) if sources else []
     return {
@@ -34,7 +37,7 @@ def deploy_policies(scope: Scope, sources: Sequence[Scope]) -> dict[str, str]:
 
 
 def destroy_policies(scope: Scope) -> dict[str, str]:
-    """Takes the stack down and sweeps what it may leave; makes nothing."""
+    """Destroys the stack and deletes what it leaves behind; creates nothing."""
     return {
         "state": document([*state.read([scope]), *state.write(scope)]),
         **_look(scope),

@@ -10,7 +10,7 @@ from infra.settings import BootstrapSettings
 
 
 def paths(stack: str) -> list[str]:
-    """Where Pulumi keeps a stack in the bucket (pulumi/pkg/backend/diy)."""
+    """The stack's files in the state bucket (pulumi/pkg/backend/diy)."""
     return [
         f"{STATE_STACKS}/{stack}.json",
         f"{STATE_STACKS}/{stack}.json.*",
@@ -22,34 +22,34 @@ def paths(stack: str) -> list[str]:
 
 
 def read(scopes: Sequence[Scope]) -> list[Grant]:
-    """The state of these stacks, and their secrets."""
+    """Reading the state of these stacks and the secrets in it."""
     home = scopes[0].home
     bucket = f"arn:aws:s3:::{home.bucket}"
     stacks = [scope.stack for scope in scopes]
     return [
         Grant(
             "ListState",
-            # No condition on the prefix: without leave to list, S3 answers 403 instead of 404 for what isn't there.
-            "the engine finds stacks, locks and history by listing; the names of all stacks show",
+            # No condition on the prefix: if listing isn't allowed, S3 answers 403 instead of 404 for a missing object.
+            "the engine finds stacks, locks and history by listing; this shows the names of all stacks",
             ["s3:ListBucket"],
             [bucket],
         ),
         Grant(
             "ReadState",
-            "the state itself, and the mark of the backend's version",
+            "the state itself, and the file with the backend's version",
             ["s3:GetObject"],
             [f"{bucket}/.pulumi/meta.yaml", *(f"{bucket}/{path}" for stack in stacks for path in paths(stack))],
         ),
         Grant(
             "DecryptState",
-            "S3 decrypts what is in the bucket in the caller's name",
+            "S3 decrypts objects with the caller's permissions",
             ["kms:Decrypt"],
             _keys(home),
             _by_s3(home),
         ),
         Grant(
             "DecryptSecrets",
-            "Pulumi decrypts the stack's secrets; the key's context tells the stacks apart",
+            "Pulumi decrypts the stack's secrets; the encryption context separates the stacks",
             ["kms:Decrypt"],
             _keys(home),
             {**_named(), "StringEquals": {"kms:EncryptionContext:stack": stacks}},
@@ -58,7 +58,7 @@ def read(scopes: Sequence[Scope]) -> list[Grant]:
 
 
 def write(scope: Scope) -> list[Grant]:
-    """The stack's own state; another's can't be touched."""
+    """Writing the stack's own state, and no other stack's."""
     home = scope.home
     return [
         Grant(
@@ -69,7 +69,7 @@ def write(scope: Scope) -> list[Grant]:
         ),
         Grant(
             "EncryptState",
-            "S3 encrypts what goes into the bucket in the caller's name",
+            "S3 encrypts objects with the caller's permissions",
             ["kms:GenerateDataKey"],
             _keys(home),
             _by_s3(home),
@@ -78,7 +78,7 @@ def write(scope: Scope) -> list[Grant]:
 
 
 def _keys(home: BootstrapSettings) -> list[str]:
-    # The key's id isn't known before there is one: its alias, in the condition, says which.
+    # The key's id isn't known before the key exists, so the condition names its alias instead.
     return [f"arn:aws:kms:{home.region}:{home.account_id}:key/*"]
 
 
