@@ -7,6 +7,7 @@ import kubernetes_validate
 import pytest
 
 from infra.components.cluster import ADDONS
+from service.__main__ import GRACE
 from tests.infra.support.aws import up
 
 VERSIONS = sorted(ADDONS)
@@ -60,12 +61,72 @@ def test_pod_is_restricted_and_bounded(variant: str) -> None:
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
 
 
+def container() -> dict[str, Any]:
+    (only,) = of_kind("base", "Deployment")["spec"]["template"]["spec"]["containers"]
+    found: dict[str, Any] = only
+    return found
+
+
+def seconds(probe: dict[str, Any]) -> int:
+    """How long the probe must fail until something is done about it."""
+    return int(probe["periodSeconds"]) * int(probe["failureThreshold"])
+
+
+@pytest.mark.parametrize("variant", ["base", "full"])
+def test_rollout_takes_no_pod_away_before_another_answers_in_its_place(variant: str) -> None:
+    spec = of_kind(variant, "Deployment")["spec"]
+    # With a single pod, anything but 0 would let a rollout begin with none. Then there must be room for one more.
+    assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+    # A pod that dies right after its first answer doesn't count.
+    assert spec["minReadySeconds"] >= 5
+    # A pod may use all of its time to start before the rollout is given up, also when a node must be added first.
+    start = seconds(spec["template"]["spec"]["containers"][0]["startupProbe"])
+    assert 2 * start <= spec["progressDeadlineSeconds"] <= 600
+    # `kubectl rollout undo` has something to go back to.
+    assert spec["revisionHistoryLimit"] >= 1
+
+
+def test_pod_has_time_to_load_its_model_before_it_is_judged() -> None:
+    probe = container()["startupProbe"]
+    # Readiness, so that the other two count only when the model is loaded; which takes seconds, from a registry more.
+    assert probe["httpGet"] == {"path": "/health/ready", "port": "http"}
+    assert 90 <= seconds(probe) <= 300
+    # A rollout goes on within seconds of the first answer.
+    assert probe["periodSeconds"] <= 5
+
+
+def test_pod_that_is_not_ready_gets_no_requests_within_seconds() -> None:
+    probe = container()["readinessProbe"]
+    assert probe["httpGet"] == {"path": "/health/ready", "port": "http"}
+    assert seconds(probe) <= 10
+    # A single slow answer is no reason to take a pod away from its callers.
+    assert probe["failureThreshold"] >= 2
+    assert probe["timeoutSeconds"] >= 2
+
+
+def test_pod_is_restarted_only_when_its_process_hangs() -> None:
+    readiness, probe = container()["readinessProbe"], container()["livenessProbe"]
+    # Liveness and not readiness: a restart loads the same model again, and takes away the only pod for longer.
+    assert probe["httpGet"] == {"path": "/health/live", "port": "http"}
+    assert probe["timeoutSeconds"] >= 2
+    # First it gets no more requests; a pod that was merely busy recovers by that, before it is restarted.
+    assert 2 * seconds(readiness) <= seconds(probe) <= 60
+
+
+def test_probes_and_callers_reach_the_port_that_the_container_listens_at() -> None:
+    assert container()["ports"] == [{"name": "http", "containerPort": 5000, "protocol": "TCP"}]
+    (port,) = of_kind("base", "Service")["spec"]["ports"]
+    assert (port["port"], port["targetPort"]) == (5000, "http")
+
+
 def test_pod_answers_until_the_load_balancer_has_noticed_and_then_has_time_to_finish() -> None:
     pod = of_kind("base", "Deployment")["spec"]["template"]["spec"]
-    pause = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
-    workers = 30  # service/__main__.py, GRACE
-    assert pause >= 10
-    assert pod["terminationGracePeriodSeconds"] >= pause + workers
+    pause = container()["lifecycle"]["preStop"]["sleep"]["seconds"]
+    # Endpoints and the load balancer need some seconds to notice; each pod of a rollout waits so long.
+    assert 10 <= pause <= 30
+    # The pause counts too. After both the pod is killed, with the requests it still has. A node that is drained waits
+    # as long for a pod that hangs.
+    assert pause + GRACE < pod["terminationGracePeriodSeconds"] <= 120
 
 
 def test_autoscaled_deployment_leaves_its_size_alone() -> None:
