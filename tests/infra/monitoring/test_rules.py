@@ -14,11 +14,13 @@ from infra.hosts.versions import ALERTMANAGER, NODE_EXPORTER, PROMETHEUS
 from infra.monitoring.prometheus import RULES
 from infra.settings import AwsSettings
 from tests.infra.monitoring.rendered import prometheus_aws, rendered
-from tests.infra.monitoring.running import EITHER, hosts_own
+from tests.infra.monitoring.running import EITHER, hosts_own, on_path
 from tests.infra.monitoring.tools.build import pinned
 
 RULES_FOUND = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
 CASES = sorted(Path(__file__).parent.glob("rules*_test.yml"))
+TO_THE_EVALUATION = [file for file in CASES if file.stem in ("rules_for_test", "rules_age_test")]
+"""Those that say of each alert when it is pending for the last time, and when it fires."""
 
 
 @pytest.fixture(params=EITHER)
@@ -42,8 +44,8 @@ def test_rules_are_valid(promtool: str) -> None:
 
 
 @pytest.mark.parametrize("cases", CASES, ids=lambda path: path.stem)
-def test_alerts_fire_when_they_must_and_only_then(promtool: str, cases: Path) -> None:
-    assert "SUCCESS" in told(promtool, "test", "rules", str(cases))
+def test_alerts_fire_when_they_must_and_only_then(promtool: str, cases: Path, tmp_path: Path) -> None:
+    assert "SUCCESS" in told(promtool, "test", "rules", str(prepared(cases, tmp_path)))
 
 
 def test_every_alert_has_a_case_that_fires_and_one_that_does_not() -> None:
@@ -56,6 +58,37 @@ def test_every_alert_has_a_case_that_fires_and_one_that_does_not() -> None:
     names = {rule["alert"] for rule in alerts()}
     assert {case["alertname"] for case in cases if case["exp_alerts"]} == names
     assert {case["alertname"] for case in cases if not case["exp_alerts"]} == names
+
+
+@pytest.mark.parametrize("evaluations", [1, -1], ids=["later", "earlier"])
+def test_case_of_every_alert_fails_when_it_fires_later_or_earlier(evaluations: int, tmp_path: Path) -> None:
+    """Every `for` is made an evaluation longer, or shorter: a case of each alert expects it at the very evaluation."""
+    seen: set[str] = set()
+    for file in TO_THE_EVALUATION:
+        with pytest.raises(AssertionError) as failed:
+            told(on_path("promtool"), "test", "rules", str(prepared(file, tmp_path, evaluations)))
+        seen |= set(re.findall(r'ALERTS\{alertname=\\?"(\w+)', str(failed.value)))
+    assert seen == {rule["alert"] for rule in alerts() if "for" in rule}
+
+
+def prepared(file: Path, folder: Path, evaluations: int = 0) -> Path:
+    """A copy of the cases, with the groups of rules that they name, and every `for` so many evaluations longer."""
+    cases = yaml.safe_load(file.read_text())
+    named = cases.get("group_eval_order")
+    if named is None:
+        return file
+    groups = [group for group in yaml.safe_load(RULES.read_text())["groups"] if group["name"] in named]
+    for rule in (rule for group in groups for rule in group["rules"] if "for" in rule):
+        longer = seconds(rule["for"]) + evaluations * seconds(cases["evaluation_interval"])
+        rule["for"] = f"{max(0, longer)}s"
+    (folder / "rules.yml").write_text(yaml.safe_dump({"groups": groups}))
+    (folder / file.name).write_text(yaml.safe_dump({**cases, "rule_files": ["rules.yml"]}))
+    return folder / file.name
+
+
+def seconds(duration: str) -> int:
+    """Of 30m, say."""
+    return int(duration[:-1]) * {"s": 1, "m": 60, "h": 3600}[duration[-1]]
 
 
 @pytest.mark.parametrize("rule", alerts(), ids=lambda rule: str(rule["alert"]))
