@@ -1,1 +1,1 @@
-"""The two monitoring hosts: what cloud-init makes of a bare Ubuntu."""
+"""The two monitoring hosts: how cloud-init sets them up on a plain Ubuntu image."""

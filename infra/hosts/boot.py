@@ -1,8 +1,8 @@
-"""User data of a monitoring host: cloud-config that writes a few scripts and units, and starts the first of them.
+"""User data of a monitoring host: cloud-config that writes scripts and systemd units, and starts atlas-install.service.
 
-What the host then does is in files/: atlas-install fetches the pinned releases, atlas-config the configuration, and
-systemd keeps everything running. Whatever fails is tried again, says cause and remedy on the console, and the first
-try decides what `cloud-init status` reports.
+The scripts are in files/: atlas-install downloads the pinned releases, atlas-config the configuration, and systemd
+keeps everything running. A failed unit prints cause and remedy on the console and is tried again; `cloud-init status`
+reports the result of the first try.
 """
 
 import re
@@ -26,35 +26,35 @@ from infra.names import (
 
 FILES = Path(__file__).with_name("files")
 LIMIT = 16 * 1024
-"""EC2's, in bytes."""
+"""EC2's limit for user data, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class HostBoot:
-    """What a host must know at its first start; nothing of it is secret."""
+    """The values that a host needs at its first start; none of them is secret."""
 
     role: Literal["prometheus", "grafana"]
     region: str
     config_uri: str
     """s3://BUCKET/PREFIX of its configuration."""
     cluster: str | None = None
-    """The EKS cluster whose kubelets Prometheus asks."""
+    """The EKS cluster whose kubelets Prometheus scrapes."""
     volume_id: str | None = None
-    """The EBS volume for Prometheus's data; None keeps it on the root disk."""
+    """The EBS volume for Prometheus's data; None: the data is on the root disk."""
     secret_arn: str | None = None
     """The secret with Grafana's admin password; Grafana doesn't start without one."""
     mirror: str | None = None
-    """Where software is fetched instead of the official addresses: MIRROR/NAME/FILE (infra/hosts/versions.py)."""
+    """A mirror for downloads instead of the official addresses: MIRROR/NAME/FILE (infra/hosts/versions.py)."""
     endpoint_url: str | None = None
-    """AWS's address where it isn't the public one: one endpoint for every service, such as a private gateway."""
+    """An endpoint for all AWS services instead of the public endpoints, such as a private gateway."""
     releases: Sequence[Release] | None = None
-    """What to install; None: the pinned ones of the role."""
+    """The releases to install; None: the pinned releases of the role."""
 
 
 def user_data(boot: HostBoot) -> str:
     """The cloud-config document.
 
-    Raises ValueError when it is larger than EC2 takes, or when a host could not work or be safe with it.
+    Raises ValueError when it exceeds EC2's limit, or when a host with it couldn't work or wouldn't be safe.
     """
     _check(boot)
     files = [
@@ -66,7 +66,7 @@ def user_data(boot: HostBoot) -> str:
     ]
     document = {
         "write_files": files,
-        # The unit is tried again until it succeeds; cloud-init waits for the first try and reports it.
+        # systemd retries the unit until it succeeds; cloud-init waits for the first try and reports its result.
         "runcmd": [
             "systemctl daemon-reload",
             "systemctl enable atlas-install.service",
@@ -75,7 +75,9 @@ def user_data(boot: HostBoot) -> str:
     }
     text = "#cloud-config\n" + yaml.dump(document, Dumper=_Literal, sort_keys=False, width=1000)
     if len(text.encode()) > LIMIT:
-        raise ValueError(f"user data has {len(text.encode())} bytes, EC2 takes {LIMIT}: shorten infra/hosts/files")
+        raise ValueError(
+            f"user data has {len(text.encode())} bytes, but EC2's limit is {LIMIT}: shorten infra/hosts/files"
+        )
     return text
 
 
@@ -83,13 +85,13 @@ def _check(boot: HostBoot) -> None:
     if not re.fullmatch(r"s3://[a-z0-9.-]+/.+", boot.config_uri):
         raise ValueError(f"config_uri is {boot.config_uri!r}, not s3://BUCKET/PREFIX")
     if boot.role == "grafana" and boot.secret_arn is None:
-        raise ValueError("secret_arn is missing: without it Grafana would start with a password everybody knows")
+        raise ValueError("secret_arn is missing: without it Grafana would start with its default password")
     if boot.volume_id is not None and not re.fullmatch(r"vol-[0-9a-f]+", boot.volume_id):
         raise ValueError(f"volume_id is {boot.volume_id!r}, not the id of an EBS volume (vol-…)")
 
 
 def _environment(boot: HostBoot) -> str:
-    """Read by bash and by systemd, whose quotes are alike."""
+    """A file that both bash and systemd read; both understand this quoting."""
     given = {
         "ROLE": boot.role,
         "AWS_REGION": boot.region,
@@ -111,7 +113,7 @@ def _releases(boot: HostBoot) -> str:
 
 
 def _units(boot: HostBoot) -> list[str]:
-    """What runs once everything is installed, in the order of starting."""
+    """The units that run after the installation, in the order of their start."""
     if boot.role == "grafana":
         own = ["atlas-grafana-password.service", "grafana.service"]
     else:
@@ -154,7 +156,7 @@ def _file(path: str, content: str, mode: str = "0644") -> Mapping[str, Any]:
 
 
 class _Literal(yaml.SafeDumper):
-    """Texts of several lines as blocks, so that a person can read them."""
+    """Writes multi-line texts as blocks, so that people can read them."""
 
 
 def _block(dumper: yaml.SafeDumper, text: str) -> yaml.Node:

@@ -1,4 +1,4 @@
-"""What the hosts install: pinned releases for linux-amd64, by SHA-256, and where they are fetched.
+"""The software that the hosts install: pinned releases for linux-amd64, with SHA-256 checksums and addresses.
 
 A mirror (`atlas:downloadMirror`) is a base address that serves each file below its release's name:
 
@@ -8,7 +8,7 @@ A mirror (`atlas:downloadMirror`) is a base address that serves each file below 
     MIRROR/grafana/grafana-13.2.0.linux-amd64.tar.gz
     MIRROR/aws-cli/awscli-exe-linux-x86_64-2.36.31.zip
 
-The files must be the official ones: their sums are checked whatever their origin.
+The mirror must serve the official files: the checksums are always verified.
 """
 
 from collections.abc import Mapping
@@ -17,18 +17,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """One file to fetch."""
+    """A file to download."""
 
     name: str
     version: str
     base: str
     """The official address, without the path."""
     path: str
-    """Below `base`; a mirror serves it under NAME/FILE."""
+    """The path below `base`; a mirror serves the file under NAME/FILE."""
     sha256: str
 
     def url(self, mirror: str | None) -> str:
-        """Where to fetch it: officially, or from MIRROR/NAME/FILE."""
+        """The official address, or MIRROR/NAME/FILE."""
         file = self.path.rsplit("/", 1)[-1]
         return f"{self.base}/{self.path}" if mirror is None else f"{mirror.rstrip('/')}/{self.name}/{file}"
 
@@ -40,11 +40,11 @@ def _prometheus_project(name: str, version: str, sha256: str) -> Release:
     )
 
 
-# Where the sums come from: the releases' own sha256sums.txt, as unrelated public repositories pin them (package
-# recipes, Makefiles, Ansible roles, installers; looked up in November 2026): ten or more for Prometheus, Alertmanager
-# and node_exporter, three for Grafana. AWS publishes a signature for the AWS CLI and no sum: its version is the newest
-# of which two unrelated repositories took the same sum. For a newer version: the sum from the release's sha256sums.txt,
-# and the AWS CLI's signature verified by hand.
+# The origin of the checksums: unrelated public repositories (package recipes, Makefiles, Ansible roles, installers;
+# looked up in November 2026) pin the same checksums from the releases' sha256sums.txt: ten or more repositories for
+# Prometheus, Alertmanager and node_exporter, three for Grafana. AWS publishes a signature for the AWS CLI, but no
+# checksum: this is the newest version for which two unrelated repositories have the same checksum. For a newer version,
+# take the checksum from the release's sha256sums.txt, and verify the AWS CLI's signature by hand.
 PROMETHEUS = _prometheus_project(
     "prometheus", "3.14.0", "f665c6da19eb7ba399c915d30c7d9793c9b417bf8a749b504bc470678631478d"
 )

@@ -1,8 +1,8 @@
-"""alertmanager.yml, rendered: what is told to whom, how often, and what silences what."""
+"""Renders alertmanager.yml: receivers, repetition, and inhibition rules."""
 
 import yaml
 
-# SNS takes 100 characters, which Alertmanager cuts to.
+# SNS allows 100 characters; Alertmanager truncates the subject to this length.
 SUBJECT = (
     "{{ with .CommonLabels.stack }}{{ . }}: {{ end }}{{ .CommonLabels.alertname }} {{ .Status }}"
     "{{ if gt (len .Alerts) 1 }} ({{ len .Alerts }}){{ end }}"
@@ -17,7 +17,7 @@ MESSAGE = (
 
 
 def alertmanager_config(*, region: str, topic_arn: str) -> str:
-    """The configuration file's text: everything goes to one SNS topic, signed by the host's own role."""
+    """The configuration file's text: all alerts go to one SNS topic, published with the host's own role."""
     document = {
         "route": {
             "receiver": "topic",
@@ -28,12 +28,12 @@ def alertmanager_config(*, region: str, topic_arn: str) -> str:
             "routes": [{"matchers": ['severity="page"'], "receiver": "topic", "repeat_interval": "1h"}],
         },
         "inhibit_rules": [
-            # A service that is down explains its errors, its slowness, its silence, and its targets.
+            # If the service is down, alerts about its errors, latency, missing requests and targets are redundant.
             _silences('alertname="ServiceDown"', 'alertname=~"Service(Errors|Slow)|NoPredictions|.+Burn(Fast|Slow)"'),
             _silences('alertname="ServiceDown"', 'alertname="TargetDown",job="service"'),
-            # Of one objective, what pages says all that the ticket would.
+            # For each objective, the page makes the ticket redundant.
             _silences('severity="page",objective=~".+"', 'severity="ticket",objective=~".+"', "objective"),
-            # A node that is gone takes with it all that was asked there.
+            # If a node is gone, alerts about the other targets on it are redundant.
             _silences(
                 'alertname="TargetDown",job="kubelet"',
                 'alertname="TargetDown",job=~"resource|cadvisor|service"',
@@ -59,6 +59,6 @@ def alertmanager_config(*, region: str, topic_arn: str) -> str:
 
 
 def _silences(source: str, target: str, *equal: str) -> dict[str, list[str]]:
-    """While an alert matches `source`, those that match `target` (and share the labels `equal`) are not told."""
+    """While an alert matches `source`, alerts that match `target` (with the same labels `equal`) are not sent."""
     rule = {"source_matchers": source.split(","), "target_matchers": target.split(",")}
     return rule | {"equal": list(equal)} if equal else rule

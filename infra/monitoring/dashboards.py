@@ -1,4 +1,4 @@
-"""Grafana's dashboards, built with its own typed SDK: the service, the model, the machines."""
+"""Grafana's dashboards, built with its typed SDK: service, model, infrastructure."""
 
 from collections.abc import Sequence
 
@@ -51,12 +51,12 @@ def figure(
     red_from: float | None = None,
     red_below: float | None = None,
 ) -> stat.Panel:
-    """One number as it is now, red from or below a bound."""
+    """A current value; red from `red_from` or below `red_below`."""
     return _stat(title, description, unit, query, "").thresholds(_colours(red_from, red_below))
 
 
 def name(title: str, description: str, query: str, label: str) -> stat.Panel:
-    """One label's value as it is now."""
+    """The current value of a label."""
     return _stat(title, description, "none", query, f"{{{{{label}}}}}").text_mode(BigValueTextMode.NAME)
 
 
@@ -76,7 +76,7 @@ def _stat(title: str, description: str, unit: str, query: str, label: str) -> st
 
 
 def _colours(red_from: float | None, red_below: float | None) -> dashboard.ThresholdsConfig:
-    """Without any, Grafana's own default is red from 80."""
+    """Thresholds for the colours; without explicit thresholds, Grafana's default is red from 80."""
     steps = [Threshold(value=None, color="green" if red_below is None else "red")]
     if red_below is not None:
         steps.append(Threshold(value=red_below, color="green"))
@@ -88,7 +88,7 @@ def _colours(red_from: float | None, red_below: float | None) -> dashboard.Thres
 def _board(uid: str, title: str, description: str, *panels: Panel) -> dashboard.Dashboard:
     board = dashboard.Dashboard(title).uid(uid).description(description).tags(["atlas"]).timezone("browser")
     board = board.refresh("30s").time("now-6h", "now").readonly().tooltip(DashboardCursorSync.CROSSHAIR)
-    # From one to the next, at the same time of day.
+    # Links between the dashboards keep the selected time range.
     links = (
         dashboard.DashboardLink("Atlas")
         .tags(["atlas"])
@@ -103,14 +103,14 @@ def _board(uid: str, title: str, description: str, *panels: Panel) -> dashboard.
 
 
 def service() -> dashboard.Dashboard:
-    """Rate, errors, duration; the objectives and what is left of them."""
+    """Rate, errors, duration; the burn rates of the objectives."""
     by_status = f"sum by (status) (rate(flask_http_request_duration_seconds_count{{{ROUTES}}}[5m]))"
     all_routes = 'sum by (url_rule) (rate(flask_http_request_duration_seconds_count{job="service"}[5m]))'
     by_pod = 'sum by (instance) (rate(flask_http_request_duration_seconds_count{job="service"}[5m]))'
     return _board(
         "atlas-service",
         "Atlas: service",
-        "Is it up, is it fast, does it fail?",
+        "Availability, latency and errors of the service",
         figure("Pods that answer", "Scrape targets that are up", "none", 'sum(up{job="service"})', red_below=1),
         figure("Predictions", "Requests a second, 5 minutes", "reqps", "service:requests:rate5m"),
         figure(
@@ -131,18 +131,18 @@ def service() -> dashboard.Dashboard:
         graph("Duration", "Quantiles over prediction requests, 5 minutes", "s", *_quantiles(ROUTES)),
         graph(
             "Availability: burn rate",
-            "1 would just use up the month's error budget (0.5 % of requests) in a month; 14.4 over an hour pages",
+            "A burn rate of 1 uses up the month's error budget (0.5 % of requests) in a month; 14.4 over an hour pages",
             "none",
             *[(f"service:unavailable_ratio:rate{window} / 0.005", window) for window in BURN_WINDOWS],
         ),
         graph(
             "Latency: burn rate",
-            "1 would just use up the month's budget of slow requests (1 %) in a month; 14.4 over an hour pages",
+            "A burn rate of 1 uses up the month's budget of slow requests (1 %) in a month; 14.4 over an hour pages",
             "none",
             *[(f"service:slow_ratio:rate{window} / 0.01", window) for window in BURN_WINDOWS],
         ),
         graph("Routes", "Requests by route, pages and probes included", "reqps", (all_routes, "{{url_rule}}")),
-        graph("Pods", "Requests by pod: is one left out?", "reqps", (by_pod, "{{instance}}")),
+        graph("Pods", "Requests by pod; they should be balanced", "reqps", (by_pod, "{{instance}}")),
     )
 
 
@@ -152,24 +152,24 @@ def _quantiles(selector: str) -> list[Query]:
 
 
 def model() -> dashboard.Dashboard:
-    """What the model says, and whether it still knows what it is asked about."""
+    """The model's predictions, and how much the inputs differ from the training data."""
     return _board(
         "atlas-model",
         "Atlas: model",
-        "What does it answer, and is it asked what it was trained for?",
+        "Predictions of the model, and whether the inputs resemble the training data",
         name("Model", "Its name", "max by (name) (atlas_model_info)", "name"),
         name(
             "Version",
-            "The bundle's version; more than one while a deploy rolls",
+            "The bundle's version; more than one during a rollout",
             "max by (version) (atlas_model_info)",
             "version",
         ),
         figure("Newest training row", "Its age", "s", "model:age_seconds", red_from=90 * 86400),
-        figure("Rows, 24 h", "Rows answered", "short", "sum(increase(atlas_predictions_total[24h]))"),
-        graph("Answers", "Rows a second by outcome", "cps", ("model:predictions:rate5m", "{{outcome}}")),
+        figure("Rows, 24 h", "Rows predicted", "short", "sum(increase(atlas_predictions_total[24h]))"),
+        graph("Predictions", "Rows a second by outcome", "cps", ("model:predictions:rate5m", "{{outcome}}")),
         graph(
-            "Mix of answers",
-            "Share of each outcome in an hour: a shift is drift, here or in the world",
+            "Mix of predictions",
+            "Share of each outcome in an hour; a shift is a sign of drift",
             "percentunit",
             (
                 "sum by (outcome) (rate(atlas_predictions_total[1h])) / on () group_left () (model:rows:rate1h > 0)",
@@ -179,12 +179,12 @@ def model() -> dashboard.Dashboard:
         graph("Duration", "Quantiles over prediction requests, 5 minutes", "s", *_quantiles(ROUTES)),
         graph(
             "Rows refused",
-            "Rows a second with an error of the caller, by reason",
+            "Invalid rows a second, by reason",
             "cps",
             ("sum by (reason) (rate(atlas_rows_rejected_total[5m]))", "{{reason}}"),
         ),
         graph(
-            "Outside training's range",
+            "Outside the training range",
             "Share of rows, by feature",
             "percentunit",
             ("model:out_of_range_ratio:rate1h", "{{feature}}"),
@@ -212,13 +212,13 @@ def infrastructure() -> dashboard.Dashboard:
     return _board(
         "atlas-infrastructure",
         "Atlas: infrastructure",
-        "Pods, nodes and the two monitoring hosts; all but the first row and scrapes is empty on a local stack",
+        "Pods, nodes and the two monitoring hosts; on a local stack only the first row and Scrapes have data",
         figure("Targets down", "Scrape targets that don't answer", "none", "count(up == 0) or vector(0)", red_from=1),
         figure("Alerts firing", "Now", "none", 'count(ALERTS{alertstate="firing"}) or vector(0)', red_from=1),
         figure("Restarts, 1 h", "Of the service's containers", "none", "sum(pod:restarts:1h) or vector(0)", red_from=1),
         figure(
             "Samples",
-            "What Prometheus takes in a second",
+            "Samples that Prometheus stores a second",
             "cps",
             "sum(rate(prometheus_tsdb_head_samples_appended_total[5m]))",
         ),
@@ -231,12 +231,12 @@ def infrastructure() -> dashboard.Dashboard:
         graph("Pods: CPU", "Cores that the service's container uses", "none", ("pod:cpu_cores:rate5m", "{{pod}}")),
         graph("Pods: memory", "Share of the limit", "percentunit", ("pod:memory:ratio", "{{pod}}")),
         graph(
-            "Pods: CPU held back",
-            "Share of periods in which the limit was hit",
+            "Pods: CPU throttled",
+            "Share of CPU periods in which the limit was reached",
             "percentunit",
             ("pod:cpu_throttled:ratio5m", "{{pod}}"),
         ),
-        graph("Nodes: pods", "That run on a node", "none", ("sum by (node) (kubelet_running_pods)", "{{node}}")),
+        graph("Nodes: pods", "Pods that run on a node", "none", ("sum by (node) (kubelet_running_pods)", "{{node}}")),
         graph(
             "Nodes: CPU and memory",
             "Share in use",

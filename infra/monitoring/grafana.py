@@ -1,4 +1,4 @@
-"""Grafana's provisioning, rendered: where its data comes from, and which dashboards it shows."""
+"""Renders Grafana's provisioning: its data source and its dashboards."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ from infra.monitoring.dashboards import SOURCE
 def provisioning(*, prometheus_url: str, dashboards: str) -> dict[str, str]:
     """Path below Grafana's provisioning folder -> text; `dashboards` is the folder of the dashboards on its machine.
 
-    Alerts are Prometheus's and Alertmanager's alone: one place decides who is told.
+    Grafana has no alerts: only Prometheus and Alertmanager decide who is notified.
     """
     source = {
         "name": "Prometheus",

@@ -1,4 +1,4 @@
-"""prometheus.yml, rendered: where to scrape, how often, by which rules."""
+"""Renders prometheus.yml: scrape jobs, intervals, rules, retention."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -39,19 +39,19 @@ def aws_jobs(
 ) -> list[dict[str, Any]]:
     """Scrape jobs of an AWS stack, as Prometheus's own host sees them.
 
-    `prometheus` and `grafana` are the hosts' addresses; `folder` has kubeconfig and cluster-ca.crt. Pods are asked one
-    by one, each at its own address: through the load balancer one random pod would answer.
+    `prometheus` and `grafana` are the hosts' addresses; `folder` contains kubeconfig and cluster-ca.crt. Each pod is
+    scraped at its own address: through the load balancer, a random pod would answer.
     """
     kubeconfig = f"{folder}/kubeconfig"
 
     def kubelet(name: str, path: str, metrics: str, *more: Mapping[str, Any]) -> dict[str, Any]:
-        """A job that asks every node's kubelet at `path` and keeps `metrics`, a pattern: it has thousands."""
+        """A job that scrapes `path` of every node's kubelet and keeps only `metrics`, a pattern, of thousands."""
         return {
             "job_name": name,
             "metrics_path": path,
             "scheme": "https",
             "tls_config": {"ca_file": f"{folder}/cluster-ca.crt"},
-            # Prometheus can't run an exec plugin for a scrape: a timer on its host keeps a fresh token here.
+            # Prometheus can't run an exec plugin for a scrape, so a timer on its host renews the token in this file.
             "authorization": {"type": "Bearer", "credentials_file": token_file},
             "kubernetes_sd_configs": [{"role": "node", "kubeconfig_file": kubeconfig}],
             "relabel_configs": [_copied("__meta_kubernetes_node_name", "node")],
@@ -68,7 +68,7 @@ def aws_jobs(
                 # In a label's name Prometheus writes _ for whatever is no letter or digit.
                 _kept(app, "__meta_kubernetes_pod_label_" + re.sub(r"\W", "_", APP_LABEL)),
                 _kept(HTTP, "__meta_kubernetes_pod_container_port_name"),
-                # A pod that is done, or was never placed, is no target.
+                # Pods that have ended, or that aren't scheduled yet, are not scraped.
                 _kept("Running", "__meta_kubernetes_pod_phase"),
                 _copied("__meta_kubernetes_namespace", "namespace"),
                 _copied("__meta_kubernetes_pod_name", "pod"),
@@ -76,7 +76,7 @@ def aws_jobs(
             ],
         },
         kubelet("kubelet", "/metrics", "kubelet_running_pods"),
-        # What containers and nodes use, under names that Kubernetes promises to keep.
+        # The resources that containers and nodes use; Kubernetes keeps the names of these metrics stable.
         kubelet(
             "resource",
             "/metrics/resource",
@@ -88,7 +88,7 @@ def aws_jobs(
             "/metrics/cadvisor",
             "container_(cpu_cfs_(throttled_)?periods_total|spec_memory_limit_bytes|fs_(usage|limit)_bytes)"
             "|machine_(cpu_cores|memory_bytes)",
-            # The app's pods as wholes, and the machine.
+            # The totals of the app's pods, and of the machine.
             _kept(f"{namespace};;;.*|;;;/?", "namespace", "container", "image", "id"),
         ),
         {
@@ -122,8 +122,9 @@ def prometheus_config(
 ) -> str:
     """The configuration file's text; `rules` is the path of the rules on Prometheus's machine.
 
-    `labels` go with every alert to Alertmanager, such as the stack's name. `retention`: how long samples are kept, such
-    as 15d; the oldest go earlier when the disk fills. Read by Prometheus 3.11 or newer, at each reload.
+    `labels`, such as the stack's name, are added to every alert for Alertmanager. `retention`: how long samples are
+    kept, such as 15d; the oldest samples are deleted earlier if the disk fills. Prometheus 3.11 or newer reads it at
+    each reload.
     """
     document: dict[str, Any] = {
         "global": {"scrape_interval": scrape_interval, "evaluation_interval": scrape_interval},
@@ -135,13 +136,14 @@ def prometheus_config(
         document["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": list(alertmanagers)}]}]}
     document["scrape_configs"] = list(jobs)
     if retention:
-        # A fifth of the disk is for the write-ahead log and for compaction, which writes before it deletes.
+        # A fifth of the disk is left for the write-ahead log and for compaction, which writes new blocks before it
+        # deletes old blocks.
         document["storage"] = {"tsdb": {"retention": {"time": retention, "percentage": 80}}}
     return yaml.dump(document, Dumper=_Plain, sort_keys=False)
 
 
 class _Plain(yaml.SafeDumper):
-    """Without anchors: what is said twice is written twice."""
+    """Writes repeated values in full, without YAML anchors."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
         return True

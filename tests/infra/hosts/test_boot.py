@@ -56,7 +56,7 @@ def test_ec2_takes_it_even_with_long_settings(role: str) -> None:
 
 
 def test_what_ec2_does_not_take_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"user data has \d+ bytes, EC2 takes 16384"):
+    with pytest.raises(ValueError, match=r"user data has \d+ bytes, but EC2's limit is 16384"):
         user_data(replace(BOOTS["grafana"], mirror="https://example.com/" + "m" * 2000))
 
 

@@ -134,7 +134,7 @@ def test_without_its_secret_it_does_not_start_and_says_so(hosts: Callable[..., H
     other = hosts(world.boot("grafana", BUCKET, secret_arn=arn))
     other.start()
     assert other.booted() == "error"
-    assert other.says("not-there can't be read: is it there, may this host's role read it")
+    assert other.says("not-there can't be read: does it exist, may this host's role read it")
     assert "000" in other.get(3000, "/api/health", "-o /dev/null -w '%{http_code}'")
     # Once it is there, everything goes on by itself.
     world.client("secretsmanager").create_secret(Name="not-there", SecretString=PASSWORD)

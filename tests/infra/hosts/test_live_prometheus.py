@@ -115,13 +115,13 @@ def test_it_fails_loudly_tries_again_and_gets_there(start: Start) -> None:
     assert start.state in {"activating", "failed"}
     assert start.result == "exit-code"
     console = start.host.console()
-    assert "aws-cli can't be fetched from http" in console
+    assert "aws-cli can't be downloaded from http" in console
     assert "set atlas:downloadMirror to one that is open" in console
     assert re.search("node_exporter from http.* is not the pinned file: its SHA-256 is [0-9a-f]{64}, not", console)
     assert start.installed == ""
     assert start.waiting == "inactive"
     assert {unit: start.host.state(unit) for unit in UNITS} == dict.fromkeys(UNITS, "active")
-    assert "this host is up" in console
+    assert "this host is ready" in console
     assert start.host.run("systemctl --failed --no-legend | grep -v cloud-final", check=False) == ""
 
 
@@ -182,7 +182,7 @@ def test_a_changed_rule_arrives_by_itself(host: Host, world: World) -> None:
         (
             "prometheus.yml",
             "rule_files: [/etc/atlas/current/gone.yml]",
-            "/etc/atlas/current/gone.yml is named and missing",
+            "/etc/atlas/current/gone.yml is missing",
         ),
     ],
 )
@@ -208,7 +208,7 @@ def test_a_bucket_out_of_reach_is_told_and_survived(host: Host, world: World) ->
     host.run("sed -i 's#CONFIG_URI=.*#CONFIG_URI=s3://no-such-bucket/prometheus#' /etc/atlas/host.env")
     try:
         assert host.refresh() == "failed"
-        assert host.says("s3://no-such-bucket/prometheus can't be fetched: is the bucket there")
+        assert host.says("s3://no-such-bucket/prometheus can't be downloaded: does the bucket exist")
         assert host.state("prometheus") == "active"
     finally:
         host.run(f"sed -i 's#CONFIG_URI=.*#CONFIG_URI=s3://{BUCKET}/prometheus#' /etc/atlas/host.env")
