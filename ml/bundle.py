@@ -95,11 +95,6 @@ class Bundle:
         return decide(self.schema, self.parts.decision, scores)
 
 
-def version_of(parts: Parts) -> str:
-    """The hash of what decides answers, 64 hexadecimal digits."""
-    return _version(parts.runtime, {name: _sha256(data) for name, data in _files(parts).items()})
-
-
 def write_bundle(path: Path, parts: Parts) -> str:
     """Replace `path` with this bundle and return its version; on any failure `path` is left as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """Small real bundles, trained on made-up rows and compiled: what tests of every area serve, deploy or register."""
 
 import math
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any, Literal
@@ -99,6 +100,12 @@ def make_bundle(path: Path, kind: Kind = "binary", name: str | None = None, seed
     """A bundle directory at `path`."""
     write_bundle(path, make_parts(kind, name, seed))
     return path
+
+
+def version_of(parts: Parts) -> str:
+    """The version that a bundle of these parts gets."""
+    with tempfile.TemporaryDirectory() as folder:
+        return write_bundle(Path(folder, "bundle"), parts)
 
 
 def _columns(seed: int, rows: int = 300) -> tuple[Columns, NDArray[np.float64]]:

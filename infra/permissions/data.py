@@ -8,10 +8,6 @@ from collections.abc import Sequence
 from infra.permissions.grant import EVERYTHING, Grant, Scope
 
 
-def _objects(scope: Scope) -> list[str]:
-    return [f"{bucket}/*" for bucket in scope.buckets]
-
-
 def _disposable(scope: Scope) -> list[str]:
     """Buckets that may be deleted; if the stack isn't disposable, only that of the hosts' configuration."""
     return scope.buckets if scope.settings.disposable else [f"arn:aws:s3:::{scope.prefix}-config-bucket-*"]

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from sklearn.linear_model import LogisticRegression
 
 import ml.bundle
-from ml.bundle import BundleError, Parts, load_bundle, read_manifest, read_parts, version_of, write_bundle
+from ml.bundle import BundleError, Parts, load_bundle, read_manifest, read_parts, write_bundle
 from ml.card import Card, Distribution, Reference
 from ml.decision import (
     Calibration,
@@ -25,6 +25,7 @@ from ml.decision import (
 )
 from ml.encoding import Encoding, NumericEncoder
 from ml.schema import Feature, Schema
+from tests.bundles import version_of
 
 
 def sigmoid_graph() -> bytes:

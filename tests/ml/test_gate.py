@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ml.bundle import version_of
 from ml.gate import Verdict, judge
 from ml.params import Params, ParamsError
+from tests.bundles import version_of
 from tests.ml.logistic import logistic_parts
 
 
