@@ -4,27 +4,23 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import yaml
-from pulumi import automation as auto
 
 from infra.bootstrap.account import look
-from infra.cli.common import say
 from infra.components.state import ALIAS
-from infra.engine.events import Events
-from infra.engine.locks import take_up
+from infra.engine.stack import AtlasStack, Say
 from infra.engine.workspace import (
     BACKEND_NOTE,
-    POLICIES,
     REPOSITORY,
-    open_stack,
     stacks_in,
 )
 from infra.engine.workspace import environment as backend_variables
 from infra.environments import bootstrap as environment
 from infra.errors import SettingsError
+from infra.names import BOOTSTRAP
 from infra.program import Facts, declare
 from infra.settings import AwsSettings, BootstrapSettings
 
-STACK = "bootstrap"
+STACK = BOOTSTRAP
 
 
 class Home:
@@ -33,8 +29,8 @@ class Home:
     Every step can be repeated: a run that was killed is taken up by the next one.
     """
 
-    def __init__(self, settings: BootstrapSettings, stacks: Mapping[str, AwsSettings]) -> None:
-        self.settings, self.stacks = settings, stacks
+    def __init__(self, settings: BootstrapSettings, stacks: Mapping[str, AwsSettings], say: Say) -> None:
+        self.settings, self.stacks, self.say = settings, stacks, say
         self.bucket = environment.backend_url(settings)
         self.file = backend_variables(settings, REPOSITORY)["PULUMI_BACKEND_URL"]
         self.found = look(settings)
@@ -51,13 +47,13 @@ class Home:
                 f"the bucket {self.settings.bucket} is there, but bootstrap's state is neither in it nor in "
                 f".atlas/state: docs/bootstrap.md says how to restore it, or choose another atlas:stateBucket"
             )
-        opened = self._open(self.bucket if in_bucket else self.file)
-        outputs, changes = self._up(opened)
+        stack = self._open(self.bucket if in_bucket else self.file)
+        outputs, changes = self._up(stack)
         if not in_bucket:
-            _move(opened, self._open(self.bucket))
-            say(f"bootstrap's own state is in {self.bucket} now")
+            stack.move_to(self._open(self.bucket))
+            self.say(f"bootstrap's own state is in {self.bucket} now")
         elif in_file:  # a run was killed after the copy
-            self._open(self.file).workspace.remove_stack(STACK, force=True, preserve_config=True)
+            self._open(self.file).forget(force=True)
         note = REPOSITORY / BACKEND_NOTE
         if not note.is_file() or note.read_text().strip() != self.bucket:
             note.parent.mkdir(parents=True, exist_ok=True)
@@ -70,11 +66,11 @@ class Home:
         made = []
         for stack, own in self.stacks.items():
             if stack not in there:
-                open_stack(
-                    stack, own, lambda: None, REPOSITORY, say,
-                    backend=self.bucket, secrets_provider=secrets_provider(self.settings, stack),
-                )  # fmt: skip
-                say(f"the stack {stack} has its place in the bucket; Pulumi.{stack}.yaml names its key now: commit it")
+                key = secrets_provider(self.settings, stack)
+                AtlasStack(stack, own, self.say, backend=self.bucket, secrets_provider=key).open()
+                self.say(
+                    f"the stack {stack} has its place in the bucket; Pulumi.{stack}.yaml names its key now: commit it"
+                )
                 made.append(stack)
         return made
 
@@ -104,25 +100,19 @@ class Home:
         if in_bucket:
             source = self._open(self.bucket)
             for name in others:
-                source.workspace.remove_stack(name, force=True, preserve_config=True)
-            _move(source, self._open(self.file))
+                source.forget(name, force=True)
+            source.move_to(self._open(self.file))
         (REPOSITORY / BACKEND_NOTE).unlink(missing_ok=True)
         for stack in self.stacks:
             _forget_key(stack)
-        opened = self._open(self.file)
-        events = Events(say)
-        try:
-            resources = (opened.export_stack().deployment or {}).get("resources") or []
-            if any(resource.get("protect") for resource in resources):
-                # What protects the state is taken off, and the bucket told that it may go with what is in it.
-                self.closing = True
-                self._up(opened)
-            opened.destroy(on_event=events, suppress_outputs=True, color="never")
-        except auto.CommandError:
-            events.raise_errors()
-            raise
-        opened.workspace.remove_stack(STACK, preserve_config=True)
-        return sorted(events.changes)
+        own = self._open(self.file)
+        if any(resource.get("protect") for resource in own.resources()):
+            # What protects the state is taken off, and the bucket told that it may go with what is in it.
+            self.closing = True
+            self._up(own)
+        removed = own.destroy()
+        own.forget()
+        return removed
 
     def _program(self) -> None:
         declare(
@@ -130,34 +120,22 @@ class Home:
             Facts(stacks=self.stacks, foreign_provider=self.found.foreign_provider, closing=self.closing),
         )
 
-    def _open(self, backend: str) -> auto.Stack:
-        return open_stack(STACK, self.settings, self._program, REPOSITORY, say, backend=backend)
+    def _open(self, backend: str) -> AtlasStack:
+        return AtlasStack(STACK, self.settings, self.say, backend=backend).open()
 
-    def _up(self, opened: auto.Stack) -> tuple[dict[str, Any], dict[str, str]]:
-        events = Events(say)
-        try:
-            take_up(opened, say)
-            result = opened.up(on_event=events, suppress_outputs=True, color="never", policy_packs=POLICIES)
-        except auto.CommandError:
-            events.raise_errors()
-            raise
-        return {name: output.value for name, output in result.outputs.items()}, events.changes
+    def _up(self, stack: AtlasStack) -> tuple[dict[str, Any], dict[str, str]]:
+        stack.take_up()
+        return stack.up(self._program)
 
     def _stacks(self, backend: str) -> dict[str, int]:
         """Stack -> how many resources it has, of those whose state is there."""
         if backend == self.bucket and not look(self.settings).bucket:
             return {}
-        return stacks_in(backend, self.settings, REPOSITORY, say)
+        return stacks_in(backend, self.settings, REPOSITORY, self.say)
 
     def _in_bucket(self) -> bool:
         """Whether bootstrap's own state is in the bucket: an empty one there is a move that didn't come to its end."""
         return self._stacks(self.bucket).get(STACK, 0) > 0
-
-
-def _move(source: auto.Stack, target: auto.Stack) -> None:
-    """Copy, then delete: a run that is killed in between finds the whole state in at least one place."""
-    target.import_stack(source.export_stack())
-    source.workspace.remove_stack(STACK, force=True, preserve_config=True)
 
 
 def _secrets(stack: str) -> list[str]:

@@ -9,7 +9,7 @@ import click
 
 from infra.bootstrap.home import STACK, Home
 from infra.bootstrap.variables import missing, variables_of
-from infra.cli.common import agree, guarded, json_option
+from infra.cli.common import agree, guarded, json_option, say
 from infra.engine.workspace import REPOSITORY, bootstrapped, stack_settings
 from infra.errors import SettingsError
 from infra.settings import AwsSettings, BootstrapSettings
@@ -31,7 +31,7 @@ def bootstrap(as_json: bool, destroy: bool, yes: bool) -> None:
     if not isinstance(settings, BootstrapSettings):
         raise SettingsError(f"Pulumi.{STACK}.yaml: atlas:environment must be bootstrap")
     stacks = bootstrapped(settings, REPOSITORY)
-    home = Home(settings, stacks)
+    home = Home(settings, stacks, say)
     if destroy:
         removed = home.close(lambda question: agree(question, yes=yes, command="atlas bootstrap --destroy --yes"))
         told = f"Removed: {', '.join(removed) or 'nothing (there was nothing)'}."

@@ -8,11 +8,12 @@ import click
 
 from infra.ci import container, github, pipeline, report
 from infra.ci.changelog import notes_of
-from infra.cli.common import guarded, say, settings_of, stack_option
+from infra.cli.common import guarded, say, stack_of, stack_option
 from infra.cli.dvc import use_remote
+from infra.engine.stack import AtlasStack
 from infra.engine.workspace import REPOSITORY
 from infra.errors import FailedError, SettingsError, StepError
-from infra.settings import AwsSettings, Settings
+from infra.settings import AwsSettings
 
 MODEL = Path(".atlas/ci/model.json")
 """What `atlas ci repro` notes for the report, relative to the repository."""
@@ -42,8 +43,7 @@ def pull(stack: str) -> None:
 
     Example: atlas ci pull --stack dev
     """
-    settings = settings_of(stack, makes=False)
-    _use_remote(stack, settings)
+    _use_remote(stack_of(stack, makes=False))
     click.echo(f"dvc pull: {pipeline.pull(REPOSITORY)}")
 
 
@@ -55,14 +55,14 @@ def push(stack: str) -> None:
 
     Example: atlas ci push --stack dev
     """
-    settings = settings_of(stack, makes=False)
-    if _use_remote(stack, settings) is None and isinstance(settings, AwsSettings):
+    opened = stack_of(stack, makes=False)
+    if _use_remote(opened) is None and isinstance(opened.settings, AwsSettings):
         raise SettingsError(f"the stack {stack} has no bucket yet: `atlas up --stack {stack}` makes it")
     click.echo(f"dvc push: {pipeline.push(REPOSITORY)}")
 
 
-def _use_remote(stack: str, settings: Settings) -> str | None:
-    url = use_remote(stack, settings) if isinstance(settings, AwsSettings) else None
+def _use_remote(stack: AtlasStack) -> str | None:
+    url = use_remote(stack)
     if url is not None:
         say(f"DVC's remote is {url}")
     return url

@@ -1,7 +1,6 @@
 """What every command shares: where words go, what an error looks like."""
 
 import sys
-import urllib.request
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -13,6 +12,7 @@ from infra.bundle import bundle_manifest
 from infra.deployment.checks import check
 from infra.engine.events import plain
 from infra.engine.interruption import Interruption
+from infra.engine.stack import AtlasStack
 from infra.engine.workspace import REPOSITORY, stack_settings
 from infra.errors import (
     EXPIRED_LINE,
@@ -81,6 +81,11 @@ def settings_of(stack: str, *, makes: bool = True, shows: bool = False) -> Setti
     return settings
 
 
+def stack_of(name: str, *, makes: bool = True, shows: bool = False) -> AtlasStack:
+    """The stack with its settings, checked as `settings_of` does; the engine isn't asked yet."""
+    return AtlasStack(name, settings_of(name, makes=makes, shows=shows), say)
+
+
 def agree(question: str, *, yes: bool, command: str) -> None:
     """Go on if the person at the terminal agrees; `command` is the same with the answer given, for where nobody is.
 
@@ -91,15 +96,6 @@ def agree(question: str, *, yes: bool, command: str) -> None:
     if not sys.stdin.isatty():
         raise ConfirmationError(f"without a terminal nobody can be asked: `{command}`")
     click.confirm(question, abort=True, err=True)
-
-
-def answers(url: str) -> bool:
-    """Whether it says 200 within five seconds."""
-    try:
-        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - loopback
-            return bool(response.status == 200)
-    except OSError:
-        return False
 
 
 def table(outputs: dict[str, Any]) -> None:

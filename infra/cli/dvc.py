@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from infra.cli.common import guarded, json_option, say, settings_of, stack_option
-from infra.engine.workspace import REPOSITORY, find_stack, outputs_of
+from infra.cli.common import guarded, json_option, stack_of, stack_option
+from infra.engine.stack import AtlasStack
+from infra.engine.workspace import REPOSITORY
 from infra.errors import SettingsError, StepError, one_line
-from infra.program import program
 from infra.settings import AwsSettings, LocalSettings
 
 
@@ -23,27 +23,29 @@ def dvc_remote(stack: str, as_json: bool) -> None:
 
     The choice is kept in .dvc/config.local, which git ignores. Example: atlas dvc-remote --stack dev
     """
-    settings = settings_of(stack, makes=False)
-    if isinstance(settings, LocalSettings):
+    opened = stack_of(stack, makes=False)
+    if isinstance(opened.settings, LocalSettings):
         _dvc("config", "--local", "--unset", "core.remote", accepted="doesn't exist")
-        url: str | None = settings.dvc_remote
+        url: str | None = opened.settings.dvc_remote
         told = f"DVC's default remote is {url} again."
     else:
-        url = use_remote(stack, settings)
+        url = use_remote(opened)
         if url is None:
             raise SettingsError(f"the stack {stack} has no bucket yet: `atlas up --stack {stack}` makes it")
         told = f"DVC's default remote is {url}; `dvc push` fills it."
     click.echo(json.dumps({"remote": url}, indent=1) if as_json else told)
 
 
-def use_remote(stack: str, settings: AwsSettings) -> str | None:
-    """Make the stack's bucket DVC's default remote on this machine; its address, None when there is no bucket yet."""
-    outputs = outputs_of(find_stack(stack, settings, program, REPOSITORY, say))
+def use_remote(stack: AtlasStack) -> str | None:
+    """Make the stack's bucket DVC's default remote on this machine; its address, None when it has none (yet)."""
+    if not isinstance(stack.settings, AwsSettings):
+        return None
+    outputs = stack.outputs()
     if "dvcRemote" not in outputs:
         return None
     url = str(outputs["dvcRemote"])
-    _dvc("remote", "add", "--local", "--force", "--default", stack, url)
-    _dvc("remote", "modify", "--local", stack, "region", settings.region)
+    _dvc("remote", "add", "--local", "--force", "--default", stack.name, url)
+    _dvc("remote", "modify", "--local", stack.name, "region", stack.settings.region)
     return url
 
 

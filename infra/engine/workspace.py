@@ -1,4 +1,4 @@
-"""The engine on this repository's stacks: where its state is, which program it runs, what it reports."""
+"""What the engine needs for this repository's stacks: their settings, where their state is, that nobody holds it."""
 
 import json
 import os
@@ -114,61 +114,6 @@ def environment(settings: AnySettings, repository: Path, backend: str | None = N
     }
 
 
-def open_stack(
-    stack: str,
-    settings: AnySettings,
-    program: Any,
-    repository: Path,
-    say: Any,
-    *,
-    backend: str | None = None,
-    secrets_provider: str | None = None,
-) -> auto.Stack:
-    """The stack, made if need be, with the pinned engine.
-
-    `backend` says where its state is, instead of the usual place; `secrets_provider` who encrypts its secrets if it is
-    made, instead of a passphrase.
-    Raises LockedError when another run is at work on it, EngineError when there is no engine.
-    """
-    options = _unlocked(stack, settings, repository, say, backend)
-    options.secrets_provider = secrets_provider
-    return auto.create_or_select_stack(stack, project_name=PROJECT, program=program, opts=options)
-
-
-def find_stack(stack: str, settings: AnySettings, program: Any, repository: Path, say: Any) -> auto.Stack | None:
-    """The stack for a command that makes none: None when there is none, and its stack file stays as it is.
-
-    Raises LockedError and EngineError as `open_stack` does.
-    """
-    options = _unlocked(stack, settings, repository, say)
-    try:
-        return auto.select_stack(stack, project_name=PROJECT, program=program, opts=options)
-    except auto.StackNotFoundError:
-        return None
-
-
-def outputs_of(opened: auto.Stack | None) -> dict[str, Any]:
-    """The stack's outputs; none of a stack that isn't there."""
-    return {name: output.value for name, output in opened.outputs().items()} if opened else {}
-
-
-def resources_of(opened: auto.Stack | None) -> list[dict[str, Any]]:
-    """The resources in the stack's state; none of a stack that isn't there."""
-    return list((opened.export_stack().deployment or {}).get("resources") or []) if opened else []
-
-
-def deployment_of(opened: auto.Stack | None) -> tuple[str | None, bool]:
-    """The image of the stack's Deployment, and whether its pods came up.
-
-    When they didn't, the engine notes the image of before: the new one is then the one to leave.
-    """
-    for resource in resources_of(opened):
-        if resource["type"] == "kubernetes:apps/v1:Deployment":
-            image = resource["inputs"]["spec"]["template"]["spec"]["containers"][0]["image"]
-            return str(image), not resource.get("initErrors")
-    return None, False
-
-
 def stacks_in(backend: str, settings: AnySettings, repository: Path, say: Any) -> dict[str, int]:
     """Stack -> how many resources it has, of all in this place; another project's by its whole name."""
     options = _options(settings, repository, say, backend)
@@ -178,10 +123,13 @@ def stacks_in(backend: str, settings: AnySettings, repository: Path, say: Any) -
     return {found.name: found.resource_count or 0 for found in workspace.list_stacks(include_all=True)}
 
 
-def _unlocked(
+def unlocked(
     stack: str, settings: AnySettings, repository: Path, say: Any, backend: str | None = None
 ) -> auto.LocalWorkspaceOptions:
-    """The engine's options, once no run that was killed holds the stack; what such a run left unfinished is said."""
+    """The engine's options, once no run that was killed holds the stack; what such a run left unfinished is said.
+
+    Raises LockedError when another run is at work on it, EngineError when there is no engine.
+    """
     options = _options(settings, repository, say, backend)
     place = environment(settings, repository, backend)["PULUMI_BACKEND_URL"]
     for line in release_dead_locks(stack, place):

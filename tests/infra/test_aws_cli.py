@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from infra.engine.locks import NAMED
-from infra.engine.workspace import open_stack, stack_settings
+from infra.engine.stack import AtlasStack
+from infra.engine.workspace import stack_settings
 from tests.infra.conftest import Checkout
 from tests.infra.recording.run import REPOSITORY, recorders
 from tests.infra.recording.world import RECORD, World
@@ -160,7 +161,7 @@ def test_stack_that_was_never_up_is_not_made_by_a_command_that_makes_nothing(
 
 def test_refresh_tells_one_document(checkout: Checkout, account: World) -> None:
     settings = stack_settings("dev", checkout.path)
-    open_stack("dev", settings, lambda: None, checkout.path, lambda _: None)
+    AtlasStack("dev", settings, lambda _: None, checkout.path).open()
     assert json.loads(checkout.atlas("refresh", "--stack", "dev", "--json").stdout) == {"gone": 0, "changes": {}}
     assert "all as it should be" in checkout.atlas("refresh", "--stack", "dev").stdout
 

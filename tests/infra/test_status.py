@@ -3,6 +3,7 @@
 import base64
 import http.server
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,9 @@ import pulumi
 import pytest
 from moto.eks.models import eks_backends
 
-from infra.cli.status import UNSEEN, Part, _cluster, _host
-from infra.engine.workspace import open_stack
+from infra.cli.status import UNSEEN
+from infra.deployment.health import Health, cluster_health, host_health
+from infra.engine.stack import AtlasStack
 from infra.settings import AwsSettings, load_settings
 from tests.infra.conftest import Checkout
 from tests.infra.support.aws import BASE, DIGEST
@@ -44,37 +46,37 @@ def host(stack: str, role: str) -> str:
 
 def test_host_that_passed_its_checks_is_healthy(moto: str, settings: AwsSettings) -> None:
     identifier = host("dev", "prometheus")
-    assert _host("dev", settings, "prometheus") == Part(True, f"{identifier} running, checks passed")
+    assert host_health("dev", settings, "prometheus") == Health(True, f"{identifier} running, checks passed")
 
 
 def test_host_of_another_stack_or_role_is_not_it(moto: str, settings: AwsSettings) -> None:
     host("prod", "prometheus")
     host("dev", "grafana")
-    assert _host("dev", settings, "prometheus") == Part(False, "its instance is gone: `atlas up` makes another")
+    assert host_health("dev", settings, "prometheus") == Health(False, "its instance is gone: `atlas up` makes another")
 
 
 def test_stopped_host_is_not_healthy_and_a_terminated_one_is_gone(moto: str, settings: AwsSettings) -> None:
     identifier = host("dev", "prometheus")
     boto3.client("ec2").stop_instances(InstanceIds=[identifier])
-    stopped = _host("dev", settings, "prometheus")
+    stopped = host_health("dev", settings, "prometheus")
     assert stopped.healthy is False
     assert f"{identifier} stopp" in stopped.what
     boto3.client("ec2").terminate_instances(InstanceIds=[identifier])
-    assert "is gone" in _host("dev", settings, "prometheus").what
+    assert "is gone" in host_health("dev", settings, "prometheus").what
 
 
 def test_cluster_that_is_there_and_cannot_be_reached_is_told_apart_from_one_that_is_not(
     moto: str, settings: AwsSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    missing = _cluster(settings)
+    missing = cluster_health(settings)
     assert missing["cluster"].healthy is None
     assert "No cluster found" in missing["cluster"].what
     boto3.client("eks").create_cluster(
         name="flask-app-cluster", version="1.36", roleArn="arn:aws:iam::123456789012:role/r", resourcesVpcConfig={}
     )
     monkeypatch.setenv("PATH", "/nowhere")
-    there = _cluster(settings)
-    assert there["cluster"] == Part(True, "Kubernetes 1.36, active")
+    there = cluster_health(settings)
+    assert there["cluster"] == Health(True, "Kubernetes 1.36, active")
     assert there["pods"].healthy is None
     assert "AWS CLI" in there["pods"].what
 
@@ -128,7 +130,9 @@ class Answer(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def healthy(checkout: Checkout, account: object, settings: AwsSettings) -> Iterator[str]:
+def healthy(
+    checkout: Checkout, account: object, settings: AwsSettings, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
     """The stack dev, of which all is well but for what the caller can see of it; the Kubernetes API's address."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
     address = f"http://127.0.0.1:{server.server_port}"
@@ -139,7 +143,8 @@ def healthy(checkout: Checkout, account: object, settings: AwsSettings) -> Itera
     boto3.client("eks").create_cluster(
         name="flask-app-cluster", version="1.36", roleArn="arn:aws:iam::123456789012:role/r", resourcesVpcConfig={}
     )
-    open_stack("dev", settings, lambda: pulumi.export("service", address), checkout.path, lambda _: None).up()
+    monkeypatch.setenv("ATLAS_PYTHON", sys.executable)  # for the policy pack: the copy has no .venv
+    AtlasStack("dev", settings, lambda _: None, checkout.path).up(lambda: pulumi.export("service", address))
     yield address
     server.shutdown()
     server.server_close()

@@ -14,7 +14,7 @@ import pytest
 
 from infra.ci import report
 from infra.ci.pipeline import Reproduction
-from infra.engine.preview import Foreseen
+from infra.deployment.preview import Foreseen
 
 HERE = Path(__file__).parent
 LINK = "https://github.com/o/r/actions/runs/1"

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from pulumi.automation.events import EngineEvent
 
+from infra.deployment.preview import BUILD, Foreseen
 from infra.engine.events import Events, Step
-from infra.engine.preview import Foreseen
 from infra.errors import CredentialsError, FailedError
 
 BUCKET = "urn:pulumi:dev::atlas::atlas:aws:Bucket$aws:s3/bucket:Bucket::atlas-dev-data"
@@ -104,8 +104,8 @@ def test_credentials_that_ended_are_told_as_such_and_no_error_as_nothing() -> No
 
 
 def test_document_leaves_out_the_kinds_that_it_is_told_to() -> None:
-    foreseen = Foreseen("dev", kept=frozenset({"docker-build:index:Image"}))
+    foreseen = Foreseen("dev", without=BUILD)
     foreseen.events(begun("delete", "docker-build:index:Image"))
-    foreseen.said("<{%bold%}>- an image<{%reset%}>\n")
+    foreseen.lines.append("<{%bold%}>- an image<{%reset%}>")
     document = foreseen.document()
     assert (document["changes"], document["steps"], document["text"]) == ({}, [], "- an image")

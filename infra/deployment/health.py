@@ -1,0 +1,125 @@
+"""How each part of a stack is: by HTTP, by what runs it (supervisord, Kubernetes), the hosts by EC2."""
+
+import json
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+
+from infra.deployment.smoke import answers
+from infra.errors import ClusterError, one_line
+from infra.local.supervisor import Stack as Processes
+from infra.names import (
+    COMPONENT_TAG,
+    GRAFANA_HEALTH,
+    MLFLOW_HEALTH,
+    PROJECT,
+    PROJECT_TAG,
+    PROMETHEUS_READY,
+    SERVICE_READY,
+    STACK_TAG,
+)
+from infra.program import REPOSITORY
+from infra.settings import AwsSettings, LocalSettings
+
+LOCAL = {
+    "service": SERVICE_READY,
+    "mlflow": MLFLOW_HEALTH,
+    "prometheus": PROMETHEUS_READY,
+    "grafana": GRAFANA_HEALTH,
+}
+"""Part of a local stack -> the path that says 200 when it is healthy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How a part of an AWS stack is."""
+
+    healthy: bool | None
+    """None: it couldn't be looked at."""
+    what: str
+    """What was seen, or why nothing."""
+
+
+def local_health(settings: LocalSettings, outputs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Of each process of this machine that the stack has: address, whether it is healthy, process, since when."""
+    states = Processes(REPOSITORY / settings.directory).states()
+    addresses = {name: str(outputs.get(name, "")) for name in LOCAL}
+    return {
+        name: {
+            "address": address,
+            "healthy": answers(address + LOCAL[name]),
+            "process": str(states.get(name, {}).get("statename", "not running")).lower(),
+            "since": states.get(name, {}).get("description", ""),
+        }
+        for name, address in addresses.items()
+        if address.startswith("http")
+    }
+
+
+def aws_health(stack: str, settings: AwsSettings, address: str) -> tuple[dict[str, Health], str | None]:
+    """How each part is, and the version of the bundle that the service, at this address, says it serves."""
+    service, bundle = _service(address)
+    parts = {
+        "service": service,
+        **cluster_health(settings),
+        "prometheus": host_health(stack, settings, "prometheus"),
+        "grafana": host_health(stack, settings, "grafana"),
+    }
+    return parts, bundle
+
+
+def _service(address: str) -> tuple[Health, str | None]:
+    """The service as it answers here, and the version of the bundle that it says it serves."""
+    try:
+        with urllib.request.urlopen(f"{address}{SERVICE_READY}", timeout=5) as response:  # noqa: S310 - the stack's own
+            version = str(json.load(response)["model"]["version"])
+    except OSError:
+        return Health(False, "DOES NOT ANSWER from here (atlas:serviceCidrs?)"), None
+    except (ValueError, KeyError, TypeError):
+        return Health(True, "answers, and names no bundle"), None
+    return Health(True, f"answers, bundle {version[:12]}"), version
+
+
+def cluster_health(settings: AwsSettings) -> dict[str, Health]:
+    """The control plane by EKS, the service's pods by the Kubernetes API."""
+    from infra.deployment.pods import cluster_of, control_plane, pods, reasons, wanted
+
+    try:
+        version, state = control_plane(settings)
+    except ClusterError as error:
+        return {"cluster": Health(None, str(error)), "pods": Health(None, "the cluster can't be asked")}
+    cluster = Health(state == "ACTIVE", f"Kubernetes {version}, {state.lower()}")
+    try:
+        with cluster_of(settings) as api:
+            found = pods(api, settings.namespace, settings.app_name)
+            count, ready = wanted(api, settings.namespace, settings.app_name), sum(pod.ready for pod in found)
+            images = {pod.image.rpartition("@")[2][:19] for pod in found}
+            text = f"{ready} of {count} ready, {', '.join(sorted(images)) or 'no image'}"
+            why = [] if ready >= count else reasons(api, settings.namespace, settings.app_name)
+    except ClusterError as error:
+        return {"cluster": cluster, "pods": Health(None, str(error))}
+    return {"cluster": cluster, "pods": Health(ready >= count > 0, "; ".join([text, *why]))}
+
+
+def host_health(stack: str, settings: AwsSettings, role: str) -> Health:
+    """A host by EC2's two checks of it."""
+    tags = {PROJECT_TAG: PROJECT, STACK_TAG: stack, COMPONENT_TAG: role}
+    filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in tags.items()]
+    gone = ["terminated", "shutting-down"]
+    try:
+        ec2 = boto3.client("ec2", region_name=settings.region)
+        pages = ec2.describe_instances(Filters=filters)["Reservations"]
+        found = [one for page in pages for one in page["Instances"] if one["State"]["Name"] not in gone]
+        if not found:
+            return Health(False, "its instance is gone: `atlas up` makes another")
+        identifier, state = found[0]["InstanceId"], found[0]["State"]["Name"]
+        checks = ec2.describe_instance_status(InstanceIds=[identifier])["InstanceStatuses"]
+    except (BotoCoreError, ClientError) as error:
+        return Health(None, one_line(error))
+    passed = bool(checks) and all(checks[0][kind]["Status"] == "ok" for kind in ("InstanceStatus", "SystemStatus"))
+    told = "checks passed" if passed else "EC2's checks not passed (they take some minutes after a start)"
+    return Health(state == "running" and passed, f"{identifier} {state}, {told}")

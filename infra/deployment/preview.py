@@ -1,0 +1,116 @@
+"""What an `up` would change: as a document, for scripts, pull-request comments and the look for drift."""
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from infra.deployment.up import open_for_change, program_with
+from infra.engine.events import Events, Step, plain
+from infra.engine.stack import AtlasStack
+from infra.errors import ClusterError
+from infra.names import IMAGE_TYPE
+from infra.settings import AwsSettings, LocalSettings
+
+BUILD = frozenset({"docker-build:index:Image", IMAGE_TYPE})
+"""Kinds of what builds an image: undeclared where a given image is deployed."""
+UNREADABLE = {
+    "**kubernetes:**": "objects in the cluster",
+    "**::aws:secretsmanager/secretVersion:SecretVersion::**": "secrets' values",
+    "**$aws:secretsmanager/secretVersion:SecretVersion::**": "secrets' values",
+}
+"""URNs, in the engine's patterns, of what the role that only reads has no way to -> what it is."""
+
+
+@dataclass(slots=True)
+class Foreseen:
+    """What the engine reports while it previews, and the lines of its own display."""
+
+    stack: str
+    events: Events = field(default_factory=Events)
+    lines: list[str] = field(default_factory=list)
+    without: frozenset[str] = frozenset()
+    """Kinds of resources whose steps are left out."""
+    unseen: list[str] = field(default_factory=list)
+    """What was left out: not asked for, not compared."""
+    cluster: str = ""
+    """Why Kubernetes objects were compared with the state alone; empty when the cluster itself was asked, or has none
+    that would change."""
+
+    @property
+    def steps(self) -> list[Step]:
+        """What would change."""
+        return [step for step in self.events.steps if step.kind not in self.without]
+
+    def document(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        return {
+            "stack": self.stack,
+            "changes": dict(Counter(step.operation for step in self.steps)),
+            "resources": {step.name: step.operation for step in self.steps},
+            "steps": [asdict(step) for step in self.steps],
+            "policies": self.events.policies,
+            "warnings": self.events.warnings,
+            "errors": self.events.errors,
+            "unseen": sorted(set(self.unseen)),
+            "cluster": self.cluster,
+            "text": re.sub(r"\n{3,}", "\n\n", plain("\n".join(self.lines))),
+        }
+
+
+def foresee(
+    stack: AtlasStack,
+    foreseen: Foreseen,
+    *,
+    look: bool,
+    deployed: bool,
+    reader: bool,
+    show: Callable[[str], None],
+) -> bool:
+    """Preview an `up` into `foreseen`, also when that fails; False when there is nothing to compare with.
+
+    `look`: ask the world first what is there; `deployed`: with the image that the stack runs; `reader`: without what a
+    role that only reads can't look at; `show` gets the lines of the engine's own display.
+    Raises FailedError with what the engine reported, CredentialsError when the credentials ended.
+    """
+    settings = stack.settings
+    image: str | None = None
+    if deployed and isinstance(settings, AwsSettings):
+        image, _ = stack.deployed()
+        if image is None:
+            stack.say(f"{stack.name} isn't deployed: there is nothing to compare")
+            return False
+        # What built the image isn't declared beside it; it goes from the record alone, and only at an `up` like this.
+        foreseen.without = BUILD
+    if reader:
+        foreseen.unseen = list(UNREADABLE.values())
+
+    def told(line: str) -> None:
+        foreseen.lines.append(line)
+        show(line)
+
+    open_for_change(stack)
+    stack.preview(
+        program_with(image),
+        foreseen.events,
+        refresh=look or isinstance(settings, LocalSettings),
+        exclude=list(UNREADABLE) if reader else (),
+        show=told,
+    )
+    if isinstance(settings, AwsSettings) and not reader:
+        foreseen.cluster = _client_side(settings, foreseen)
+    return True
+
+
+def _client_side(settings: AwsSettings, foreseen: Foreseen) -> str:
+    """Why the engine could compare Kubernetes objects only with the state: its provider asks the cluster by a patch."""
+    if not any(step.kind.startswith("kubernetes:") and step.operation != "create" for step in foreseen.steps):
+        return ""
+    from infra.deployment.pods import cluster_of, may_patch
+
+    try:
+        with cluster_of(settings) as api:
+            return "" if may_patch(api, settings.namespace) else "this caller may not change anything in the cluster"
+    except ClusterError as error:
+        return str(error)
