@@ -12,7 +12,7 @@ from infra.errors import FailedError, PreflightError
 from infra.leftovers.look import Found, look
 from infra.leftovers.place import place_of
 from infra.leftovers.sweep import Swept, sweep
-from infra.local.supervisor import Stack as Processes
+from infra.local.supervisor import Supervisord
 from infra.program import REPOSITORY
 from infra.settings import AwsSettings, LocalSettings
 
@@ -42,7 +42,7 @@ def destroy_local(stack: AtlasStack, settings: LocalSettings) -> list[str]:
     """Stop all that `up` started on this machine and remove what it made; the names of what was removed."""
     removed = stack.destroy()
     # What a killed `up` started before the engine could note it.
-    left = Processes(REPOSITORY / settings.directory).end_orphans()
+    left = Supervisord(REPOSITORY / settings.directory).end_orphans()
     if left:
         stack.say(f"  ended {len(left)} processes that no run had noted: {', '.join(map(str, left))}")
     return removed

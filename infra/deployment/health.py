@@ -11,7 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.deployment.smoke import answers
 from infra.errors import ClusterError, one_line
-from infra.local.supervisor import Stack as Processes
+from infra.local.supervisor import Supervisord
 from infra.names import (
     COMPONENT_TAG,
     GRAFANA_HEALTH,
@@ -46,7 +46,7 @@ class Health:
 
 def local_health(settings: LocalSettings, outputs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Of each process of this machine that the stack has: address, whether it is healthy, process, since when."""
-    states = Processes(REPOSITORY / settings.directory).states()
+    states = Supervisord(REPOSITORY / settings.directory).states()
     addresses = {name: str(outputs.get(name, "")) for name in LOCAL}
     return {
         name: {

@@ -22,7 +22,7 @@ from pulumi.provider.experimental.server import ProviderServicer
 from pulumi.runtime.proto import provider_pb2_grpc
 
 from infra.errors import LocalError
-from infra.local.supervisor import Program, Stack
+from infra.local.supervisor import Program, Supervisord
 
 VERSION = "0.1.0"
 
@@ -96,14 +96,14 @@ class SupervisorKind:
     replaces = frozenset({"directory"})
 
     def make(self, inputs: Inputs, interrupted: threading.Event) -> str:  # noqa: ARG002
-        Stack(Path(inputs["directory"])).start()
+        Supervisord(Path(inputs["directory"])).start()
         return str(inputs["directory"])
 
     def look(self, inputs: Inputs) -> dict[str, Any] | None:
-        return dict(inputs) if Stack(Path(inputs["directory"])).alive() else None
+        return dict(inputs) if Supervisord(Path(inputs["directory"])).alive() else None
 
     def remove(self, inputs: Inputs) -> None:
-        Stack(Path(inputs["directory"])).stop()
+        Supervisord(Path(inputs["directory"])).stop()
 
 
 class ProcessKind:
@@ -119,14 +119,14 @@ class ProcessKind:
             timeout=float(inputs["timeout"]),
             folders=inputs["folders"],
         )
-        Stack(Path(inputs["directory"])).run(program, interrupted)
+        Supervisord(Path(inputs["directory"])).run(program, interrupted)
         return f"{inputs['directory']}:{inputs['name']}"
 
     def look(self, inputs: Inputs) -> dict[str, Any] | None:
-        return dict(inputs) if Stack(Path(inputs["directory"])).running(inputs["name"]) else None
+        return dict(inputs) if Supervisord(Path(inputs["directory"])).running(inputs["name"]) else None
 
     def remove(self, inputs: Inputs) -> None:
-        Stack(Path(inputs["directory"])).remove(inputs["name"])
+        Supervisord(Path(inputs["directory"])).remove(inputs["name"])
 
 
 KINDS: dict[str, Kind] = {

@@ -1,40 +1,30 @@
-"""supervisord for one stack: start it, give it programs, look at them, stop all of it.
-
-Every process it starts carries ATLAS_STACK_DIRECTORY in its environment. That is how processes are found again whose
-supervisor was killed: by what they are, never by a name or by a process id that may have been given away since.
-"""
+"""supervisord for one stack: start it, give it programs, look at them, stop all of it."""
 
 import hashlib
 import http.client
 import os
 import shlex
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
 import xmlrpc.client
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
 from infra.errors import LocalError
+from infra.local.processes import MARK, PROGRAM, end, healthy, marked, refuse_used_port, tail
 
-MARK = "ATLAS_STACK_DIRECTORY"
 UNREACHABLE = (OSError, http.client.HTTPException, xmlrpc.client.Error)
 """What a call to a supervisor raises that isn't there, or that refuses."""
-LOG_LINES = 15
 STOP_SECONDS = 40
 """How long a process may take to stop; the service drains for up to 30."""
 SOCKET_PATH_LIMIT = 100
@@ -55,8 +45,8 @@ class Program:
     folders: Sequence[str] = ()
 
 
-class Stack:
-    """The processes of one stack, whose files are below `home`."""
+class Supervisord:
+    """The supervisord of one stack, whose files are below `home`, and the programs that it runs."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -70,7 +60,7 @@ class Stack:
             path = Path(tempfile.gettempdir()) / f"atlas-{os.getuid()}-{key}" / "supervisor.sock"
         self.socket = path
 
-    # --- the supervisor itself ---
+    # --- supervisord itself ---
 
     def start(self) -> None:
         """Start supervisord, after ending what an earlier one left behind."""
@@ -133,7 +123,7 @@ files={_escaped(self.programs)}/*.conf
         try:
             pid = int(self._call("supervisor.getPID"))
             self._call("supervisor.shutdown")
-            _wait_for_end([psutil.Process(pid)], STOP_SECONDS + 10)
+            psutil.wait_procs([psutil.Process(pid)], timeout=STOP_SECONDS + 10)
         except (*UNREACHABLE, psutil.Error):
             pass  # not running, or gone meanwhile
         self.end_orphans()
@@ -143,13 +133,7 @@ files={_escaped(self.programs)}/*.conf
 
     def end_orphans(self, name: str | None = None) -> list[int]:
         """End this stack's processes (of one program, or all) that run without a supervisor; returns their ids."""
-        found = [process for process in self._marked() if name is None or _program_of(process) == name]
-        for process in found:
-            _signal(process, signal.SIGTERM)
-        for process in _wait_for_end(found, 10):
-            _signal(process, signal.SIGKILL)
-        _wait_for_end(found, 5)
-        return [process.pid for process in found]
+        return end(marked(self.home, name))
 
     # --- its programs ---
 
@@ -162,7 +146,7 @@ files={_escaped(self.programs)}/*.conf
             raise LocalError("supervisord is not running: run `atlas up --stack local` again")
         self.remove(program.name)
         self.end_orphans(program.name)
-        _refuse_used_port(program)
+        refuse_used_port(program.name, program.health_url)
         for folder in program.folders:
             Path(folder).mkdir(parents=True, exist_ok=True)
         log = self.logs / f"{program.name}.log"
@@ -171,7 +155,7 @@ files={_escaped(self.programs)}/*.conf
         try:
             self._call("supervisor.reloadConfig")
             self._call("supervisor.addProcessGroup", program.name)
-            self._wait_until_healthy(program, log, begun_at, interrupted)
+            self._wait_untilhealthy(program, log, begun_at, interrupted)
         except BaseException:
             self.remove(program.name)
             raise
@@ -204,7 +188,7 @@ files={_escaped(self.programs)}/*.conf
     # --- inside ---
 
     def _write(self, program: Program, log: Path) -> None:
-        environment = dict(program.environment) | {MARK: str(self.home), "ATLAS_PROGRAM": program.name}
+        environment = dict(program.environment) | {MARK: str(self.home), PROGRAM: program.name}
         pairs = ",".join(f'{name}="{_quoted(name, value)}"' for name, value in environment.items())
         config = self.programs / f"{program.name}.conf"
         config.touch(mode=0o600)  # the environment may hold a token
@@ -227,23 +211,23 @@ stdout_logfile_backups=2
 """
         )
 
-    def _wait_until_healthy(self, program: Program, log: Path, begun_at: int, interrupted: threading.Event) -> None:
+    def _wait_untilhealthy(self, program: Program, log: Path, begun_at: int, interrupted: threading.Event) -> None:
         deadline = time.monotonic() + program.timeout
         while True:
             info = self._call("supervisor.getProcessInfo", program.name)
             if info["statename"] in ("BACKOFF", "FATAL", "EXITED"):
                 # One failure is enough: a later start would fail alike, and the user waits.
                 raise LocalError(
-                    f"{program.name} stopped at start ({info['spawnerr'] or info['description']}){_tail(log, begun_at)}"
+                    f"{program.name} stopped at start ({info['spawnerr'] or info['description']}){tail(log, begun_at)}"
                 )
-            if info["statename"] in ("RUNNING", "STARTING") and _healthy(program.health_url):
+            if info["statename"] in ("RUNNING", "STARTING") and healthy(program.health_url):
                 return
             if interrupted.is_set():
                 raise LocalError(f"{program.name}: interrupted while it started")
             if time.monotonic() > deadline:
                 raise LocalError(
                     f"{program.name} runs but {program.health_url} does not answer 200 within {program.timeout:g} s"
-                    + _tail(log, begun_at)
+                    + tail(log, begun_at)
                 )
             time.sleep(0.1)
 
@@ -254,79 +238,6 @@ stdout_logfile_backups=2
             return getattr(proxy, method)(*arguments)
         finally:
             transport.close()
-
-    def _marked(self) -> list[psutil.Process]:
-        """This user's processes that carry this stack's mark."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if process.pid != os.getpid() and process.environ().get(MARK) == str(self.home):
-                    found.append(process)
-            except (psutil.Error, OSError):
-                continue
-        return found
-
-
-def _program_of(process: psutil.Process) -> str | None:
-    try:
-        return cast("str | None", process.environ().get("ATLAS_PROGRAM"))
-    except (psutil.Error, OSError):
-        return None
-
-
-def _signal(process: psutil.Process, number: signal.Signals) -> None:
-    with suppress(psutil.Error):
-        process.send_signal(number)  # psutil checks that the id is still this process
-
-
-def _wait_for_end(processes: Sequence[psutil.Process], seconds: float) -> list[psutil.Process]:
-    _, alive = psutil.wait_procs(processes, timeout=seconds)
-    return list(alive)
-
-
-def _healthy(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - loopback, ours
-            return bool(response.status == 200)
-    except (OSError, http.client.HTTPException, urllib.error.URLError):
-        return False
-
-
-def _refuse_used_port(program: Program) -> None:
-    address = urlsplit(program.health_url)
-    host, port = address.hostname or "127.0.0.1", address.port or 80
-    with socket.socket() as probe:
-        # As servers do: a port in TIME_WAIT is free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise LocalError(
-                f"{program.name} needs port {port}, which {_holder(port)} uses ({error.strerror}): "
-                f"end it, or choose another port in the stack file (atlas:{program.name}Port)"
-            ) from None
-
-
-def _holder(port: int) -> str:
-    try:
-        for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
-                return f"process {connection.pid} ({psutil.Process(connection.pid).name()})"
-    except psutil.Error:
-        pass
-    return "another process"
-
-
-def _tail(log: Path, begun_at: int) -> str:
-    """The last lines that the program wrote since it was started, for an error message."""
-    try:
-        with log.open("rb") as file:
-            file.seek(begun_at if begun_at <= log.stat().st_size else 0)
-            lines = file.read().decode(errors="replace").splitlines()[-LOG_LINES:]
-    except OSError:
-        lines = []
-    shown = "\n".join(f"    {line[:300]}" for line in lines) or "    (it wrote nothing)"
-    return f"; the end of {log}:\n{shown}"
 
 
 def _escaped(text: object) -> str:

@@ -19,7 +19,8 @@ import pytest
 import yaml
 from moto.server import ThreadedMotoServer
 
-from infra.local.supervisor import MARK, Program, Stack
+from infra.local.processes import MARK
+from infra.local.supervisor import Program, Supervisord
 from tests.bundles import EXAMPLE, make_bundle
 from tests.infra.support import warm
 
@@ -70,20 +71,20 @@ def port() -> int:
 
 
 @pytest.fixture(scope="module")
-def shared_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    stack = Stack(tmp_path_factory.mktemp("stack") / "local")
-    stack.home.mkdir()
-    yield stack
-    stack.stop()
+def shared_supervisord(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervisord]:
+    supervisord = Supervisord(tmp_path_factory.mktemp("stack") / "local")
+    supervisord.home.mkdir()
+    yield supervisord
+    supervisord.stop()
 
 
 @pytest.fixture
-def stack(shared_stack: Stack) -> Iterator[Stack]:
-    """A running supervisor without programs: the module's, which is started again when a test has ended it."""
-    shared_stack.start()
-    yield shared_stack
-    for name in shared_stack.states():
-        shared_stack.remove(name)
+def supervisord(shared_supervisord: Supervisord) -> Iterator[Supervisord]:
+    """A running supervisord without programs: the module's, which is started again when a test has ended it."""
+    shared_supervisord.start()
+    yield shared_supervisord
+    for name in shared_supervisord.states():
+        shared_supervisord.remove(name)
 
 
 @pytest.fixture
@@ -164,7 +165,7 @@ class Checkout:
 
     def pids(self) -> dict[str, int]:
         """Process id by program, as the supervisor has it."""
-        return {name: int(state["pid"]) for name, state in Stack(self.home).states().items()}
+        return {name: int(state["pid"]) for name, state in Supervisord(self.home).states().items()}
 
     def assert_nothing_left(self) -> None:
         assert [process.cmdline() for process in marked(self.home)] == []
@@ -185,7 +186,7 @@ def checkout(tmp_path: Path) -> Iterator[Checkout]:
     checkout = Checkout(copy, dict(zip(names, free_ports(4), strict=True)))
     checkout.configure(scrapeInterval="1s", workers=1, **{f"{name}Port": port for name, port in checkout.ports.items()})
     yield checkout
-    Stack(checkout.home).stop()
+    Supervisord(checkout.home).stop()
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.local.supervisor import Stack
+from infra.local.supervisor import Supervisord
 from tests.bundles import make_bundle
 from tests.infra.conftest import Checkout, listens, marked
 from tests.infra.support.waiting import eventually
@@ -88,7 +88,7 @@ def test_stack_lives_changes_heals_and_ends(checkout: Checkout) -> None:  # noqa
 
     # The service is killed: the supervisor heals it.
     first = checkout.pids()["service"]
-    until(lambda: Stack(checkout.home).states()["service"]["statename"] == "RUNNING")
+    until(lambda: Supervisord(checkout.home).states()["service"]["statename"] == "RUNNING")
     workers = psutil.Process(first).children()
     psutil.Process(first).kill()
     # The killed master's workers answer on its socket until they notice; only then can its successor have it.
@@ -98,7 +98,7 @@ def test_stack_lives_changes_heals_and_ends(checkout: Checkout) -> None:  # noqa
     assert json.loads(checkout.atlas("status", "--json").stdout)["healthy"] is True
 
     # It is stopped for good: refresh sees it, up starts it.
-    Stack(checkout.home).remove("service")
+    Supervisord(checkout.home).remove("service")
     assert "service" in checkout.atlas("status", code=1).stdout
     assert "1 gone" in checkout.atlas("refresh").stdout
     assert json.loads(checkout.atlas("up", "--json").stdout)["changes"] == {"service": "create"}
@@ -129,7 +129,7 @@ def test_used_port_is_named_with_its_holder_and_nothing_of_the_service_is_left(c
         other.listen()
         failed = checkout.atlas("up", code=1)
         assert f"service needs port {checkout.ports['service']}, which process {os.getpid()}" in failed.stderr
-        assert "service" not in Stack(checkout.home).states()
+        assert "service" not in Supervisord(checkout.home).states()
     checkout.atlas("up")
     assert checkout.predict()["predictions"]
 

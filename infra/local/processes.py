@@ -1,0 +1,103 @@
+"""Processes of this machine: those of a stack, whether they answer, who holds a port, what they last wrote.
+
+Every process that a stack's supervisord starts carries the stack's folder in its environment. That is how processes are
+found again whose supervisor was killed: by what they are, never by a name or by a process id that may have been given
+away since.
+"""
+
+import http.client
+import os
+import signal
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+
+from infra.errors import LocalError
+
+MARK = "ATLAS_STACK_DIRECTORY"
+"""The variable that names the stack's folder."""
+PROGRAM = "ATLAS_PROGRAM"
+"""The variable that names the program."""
+LOG_LINES = 15
+
+
+def marked(home: Path, name: str | None = None) -> list[psutil.Process]:
+    """This user's processes of the stack whose files are below `home`: of one program, or all."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            variables = process.environ()
+        except (psutil.Error, OSError):
+            continue
+        if process.pid != os.getpid() and variables.get(MARK) == str(home) and name in (None, variables.get(PROGRAM)):
+            found.append(process)
+    return found
+
+
+def end(processes: Sequence[psutil.Process]) -> list[int]:
+    """End them, at last by force; returns their ids."""
+    for process in processes:
+        _signal(process, signal.SIGTERM)
+    _, alive = psutil.wait_procs(processes, timeout=10)
+    for process in alive:
+        _signal(process, signal.SIGKILL)
+    psutil.wait_procs(processes, timeout=5)
+    return [process.pid for process in processes]
+
+
+def healthy(url: str) -> bool:
+    """Whether it says 200 within five seconds."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - loopback, ours
+            return bool(response.status == 200)
+    except (OSError, http.client.HTTPException, urllib.error.URLError):
+        return False
+
+
+def refuse_used_port(name: str, url: str) -> None:
+    """Raise LocalError when the port of the program's URL is taken; it says by whom, and which setting is another."""
+    address = urlsplit(url)
+    host, port = address.hostname or "127.0.0.1", address.port or 80
+    with socket.socket() as probe:
+        # As servers do: a port in TIME_WAIT is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise LocalError(
+                f"{name} needs port {port}, which {_holder(port)} uses ({error.strerror}): "
+                f"end it, or choose another port in the stack file (atlas:{name}Port)"
+            ) from None
+
+
+def tail(log: Path, begun_at: int) -> str:
+    """The last lines that the program wrote since it was started, for an error message."""
+    try:
+        with log.open("rb") as file:
+            file.seek(begun_at if begun_at <= log.stat().st_size else 0)
+            lines = file.read().decode(errors="replace").splitlines()[-LOG_LINES:]
+    except OSError:
+        lines = []
+    shown = "\n".join(f"    {line[:300]}" for line in lines) or "    (it wrote nothing)"
+    return f"; the end of {log}:\n{shown}"
+
+
+def _holder(port: int) -> str:
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+                return f"process {connection.pid} ({psutil.Process(connection.pid).name()})"
+    except psutil.Error:
+        pass
+    return "another process"
+
+
+def _signal(process: psutil.Process, number: signal.Signals) -> None:
+    with suppress(psutil.Error):
+        process.send_signal(number)  # psutil checks that the id is still this process
