@@ -14,11 +14,9 @@ UNLISTED = ("ml.files", "ml.logs", "ml.params")
 """Modules of stages that are no deps in dvc.yaml, which says why."""
 LONGEST = 300
 LONG = {
-    "infra/cli/stack.py": "being split: what the commands do goes to infra/deployment",
     "infra/components/workload.py": "being split",
     "infra/environments/aws.py": "being split",
     "infra/leftovers/look.py": "being split",
-    "infra/local/supervisor.py": "being split",
 }
 """Modules that may be longer, and why."""
 

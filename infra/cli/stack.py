@@ -16,7 +16,6 @@ from infra.errors import AtlasError, SettingsError
 CHANGES = 3
 """Exit status when there would be changes and none were expected."""
 
-
 wait_option = click.option(
     "--wait",
     default=300,

@@ -2,13 +2,12 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from infra.deployment.up import open_for_change, program_with
 from infra.engine.events import Events, Step, plain
-from infra.engine.stack import AtlasStack
+from infra.engine.stack import AtlasStack, Say
 from infra.errors import ClusterError
 from infra.names import IMAGE_TYPE
 from infra.settings import AwsSettings, LocalSettings
@@ -66,7 +65,7 @@ def foresee(
     look: bool,
     deployed: bool,
     reader: bool,
-    show: Callable[[str], None],
+    show: Say,
 ) -> bool:
     """Preview an `up` into `foreseen`, also when that fails; False when there is nothing to compare with.
 

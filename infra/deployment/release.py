@@ -8,14 +8,14 @@ from infra.deployment.images import Image, copy, image_of, is_there, known_good,
 from infra.deployment.smoke import answers
 from infra.deployment.up import Done, bring_up, open_for_change, program_with, up
 from infra.engine.events import Events
-from infra.engine.stack import AtlasStack
+from infra.engine.stack import AtlasStack, Say
 from infra.errors import SettingsError
 from infra.names import PROJECT, REGISTRY_TYPE, SERVICE_READY, image_repository, stack_prefix
 from infra.settings import AwsSettings
 
 Ask = Callable[[str], None]
 """Asks a person; raises when the answer is no, or nobody can be asked."""
-Show = Callable[[str], None] | None
+Show = Say | None
 """Takes the lines of the engine's own display; None where nobody reads them."""
 
 

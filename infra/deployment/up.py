@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from pulumi import automation as auto
 from infra.deployment.checks import check_zones
 from infra.deployment.smoke import no_answer, smoke_test
 from infra.engine.events import Events
-from infra.engine.stack import AtlasStack
+from infra.engine.stack import AtlasStack, Program
 from infra.errors import ClusterError, FailedError, SettingsError
 from infra.names import image_repository
 from infra.program import Facts, program
@@ -39,7 +39,7 @@ def up(stack: AtlasStack, *, wait: int, image: str | None = None, smoke: bool = 
     Raises FailedError with what the engine said, or when there is no prediction; SettingsError when the stack's own
     repository lacks the image that the settings name; PreflightError when what is deployed can't become so.
     """
-    with going_back(stack, wait=wait, wanted=go_back):
+    with _going_back(stack, wait=wait, wanted=go_back):
         done = bring_up(stack, wait=wait, image=image, smoke=smoke)
         if smoke and done.example is None:
             raise FailedError([no_answer(stack)])
@@ -51,7 +51,7 @@ def ask(stack: AtlasStack, *, wait: int, go_back: bool = False) -> dict[str, Any
 
     Raises FailedError when there is none, SettingsError when the stack isn't up.
     """
-    with going_back(stack, wait=wait, wanted=go_back):
+    with _going_back(stack, wait=wait, wanted=go_back):
         outputs = stack.outputs()
         if "service" not in outputs:
             raise SettingsError(not_up(stack))
@@ -97,7 +97,7 @@ def open_for_change(stack: AtlasStack) -> None:
         check_zones(stack.name, stack.settings, stack.resources())
 
 
-def program_with(image: str | None) -> Callable[[], None]:
+def program_with(image: str | None) -> Program:
     """The program that deploys `image`; with None, the image that the settings name."""
     return lambda: program(Facts(image=image))
 
@@ -108,7 +108,7 @@ def not_up(stack: AtlasStack) -> str:
 
 
 @contextmanager
-def going_back(stack: AtlasStack, *, wait: int, wanted: bool) -> Iterator[None]:
+def _going_back(stack: AtlasStack, *, wait: int, wanted: bool) -> Iterator[None]:
     """When what is inside fails and it is wanted: the last image that answered is deployed, and this process ends."""
     try:
         yield
