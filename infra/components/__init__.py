@@ -1,1 +1,1 @@
-"""AWS and Kubernetes components, one a file: Args and a ComponentResource."""
+"""AWS and Kubernetes components; each file contains a component's Args and its ComponentResource."""

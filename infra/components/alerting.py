@@ -1,4 +1,4 @@
-"""Where alerts and the budget's warnings go: an SNS topic, and one mail address if there is one."""
+"""Receivers of alerts and budget warnings: an SNS topic, and optionally a mail address."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from infra.names import COMPONENT_TAG
 
 @dataclass(frozen=True, slots=True)
 class AlertingArgs:
-    """What alerting needs to know."""
+    """The inputs of the component Alerting."""
 
     stack: str
     email: str | None
     budget_usd: int | None
-    """US dollars a month; a budget needs somebody to tell, so it is made with `email` only."""
+    """US dollars a month; a budget needs a receiver, so it is created only if `email` is set."""
     tags: Mapping[str, str]
 
 
@@ -44,9 +44,9 @@ class Alerting(pulumi.ComponentResource):
                     time_unit="MONTHLY",
                     limit_amount=str(args.budget_usd),
                     limit_unit="USD",
-                    # A tag filters costs only after it was activated for cost allocation in the billing console.
+                    # The filter works only after the tag is activated for cost allocation in the billing console.
                     cost_filters=[{"name": "TagKeyValue", "values": [f"user:stack${args.stack}"]}],
-                    # By mail, not by the topic: budgets can't publish to one with AWS's own key.
+                    # By mail, because a budget can't publish to a topic that is encrypted with AWS's own key.
                     notifications=[
                         {
                             "comparison_operator": "GREATER_THAN",

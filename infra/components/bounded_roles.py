@@ -1,4 +1,4 @@
-"""Where the stack's IAM roles are, and the most they can be given: what lets GitHub's deploy role make roles safely."""
+"""Path and permissions boundary of the stack's IAM roles, so that GitHub's deploy role can create roles safely."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from infra.names import role_path
 
 
 def bound_roles(stack: str, boundary: str | None) -> None:
-    """Put every role that the program makes from here on under the path and the boundary, also those of components that
-    run elsewhere (pulumi-eks makes the cluster's role).
+    """Add path and boundary to every role that the program declares after this call.
 
-    `boundary`: ARN of a managed policy; None: no boundary.
+    This includes the roles of remote components: pulumi-eks declares the cluster's role. `boundary`: ARN of a managed
+    policy; None: no boundary.
     """
 
     def bounded(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:

@@ -1,4 +1,4 @@
-"""The Kubernetes cluster: EKS, one managed node group, pinned add-ons, and who may enter."""
+"""The Kubernetes cluster: EKS, a managed node group, pinned add-ons, access entries."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,8 @@ from infra.components.trust import trusted
 from infra.names import COMPONENT_TAG, control_plane_logs
 
 ADDONS: Mapping[str, Mapping[str, str]] = {
-    # `aws eks describe-addon-versions --kubernetes-version VERSION` lists what fits; upgrade them with the cluster.
+    # `aws eks describe-addon-versions --kubernetes-version VERSION` lists compatible versions; upgrade them with the
+    # cluster.
     "1.36": {
         "kube-proxy": "v1.36.0-eksbuild.25",
         "vpc-cni": "v1.22.4-eksbuild.3",
@@ -36,7 +37,7 @@ ADMIN_POLICY = "arn:aws:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPoli
 
 @dataclass(frozen=True, slots=True)
 class ClusterArgs:
-    """What the cluster needs to know."""
+    """The inputs of the component Cluster."""
 
     name: str
     version: str
@@ -45,17 +46,17 @@ class ClusterArgs:
     public_subnet_ids: Sequence[pulumi.Input[str]]
     private_subnet_ids: Sequence[pulumi.Input[str]]
     ways_out: Sequence[pulumi.Resource]
-    """Routes that nodes need to join, and to leave in order."""
+    """Routes that nodes need to join the cluster, and to leave it cleanly."""
     api_access_cidrs: Sequence[str]
-    """Who reaches the API over the internet; empty: the VPC only."""
+    """Networks that may reach the API over the internet; empty: the VPC only."""
     admins: Sequence[str]
     """ARNs of IAM roles or users who administer the cluster."""
     groups: Mapping[str, tuple[str, pulumi.Input[str]]]
-    """Others who may enter: name -> Kubernetes group, ARN of the IAM role."""
+    """Further access entries: name -> Kubernetes group, ARN of the IAM role."""
     node_group_name: str
     node_type: str
     nodes: tuple[int, int, int]
-    """Fewest, at first, most."""
+    """Minimum, initial and maximum number of nodes."""
     log_retention_days: int
     tags: Mapping[str, str]
 
@@ -64,9 +65,9 @@ class Cluster(pulumi.ComponentResource):
     """Control plane, nodes, add-ons.
 
     Outputs:
-        kubeconfig: JSON; it gets its token from `aws eks get-token`, so it holds no secret.
-        endpoint, certificate_authority: where the API is, and the base64 certificate that signs it.
-        security_group_id: of control plane and nodes.
+        kubeconfig: JSON; it gets its token from `aws eks get-token`, so it contains no secret.
+        endpoint, certificate_authority: the address of the API, and its base64 CA certificate.
+        security_group_id: the security group of control plane and nodes.
     """
 
     kubeconfig: pulumi.Output[str]
@@ -74,7 +75,10 @@ class Cluster(pulumi.ComponentResource):
     certificate_authority: pulumi.Output[str]
     security_group_id: pulumi.Output[str]
     ready: list[pulumi.Resource]
-    """What a workload needs: access entries, nodes, the agent of pods' identities; it must be gone before these go."""
+    """Access entries, nodes and the Pod Identity agent.
+
+    Workloads depend on them, so they are created after and deleted before them.
+    """
 
     def __init__(self, name: str, args: ClusterArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("atlas:aws:Cluster", name, None, opts)
@@ -82,7 +86,7 @@ class Cluster(pulumi.ComponentResource):
         tags = {**args.tags, COMPONENT_TAG: "cluster"}
         versions = ADDONS[args.version]
 
-        # Made before EKS makes its own, which would keep logs for ever.
+        # Created before the cluster: otherwise EKS creates the log group, and it keeps logs for ever.
         logs = aws.cloudwatch.LogGroup(
             f"{name}-logs",
             name=control_plane_logs(args.name),
@@ -134,11 +138,11 @@ class Cluster(pulumi.ComponentResource):
                 cluster_name=args.name,
                 addon_name=addon,
                 addon_version=versions[addon],
-                # The cluster comes with a coredns of its own, which this one takes over.
+                # A new cluster already has a self-managed coredns; the add-on overwrites it.
                 resolve_conflicts_on_create="OVERWRITE",
                 resolve_conflicts_on_update="OVERWRITE",
                 tags=tags,
-                # Their pods need a node, or the add-on stays degraded until it times out.
+                # Their pods need a node; without it the add-on stays degraded until it times out.
                 opts=pulumi.ResourceOptions(parent=self, depends_on=[nodes]),
             )
             for addon in ("coredns", "metrics-server", "eks-pod-identity-agent")
@@ -170,7 +174,7 @@ class Cluster(pulumi.ComponentResource):
         named = {**tags, "Name": args.node_group_name}
         template = aws.ec2.LaunchTemplate(
             f"{name}-node",
-            # Pods can't reach the instance's credentials: one hop ends at the node (enable_imd_sv2 would allow two).
+            # With a hop limit of 1 pods can't reach the instance's credentials (enable_imd_sv2 would set 2).
             metadata_options={
                 "http_endpoint": "enabled",
                 "http_tokens": "required",
@@ -200,20 +204,20 @@ class Cluster(pulumi.ComponentResource):
             cluster=cluster,
             node_group_name=args.node_group_name,
             node_role_arn=role.arn,
-            # Said explicitly, or nodes land in the public subnets too.
+            # Without explicit subnets, EKS would also put nodes into the public subnets.
             subnet_ids=list(args.private_subnet_ids),
             instance_types=[args.node_type],
             scaling_config={"min_size": fewest, "desired_size": first, "max_size": most},
-            ignore_scaling_changes=True,  # a scaler's choice outlives the next `up`
+            ignore_scaling_changes=True,  # `up` doesn't reset the number of nodes that scaling has set
             launch_template={"id": template.id, "version": template.latest_version.apply(str)},
             tags=tags,
-            # A node without its policies or a way out never joins; and without them it can't leave its pods in order.
+            # A node can't join the cluster, or drain its pods, without its policies and a route to the internet.
             opts=pulumi.ResourceOptions(parent=self, depends_on=[*attachments, *args.ways_out]),
         )
 
 
 def _label(arn: str) -> str:
-    """The principal's name, and enough of its ARN's hash to tell it from its namesakes: places in a list change."""
+    """A stable label of a principal: its name, and a part of its ARN's hash, because names aren't unique."""
     return f"{arn.rsplit('/', 1)[-1]}-{hashlib.sha256(arn.encode()).hexdigest()[:6]}"
 
 
@@ -227,9 +231,10 @@ def _admin(arn: str, tags: Mapping[str, str]) -> eks.AccessEntryArgs:
 
 
 def _creator_is_no_admin(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:
-    """Whoever creates the cluster gets in as a listed admin only.
+    """Don't make the cluster's creator an administrator; only listed principals are administrators.
 
-    pulumi-eks 4.4 always asks EKS to add the creator; declaring the creator's own entry would then fail with 409.
+    pulumi-eks 4.4 always asks EKS to add the creator. If the creator is also listed, its access entry would then fail
+    with 409.
     """
     if args.type_ != "aws:eks/cluster:Cluster":
         return None

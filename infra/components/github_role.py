@@ -1,4 +1,4 @@
-"""A role that GitHub's workflows take by their own token: no stored key, and only for the exact jobs it names."""
+"""A role that jobs of GitHub workflows assume with their OIDC token: no stored keys, and only for the named jobs."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,26 +12,26 @@ AUDIENCE = "sts.amazonaws.com"
 
 
 def provider_arn(account: str) -> str:
-    """GitHub's identity provider in the account; there can be one only."""
+    """The ARN of GitHub's identity provider; an account can have only one for a URL."""
     return f"arn:aws:iam::{account}:oidc-provider/{GITHUB}"
 
 
 @dataclass(frozen=True, slots=True)
 class GithubRoleArgs:
-    """What the role needs to know."""
+    """The inputs of the component GithubRole."""
 
     description: str
     subjects: Sequence[str]
-    """The tokens' subjects, each whole: no wildcard."""
+    """The full subjects of the trusted tokens, without wildcards."""
     provider_arn: pulumi.Input[str]
     policies: Mapping[str, str]
-    """What it may do: label -> policy document, each a managed policy of its own."""
+    """Its permissions: label -> policy document; each becomes a managed policy."""
     session_hours: int
     tags: Mapping[str, str]
 
 
 class GithubRole(pulumi.ComponentResource):
-    """Role and policies, named as the component: workflows and stack files say their names.
+    """Role and policies. Their names are fixed, because workflows and stack files contain them.
 
     Outputs:
         arn: the role's.
@@ -65,7 +65,7 @@ class GithubRole(pulumi.ComponentResource):
 
 
 def trusted_subjects(provider_arn: str, subjects: Sequence[str]) -> str:
-    """The trust policy: tokens made for AWS, of exactly these subjects."""
+    """The trust policy: only tokens for AWS with exactly these subjects."""
     statement = {
         "Effect": "Allow",
         "Principal": {"Federated": provider_arn},

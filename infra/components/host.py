@@ -1,4 +1,4 @@
-"""A monitoring host: an EC2 instance that fetches its configuration from S3; its data has a volume of its own."""
+"""A monitoring host: an EC2 instance that downloads its configuration from S3; its data is on a separate volume."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,43 +14,43 @@ from infra.hosts.boot import HostBoot, user_data
 from infra.names import COMPONENT_TAG
 
 UBUNTU = "/aws/service/canonical/ubuntu/server/24.04/stable/current/amd64/hvm/ebs-gp3/ami-id"
-"""Canonical's public SSM parameter: the newest image of Ubuntu 24.04."""
+"""Canonical's public SSM parameter with the id of the newest Ubuntu 24.04 image."""
 
 
 @dataclass(frozen=True, slots=True)
 class HostArgs:
-    """What a host needs to know."""
+    """The inputs of the component Host."""
 
     role: Literal["prometheus", "grafana"]
     region: str
     zone: str
-    """Its availability zone, in full."""
+    """The full name of its availability zone."""
     vpc_id: pulumi.Input[str]
     subnet_id: pulumi.Input[str]
     address: str
     """Its fixed private IPv4 address."""
     public: bool
-    """Give it a public address too."""
+    """Whether it also gets a public address."""
     instance_type: str
     disk_gb: int
     ways_out: Sequence[pulumi.Resource]
-    """Routes that it needs to fetch anything."""
+    """Routes that it needs for downloads."""
     bucket: PrivateBucket
-    """Where its configuration is kept, below the prefix `role`."""
+    """The bucket of its configuration, which is below the prefix `role`."""
     files: Mapping[str, pulumi.Input[str]]
     """Its configuration: relative path -> text."""
     disposable: bool
     tags: Mapping[str, str]
     statements: Sequence[Mapping[str, Any]] = ()
-    """What its role may do beside reading its configuration and being reached through SSM; values may be outputs."""
+    """Further permissions of its role, besides its configuration and SSM; values may be outputs."""
     data_disk_gb: int | None = None
-    """Size of its data volume, which outlives it."""
+    """Size of its data volume, which is kept when the host is replaced."""
     cluster: str | None = None
-    """The cluster whose kubelets it asks."""
+    """The cluster whose kubelets it scrapes."""
     secret_arn: pulumi.Input[str] | None = None
-    """The secret it reads at its start."""
+    """The secret that it reads at its start."""
     mirror: str | None = None
-    """Where it fetches software instead of the official addresses."""
+    """A mirror for downloads, instead of the official addresses."""
 
 
 class Host(pulumi.ComponentResource):
@@ -59,7 +59,7 @@ class Host(pulumi.ComponentResource):
     Outputs:
         instance_id: for `aws ssm start-session`.
         public_ip: empty on a private host.
-        security_group_id: its own group; what reaches it is decided elsewhere.
+        security_group_id: its security group; infra/components/monitoring_access.py adds the ingress rules.
     """
 
     instance_id: pulumi.Output[str]
@@ -78,7 +78,7 @@ class Host(pulumi.ComponentResource):
             vpc_id=args.vpc_id,
             description=f"The {args.role} host",
             tags=tags,
-            # Rules are resources of their own: an inline list would fight with them.
+            # No inline rules: they would conflict with the rules that are separate resources.
             opts=here,
         )
         for label, port in (("http", 80), ("https", 443)):
@@ -181,16 +181,16 @@ class Host(pulumi.ComponentResource):
             user_data=pulumi.Output.all(
                 bucket=args.bucket.bucket, volume=volume.id if volume else None, secret=args.secret_arn
             ).apply(rendered),
-            # cloud-init reads it once: without this a change would restart the host and do nothing.
+            # cloud-init reads user data only at the first start: without this, a change would only restart the host.
             user_data_replace_on_change=True,
             tags=tags,
             opts=pulumi.ResourceOptions(
                 parent=self,
-                # Its first start fetches software, which takes a way out, and configuration, which takes the policy.
+                # Its first start needs a route to the internet for downloads, and the policy to read its configuration.
                 depends_on=[*args.ways_out, policy],
-                # A newer image is no reason to replace a host; `pulumi up --replace` is.
+                # A newer image doesn't replace a host; `pulumi up --replace` does.
                 ignore_changes=["ami"],
-                # Its address is fixed: two can't have it at once.
+                # The old and the new instance can't have the same fixed address at the same time.
                 delete_before_replace=True,
             ),
         )
@@ -211,7 +211,7 @@ class Host(pulumi.ComponentResource):
 
 
 def host_role(name: str, tags: Mapping[str, str], opts: pulumi.ResourceOptions | None = None) -> aws.iam.Role:
-    """The role of a host: apart from it, because the cluster must know it before the host is there."""
+    """The role of a host; separate from the component, because the cluster needs it before the host exists."""
     return aws.iam.Role(
         f"{name}-role",
         assume_role_policy=trusted("ec2.amazonaws.com"),

@@ -1,4 +1,4 @@
-"""The service's image: built from the Dockerfile with the bundle baked in, pushed, known by digest from then on."""
+"""The service's image: built from the Dockerfile with the bundle in it, pushed, and deployed by its digest."""
 
 import hashlib
 import json
@@ -14,19 +14,19 @@ from infra.components.registry import Registry
 from infra.names import IMAGE_TYPE
 
 CONTEXT = ("Dockerfile", ".dockerignore", "requirements", "ml", "service")
-"""What the image is made from, beside the bundle; .dockerignore lets less through."""
+"""The files that the image is built from, besides the bundle; .dockerignore excludes some of them."""
 EPOCH = "0"
-"""The time of everything in the image, in seconds since 1970: with a real one no two builds would agree."""
+"""The time of all files in the image, in seconds since 1970; with the real time, every build would be different."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageArgs:
-    """What the image needs to know."""
+    """The inputs of the component Image."""
 
     repository: Path
-    """The repository's root: the build's context."""
+    """The repository's root, which is the build context."""
     bundle: str
-    """The bundle to bake in, relative to the root or absolute."""
+    """The bundle to put into the image, relative to the root or absolute."""
     base_image: str | None
     registry: Registry
 
@@ -36,7 +36,7 @@ class Image(pulumi.ComponentResource):
 
     Outputs:
         reference: REPOSITORY@sha256:…, which the Deployment uses.
-        tag: the hash of what it was made from.
+        tag: the hash of the image's inputs.
     """
 
     reference: pulumi.Output[str]
@@ -46,17 +46,17 @@ class Image(pulumi.ComponentResource):
         super().__init__(IMAGE_TYPE, name, None, opts)
 
         manifest = bundle_manifest(args.repository / args.bundle)
-        # Content alone decides. The commit is not among these: each would be a change in a preview, and another image.
-        # The engine notes it with every update: `pulumi stack history --json`, git.head.
+        # The image depends only on its content. The commit is no build argument, because each commit would then change
+        # the image. The engine records the commit of every update: `pulumi stack history --json`, git.head.
         build_args = {
             "BUNDLE_VERSION": manifest["version"],
             "SOURCE_DATE_EPOCH": EPOCH,
         }
         if args.base_image is not None:
             build_args["BASE_IMAGE"] = args.base_image
-        # The slim image can't run a model that didn't compile (ml/bundle.py).
+        # The slim image can't run a model that wasn't compiled (ml/bundle.py).
         target = "full" if manifest.get("runtime") == "sklearn" else "slim"
-        # Of the content, since the repository refuses to move a tag.
+        # The tag is a hash of the content, because tags in the repository are immutable.
         settings = json.dumps([build_args, target], sort_keys=True)
         self.tag = context_hash(args.repository, args.repository / args.bundle, settings)
         token = aws.ecr.get_authorization_token_output(
@@ -64,17 +64,17 @@ class Image(pulumi.ComponentResource):
         )
         image = docker_build.Image(
             f"{name}-build",
-            # Relative, or the state would name this machine's folders; the engine runs plugins in infra/, as `main` in
-            # Pulumi.yaml says.
-            # The bundle is a context of its own, since .dockerignore knows only where DVC puts one.
+            # Paths are relative, so that the state doesn't contain this machine's folders. The engine runs plugins in
+            # infra/, because of `main` in Pulumi.yaml. The bundle is a separate context, because .dockerignore allows
+            # only DVC's place for a bundle.
             context={"location": "..", "named": {"bundle": {"location": str(Path("..") / args.bundle)}}},
             dockerfile={"location": "../Dockerfile"},
             target=target,
             build_args=build_args,
             platforms=[docker_build.Platform.LINUX_AMD64],
             tags=[args.registry.url.apply(lambda url: f"{url}:{self.tag}")],
-            # Instead of `push`, which knows no options: files get the epoch too. Whoever builds this content then gets
-            # this digest, and whoever repeats an `up` finds the tag, which can't be moved, on the very same image.
+            # `push` has no options, so this is used instead: it also sets the files' times to the epoch. The same
+            # content then always gives the same digest, and a repeated `up` finds the immutable tag on the same image.
             exports=[{"raw": "type=registry,rewrite-timestamp=true"}],
             push=False,
             build_on_preview=False,
@@ -85,7 +85,7 @@ class Image(pulumi.ComponentResource):
                     "password": pulumi.Output.secret(token.password),
                 }
             ],
-            # Its manifest may be what runs: the repository's lifecycle removes it, not this program.
+            # The old image may still be running, so the program never deletes it; the repository's lifecycle does.
             opts=pulumi.ResourceOptions(parent=self, retain_on_delete=True),
         )
 
@@ -94,12 +94,12 @@ class Image(pulumi.ComponentResource):
 
 
 def context_hash(repository: Path, bundle: Path, settings: str) -> str:
-    """32 hex digits of the hash over names and contents of all that goes into the image, and how it is built.
+    """A hash (32 hex digits) of the names and contents of all files in the image, and of the build settings.
 
-    Where the bundle is makes no difference.
+    It doesn't depend on the bundle's location.
     """
     named = [(file.relative_to(repository), file) for part in CONTEXT for file in _files(repository / part)]
-    # As the Dockerfile has it, which drops the gate's part.
+    # The same files as in the Dockerfile, which removes the gate's part.
     named += [
         (Path("models/bundle") / inside, file)
         for file in _files(bundle)
@@ -112,7 +112,7 @@ def context_hash(repository: Path, bundle: Path, settings: str) -> str:
 
 
 def _files(path: Path) -> list[Path]:
-    """The file itself, or what is below the folder but for Python's leftovers."""
+    """The file itself, or all files below the folder except Python's caches."""
     if path.is_file():
         return [path]
     return sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)

@@ -1,4 +1,4 @@
-"""Who may talk to whom for monitoring: rules between operators, the two hosts and the cluster."""
+"""Security group rules for monitoring, between operators, the two hosts and the cluster."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ KUBELET_PORT, API_PORT = 10250, 443
 
 @dataclass(frozen=True, slots=True)
 class MonitoringAccessArgs:
-    """What the rules need to know: three security groups, and the operators."""
+    """The inputs of the component: three security groups, and the operators' networks."""
 
     prometheus: pulumi.Input[str]
     grafana: pulumi.Input[str]
@@ -48,7 +48,7 @@ class MonitoringAccess(pulumi.ComponentResource):
             )
 
         def path(label: str, source: pulumi.Input[str], target: pulumi.Input[str], port: int, why: str) -> None:
-            """Both ends of one way: out of the source group, into the target group."""
+            """The two rules of a connection: egress from the source group, ingress to the target group."""
             rule(Egress, f"{label}-out", source, port, why, referenced_security_group_id=target)
             rule(Ingress, f"{label}-in", target, port, why, referenced_security_group_id=source)
 

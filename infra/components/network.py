@@ -1,4 +1,4 @@
-"""The network: a VPC over two zones; public subnets for load balancers and NAT, private for nodes, one for hosts."""
+"""The network: a VPC over two zones with public subnets, private subnets for nodes, and a subnet for the hosts."""
 
 import ipaddress
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ EVERYWHERE = "0.0.0.0/0"
 
 @dataclass(frozen=True, slots=True)
 class NetworkArgs:
-    """What the network needs to know."""
+    """The inputs of the component Network."""
 
     region: str
     zones: Sequence[str]
@@ -23,20 +23,20 @@ class NetworkArgs:
     cidr: str
     nat: Literal["single", "per-az"]
     public_hosts: bool
-    """Give the hosts' subnet a way in from the internet; their security groups still decide for whom."""
+    """Give the hosts' subnet a route from the internet; the hosts' security groups decide who may use it."""
     cluster_name: str
     tags: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The VPC's address plan: sixteenths of its range."""
+    """The VPC's address plan: each subnet is a sixteenth of its range."""
 
     public: tuple[str, str]
     private: tuple[str, str]
     hosts: str
     prometheus: str
-    """Fixed addresses of the two hosts. Nothing else lives in their subnet, so nothing can take them first."""
+    """Fixed addresses of the two hosts. Nothing else is in their subnet, so the addresses can't be in use."""
     grafana: str
 
 
@@ -58,7 +58,7 @@ class Network(pulumi.ComponentResource):
 
     Outputs:
         vpc_id: the VPC.
-        public_subnet_ids, private_subnet_ids: one per zone.
+        public_subnet_ids, private_subnet_ids: a subnet per zone.
         hosts_subnet_id: for the Prometheus and Grafana hosts, in the first zone.
     """
 
@@ -67,7 +67,7 @@ class Network(pulumi.ComponentResource):
     private_subnet_ids: list[pulumi.Output[str]]
     hosts_subnet_id: pulumi.Output[str]
     ways_out: list[pulumi.Resource]
-    """What must be there for nodes and hosts to reach the internet, and must stay until they are gone."""
+    """The routes to the internet. Nodes and hosts depend on them: they are created before and deleted after them."""
 
     def __init__(self, name: str, args: NetworkArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("atlas:aws:Network", name, None, opts)
@@ -85,7 +85,8 @@ class Network(pulumi.ComponentResource):
             tags=tags(f"{name}-vpc"),
             opts=here,
         )
-        # Adopted and emptied: whatever forgets to name its group gets no traffic (CIS AWS 5.4).
+        # Adopt the default group and remove its rules: a resource without an explicit group gets no traffic (CIS AWS
+        # 5.4).
         aws.ec2.DefaultSecurityGroup(f"{name}-default-sg", vpc_id=vpc.id, tags=tags(f"{name}-default-sg"), opts=here)
         gateway = aws.ec2.InternetGateway(f"{name}-igw", vpc_id=vpc.id, tags=tags(f"{name}-igw"), opts=here)
 
@@ -100,7 +101,7 @@ class Network(pulumi.ComponentResource):
                 opts=here,
             )
 
-        # By these tags the load balancer's controller chooses its subnets.
+        # The load balancers' controller selects subnets by these tags.
         owned = {f"kubernetes.io/cluster/{args.cluster_name}": "shared"}
         public = [
             subnet(f"public-{zone}", zone, cidr, **{"kubernetes.io/role/elb": "1"}, **owned)
@@ -145,7 +146,7 @@ class Network(pulumi.ComponentResource):
                     allocation_id=address.allocation_id,
                     subnet_id=public[index].id,
                     tags=tags(f"{name}-nat-{zone}"),
-                    # Without the internet gateway a NAT gateway fails to come up.
+                    # A NAT gateway can't be created before the internet gateway is attached.
                     opts=pulumi.ResourceOptions(parent=self, depends_on=[gateway]),
                 )
             )
@@ -156,7 +157,7 @@ class Network(pulumi.ComponentResource):
         else:
             table("hosts", [("hosts", hosts)], nat_gateway_id=nats[0].id)
 
-        # Image layers and DVC's data come from S3: free this way, charged per GB through NAT.
+        # Image layers and DVC's data come from S3: the endpoint is free, traffic through NAT is charged per GB.
         aws.ec2.VpcEndpoint(
             f"{name}-s3",
             vpc_id=vpc.id,

@@ -1,4 +1,4 @@
-"""A bucket that only TLS callers with our roles can reach: encrypted, versioned, never public."""
+"""A private bucket: encrypted, versioned, accessible only with TLS and IAM permissions."""
 
 import json
 from collections.abc import Mapping
@@ -10,17 +10,17 @@ import pulumi_aws as aws
 
 @dataclass(frozen=True, slots=True)
 class PrivateBucketArgs:
-    """What a private bucket needs to know."""
+    """The inputs of the component PrivateBucket."""
 
     disposable: bool
     """Let `pulumi destroy` delete the objects and their versions too; otherwise the bucket is protected."""
     tags: Mapping[str, str]
     noncurrent_days: int = 30
-    """Days that an overwritten or deleted object can still be recovered."""
+    """Number of days for which an overwritten or deleted object can be recovered."""
     name: str | None = None
-    """Its name; None: one that Pulumi makes up, as bucket names are the whole world's."""
+    """Its name; None: Pulumi generates a name, because bucket names must be globally unique."""
     key_arn: pulumi.Input[str] | None = None
-    """The KMS key that encrypts it; None: S3's own."""
+    """The KMS key that encrypts it; None: a key of S3."""
 
 
 class PrivateBucket(pulumi.ComponentResource):
@@ -78,14 +78,14 @@ class PrivateBucket(pulumi.ComponentResource):
                     "abort_incomplete_multipart_upload": {"days_after_initiation": 7},
                 }
             ],
-            # S3 takes rules on versions only once there are versions.
+            # S3 accepts rules about versions only after versioning is enabled.
             opts=pulumi.ResourceOptions(parent=self, depends_on=[versioning]),
         )
         aws.s3.BucketPolicy(
             f"{name}-policy",
             bucket=bucket.id,
             policy=bucket.arn.apply(_tls_only),
-            # Both change the bucket's access settings, and S3 refuses two such changes at once (OperationAborted).
+            # Both change the bucket's access settings, and S3 refuses concurrent changes (OperationAborted).
             opts=pulumi.ResourceOptions(parent=self, depends_on=[closed]),
         )
 
@@ -95,7 +95,7 @@ class PrivateBucket(pulumi.ComponentResource):
 
 
 def _encryption(key_arn: pulumi.Input[str] | None) -> aws.s3.BucketServerSideEncryptionConfigurationRuleArgs:
-    """By S3's own key, or by the given one: then asked of KMS once a while for the bucket, not for each object."""
+    """Encryption with a key of S3, or with the given key; a bucket key then saves KMS requests for each object."""
     return aws.s3.BucketServerSideEncryptionConfigurationRuleArgs(
         apply_server_side_encryption_by_default=(
             aws.s3.BucketServerSideEncryptionConfigurationRuleApplyServerSideEncryptionByDefaultArgs(

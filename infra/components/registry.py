@@ -1,4 +1,4 @@
-"""The image registry: one ECR repository whose tags never change and whose images are scanned."""
+"""The image registry: an ECR repository with immutable tags, whose images are scanned."""
 
 import json
 from collections.abc import Mapping
@@ -10,19 +10,19 @@ import pulumi_aws as aws
 from infra.names import COMPONENT_TAG, REGISTRY_TYPE
 
 GOOD = "good-"
-"""Beginning of the tag that says: this image was deployed, and answered. Tags can't be moved, but there can be more."""
+"""Prefix of the tag for an image that was deployed and answered. Tags can't be moved, so each time gets a new tag."""
 
 
 @dataclass(frozen=True, slots=True)
 class RegistryArgs:
-    """What the registry needs to know."""
+    """The inputs of the component Registry."""
 
     repository: str
     """Its name in the account."""
     disposable: bool
     """Let `pulumi destroy` delete the images too; otherwise the repository is protected."""
     kept: int
-    """Images that stay; older ones expire."""
+    """Number of images that are kept; older images expire."""
     tags: Mapping[str, str]
 
 
@@ -31,7 +31,7 @@ class Registry(pulumi.ComponentResource):
 
     Outputs:
         url: ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME.
-        registry_id: the account that holds it.
+        registry_id: the id of its account.
         arn: its ARN.
     """
 
@@ -59,9 +59,10 @@ class Registry(pulumi.ComponentResource):
                 {
                     "rules": [
                         {
-                            # What a rule selects no later one expires: one that answered outlives many that didn't.
+                            # ECR applies rules by priority: an image kept by rule 1 can't be expired by rule 2. So
+                            # images that answered are kept, even if many later images didn't answer.
                             "rulePriority": 1,
-                            "description": f"Keep the last {args.kept} images that answered: a rollback has a target",
+                            "description": f"Keep the last {args.kept} images that answered, for rollbacks",
                             "selection": {
                                 "tagStatus": "tagged",
                                 "tagPrefixList": [GOOD],
@@ -72,7 +73,7 @@ class Registry(pulumi.ComponentResource):
                         },
                         {
                             "rulePriority": 2,
-                            "description": f"Keep the last {args.kept} of the others",
+                            "description": f"Keep the last {args.kept} other images",
                             "selection": {
                                 "tagStatus": "any",
                                 "countType": "imageCountMoreThan",

@@ -1,4 +1,4 @@
-"""The service's identity in AWS: a role that its pods, and nothing else, receive through EKS Pod Identity."""
+"""The service's identity in AWS: a role that only its pods can assume, through EKS Pod Identity."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from infra.names import COMPONENT_TAG
 
 @dataclass(frozen=True, slots=True)
 class ServiceIdentityArgs:
-    """What the identity needs to know."""
+    """The inputs of the component ServiceIdentity."""
 
     cluster_name: str
     namespace: str
@@ -21,7 +21,7 @@ class ServiceIdentityArgs:
     bucket_arn: pulumi.Input[str]
     """The stack's data bucket."""
     cluster: pulumi.Resource
-    """The association needs it to exist."""
+    """The cluster, which must exist before the association."""
     tags: Mapping[str, str]
 
 
@@ -29,7 +29,7 @@ class ServiceIdentity(pulumi.ComponentResource):
     """Role, policy and association."""
 
     association: pulumi.Resource
-    """A pod that is older than this has no credentials: workloads depend on it."""
+    """A pod that is created before the association gets no credentials, so workloads depend on it."""
 
     def __init__(self, name: str, args: ServiceIdentityArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("atlas:aws:ServiceIdentity", name, None, opts)

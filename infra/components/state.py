@@ -1,4 +1,4 @@
-"""Where the stacks' state is kept: a bucket, and the key that encrypts it and the stacks' secrets."""
+"""The storage of the stacks' state: a bucket, and the key that encrypts the bucket and the stacks' secrets."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ import pulumi_aws as aws
 from infra.components.private_bucket import PrivateBucket, PrivateBucketArgs
 
 ALIAS = "alias/atlas-state"
-"""The key's name in stack files: a key made anew keeps it."""
+"""The key's alias, which stack files name; if the key is replaced, the alias stays the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class StateArgs:
-    """What the state's place needs to know."""
+    """The inputs of the component State."""
 
     bucket: str
-    """Its name: known beforehand, so that any machine finds it."""
+    """The bucket's name; it is fixed, so that any machine can find the bucket."""
     closing: bool
-    """About to be destroyed: the bucket may go with all that is in it."""
+    """Whether it is about to be destroyed: the bucket may then be deleted with its content."""
     tags: Mapping[str, str]
 
 
@@ -40,14 +40,14 @@ class State(pulumi.ComponentResource):
             f"{name}-key",
             description="State and secrets of Atlas's stacks",
             enable_key_rotation=True,
-            deletion_window_in_days=30,  # the longest: who still has a state file can take the deletion back
+            deletion_window_in_days=30,  # the maximum: until then the deletion can be cancelled
             tags=args.tags,
             opts=pulumi.ResourceOptions(parent=self, protect=not args.closing),
         )
         aws.kms.Alias(f"{name}-alias", name=ALIAS, target_key_id=key.key_id, opts=pulumi.ResourceOptions(parent=self))
         bucket = PrivateBucket(
             name,
-            # A year: what the state was is what a mistake is undone with.
+            # Keep old versions for a year, so that mistakes can be undone.
             PrivateBucketArgs(args.closing, args.tags, noncurrent_days=365, name=args.bucket, key_arn=key.arn),
             pulumi.ResourceOptions(parent=self),
         )
