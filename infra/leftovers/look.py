@@ -7,10 +7,9 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from infra.leftovers.cluster import classic_balancers, cluster_balancers, cluster_target_groups, log_groups
+from infra.leftovers.ec2 import EC2, Ec2, ec2_things, state_of
 from infra.leftovers.place import (
-    CLUSTER_TAG,
-    CNI_TAG,
-    NODES_TAG,
     Place,
     cluster_of,
     code_of,
@@ -18,7 +17,7 @@ from infra.leftovers.place import (
     reason,
     tags_of,
 )
-from infra.names import PROJECT, PROJECT_TAG, STACK_TAG, control_plane_logs, role_path
+from infra.names import PROJECT, PROJECT_TAG, STACK_TAG, role_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,88 +43,6 @@ class Found:
     def nothing(self) -> bool:
         """Surely nothing."""
         return not self.left and not self.unseen
-
-
-@dataclass(frozen=True, slots=True)
-class Ec2:
-    """How EC2 lists one kind of thing."""
-
-    kind: str
-    operation: str
-    found: str
-    """Where in the answer, in JMESPath."""
-    key: str
-    remedy: str
-    """`aws ec2 …`, without the id."""
-    gone: tuple[str, ...] = ()
-    """States in which it is as good as deleted."""
-    in_vpc: str | None = None
-    """The filter by network."""
-    by_cluster: str = ""
-    """The tag by which EKS or Kubernetes says whose cluster's it is."""
-    owned: Mapping[str, Any] | None = None
-    """The option that leaves out what isn't the account's."""
-
-
-EC2: Mapping[str, Ec2] = {
-    # Its ARN's kind -> how to list it; in an order in which they can be deleted.
-    "instance": Ec2(
-        "instance", "describe_instances", "Reservations[].Instances[]", "InstanceId",
-        "terminate-instances --instance-ids", ("terminated", "shutting-down"), "vpc-id",
-        by_cluster=CLUSTER_TAG,
-    ),
-    "vpc-endpoint": Ec2(
-        "VPC endpoint", "describe_vpc_endpoints", "VpcEndpoints[]", "VpcEndpointId",
-        "delete-vpc-endpoints --vpc-endpoint-ids", ("deleted", "deleting"), "vpc-id",
-    ),
-    "natgateway": Ec2(
-        "NAT gateway", "describe_nat_gateways", "NatGateways[]", "NatGatewayId",
-        "delete-nat-gateway --nat-gateway-id", ("deleted", "deleting"), "vpc-id",
-    ),
-    "network-interface": Ec2(
-        "network interface", "describe_network_interfaces", "NetworkInterfaces[]", "NetworkInterfaceId",
-        "delete-network-interface --network-interface-id", (), "vpc-id",
-        by_cluster=CNI_TAG,
-    ),
-    "elastic-ip": Ec2(
-        "Elastic IP", "describe_addresses", "Addresses[]", "AllocationId", "release-address --allocation-id",
-    ),
-    "volume": Ec2(
-        "EBS volume", "describe_volumes", "Volumes[]", "VolumeId", "delete-volume --volume-id", ("deleted", "deleting"),
-        by_cluster=CLUSTER_TAG,
-    ),
-    "snapshot": Ec2(
-        "EBS snapshot", "describe_snapshots", "Snapshots[]", "SnapshotId", "delete-snapshot --snapshot-id",
-        owned={"OwnerIds": ["self"]},
-        by_cluster=CLUSTER_TAG,
-    ),
-    "image": Ec2(
-        "machine image", "describe_images", "Images[]", "ImageId", "deregister-image --image-id", ("deregistered",),
-        owned={"Owners": ["self"]},
-    ),
-    "launch-template": Ec2(
-        "launch template", "describe_launch_templates", "LaunchTemplates[]", "LaunchTemplateId",
-        "delete-launch-template --launch-template-id",
-        by_cluster=NODES_TAG,
-    ),
-    "security-group": Ec2(
-        # A network's own `default` group goes with it.
-        "security group", "describe_security_groups", "SecurityGroups[?GroupName!='default']", "GroupId",
-        "delete-security-group --group-id", (), "vpc-id",
-        by_cluster=CLUSTER_TAG,
-    ),
-    "subnet": Ec2("subnet", "describe_subnets", "Subnets[]", "SubnetId", "delete-subnet --subnet-id", (), "vpc-id"),
-    "route-table": Ec2(
-        # The main one goes with the network.
-        "route table", "describe_route_tables", "RouteTables[?!not_null(Associations[?Main]|[0])]", "RouteTableId",
-        "delete-route-table --route-table-id", (), "vpc-id",
-    ),
-    "internet-gateway": Ec2(
-        "internet gateway", "describe_internet_gateways", "InternetGateways[]", "InternetGatewayId",
-        "delete-internet-gateway --internet-gateway-id", (), "attachment.vpc-id",
-    ),
-    "vpc": Ec2("VPC", "describe_vpcs", "Vpcs[]", "VpcId", "delete-vpc --vpc-id", (), "vpc-id"),
-}  # fmt: skip
 
 
 def look(place: Place) -> Found:
@@ -158,82 +75,13 @@ def look(place: Place) -> Found:
     return Found(tuple(left), tuple(unseen))
 
 
-def ec2_things(place: Place, kind: Ec2) -> Iterator[dict[str, Any]]:
-    """What EC2 has of a kind that is the stack's: by the stack's tags, its cluster's tags, or in its network."""
-    searches: list[dict[str, list[str]]] = [{f"tag:{STACK_TAG}": [place.stack]}]
-    if kind.by_cluster and place.cluster is not None:
-        searches.append({"tag-key": [kind.by_cluster.format(place.cluster)]})
-    if kind.in_vpc and place.vpcs:
-        searches.append({kind.in_vpc: list(place.vpcs)})
-    seen: set[str] = set()
-    for search in searches:
-        filters = [{"Name": name, "Values": values} for name, values in search.items()]
-        for thing in place.all("ec2", kind.operation, kind.found, Filters=filters, **(kind.owned or {})):
-            whose = place.owns(tags_of(thing)) or (kind.in_vpc is not None and kind.in_vpc in search)
-            if whose and thing[kind.key] not in seen and _state(thing) not in kind.gone:
-                seen.add(thing[kind.key])
-                yield thing
-
-
-def cluster_balancers(place: Place) -> Iterator[tuple[str, dict[str, str]]]:
-    """ARN and tags of each network or application load balancer of the stack's cluster."""
-    client = place.client("elbv2")
-    listed = list(place.all("elbv2", "describe_load_balancers", "LoadBalancers[]"))
-    in_network = {found["LoadBalancerArn"] for found in listed if found.get("VpcId") in place.vpcs}
-    for arn, tags in _elb_tags(client, [found["LoadBalancerArn"] for found in listed]):
-        if place.owns(tags) or arn in in_network:
-            yield arn, tags
-
-
-def cluster_target_groups(place: Place) -> Iterator[str]:
-    """ARN of each target group of the stack's cluster."""
-    client = place.client("elbv2")
-    for arn, tags in _elb_tags(client, place.all("elbv2", "describe_target_groups", "TargetGroups[].TargetGroupArn")):
-        if place.owns(tags):
-            yield arn
-
-
-def classic_balancers(place: Place) -> Iterator[tuple[str, dict[str, str]]]:
-    """Name and tags of each classic load balancer of the stack's cluster."""
-    client = place.client("elb")
-    listed = {found["LoadBalancerName"]: found for found in place.all(
-        "elb", "describe_load_balancers", "LoadBalancerDescriptions[]"
-    )}  # fmt: skip
-    names = list(listed)
-    for start in range(0, len(names), 20):
-        for found in client.describe_tags(LoadBalancerNames=names[start : start + 20])["TagDescriptions"]:
-            name, tags = found["LoadBalancerName"], tags_of(found)
-            if place.owns(tags) or listed[name].get("VPCId") in place.vpcs:
-                yield name, tags
-
-
-def log_groups(place: Place) -> Iterator[str]:
-    """The control plane's log group, which EKS makes again while it goes."""
-    if place.cluster is not None:
-        name = control_plane_logs(place.cluster)
-        found = place.all("logs", "describe_log_groups", "logGroups[].logGroupName", logGroupNamePrefix=name)
-        yield from (group for group in found if group == name)
-
-
-def _state(thing: Mapping[str, Any]) -> str:
-    state = thing.get("State") or thing.get("Status") or ""
-    return str(state.get("Name", "")) if isinstance(state, dict) else str(state)
-
-
-def _elb_tags(client: Any, arns: Any) -> Iterator[tuple[str, dict[str, str]]]:
-    arns = list(arns)
-    for start in range(0, len(arns), 20):  # twenty at once is the limit
-        for found in client.describe_tags(ResourceArns=arns[start : start + 20])["TagDescriptions"]:
-            yield found["ResourceArn"], tags_of(found)
-
-
 # --- finders, one per service ---
 
 
 def _ec2(kind: Ec2) -> Callable[[Place], Iterator[Leftover]]:
     def find(place: Place) -> Iterator[Leftover]:
         for thing in ec2_things(place, kind):
-            name, state = tags_of(thing).get("Name", ""), _state(thing)
+            name, state = tags_of(thing).get("Name", ""), state_of(thing)
             remedy = f"aws ec2 {kind.remedy} {thing[kind.key]} --region {place.region}"
             yield Leftover(kind.kind, thing[kind.key], remedy, ", ".join(filter(None, (name, state))))
 

@@ -7,14 +7,8 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra.leftovers.look import (
-    EC2,
-    classic_balancers,
-    cluster_balancers,
-    cluster_target_groups,
-    ec2_things,
-    log_groups,
-)
+from infra.leftovers.cluster import classic_balancers, cluster_balancers, cluster_target_groups, log_groups
+from infra.leftovers.ec2 import EC2, ec2_things
 from infra.leftovers.place import Place, cluster_of, code_of, raise_expired, reason, tags_of
 from infra.names import STACK_TAG
 

@@ -13,7 +13,8 @@ from botocore.awsrequest import AWSResponse
 
 from infra.errors import CredentialsError
 from infra.leftovers import look as looking
-from infra.leftovers.look import EC2, FINDERS, Found, look
+from infra.leftovers.ec2 import EC2
+from infra.leftovers.look import FINDERS, Found, look
 from infra.leftovers.place import Place, place_of
 from infra.leftovers.sweep import Swept, sweep
 from infra.settings import AwsSettings, load_settings
