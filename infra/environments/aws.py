@@ -1,42 +1,30 @@
 """Everything in an AWS account: network, cluster, registry, image, the service, and the two monitoring hosts."""
 
-import json
-from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
 import pulumi
 import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
-import pulumi_random as random
 
 from infra.bundle import bundle_manifest
 from infra.components.alerting import Alerting, AlertingArgs
 from infra.components.bounded_roles import bound_roles
 from infra.components.cluster import Cluster, ClusterArgs
-from infra.components.host import Host, HostArgs, host_role
+from infra.components.host import host_role
 from infra.components.image import Image, ImageArgs
-from infra.components.monitoring_access import MonitoringAccess, MonitoringAccessArgs
-from infra.components.network import Layout, Network, NetworkArgs, layout
+from infra.components.network import Network, NetworkArgs, layout
 from infra.components.private_bucket import PrivateBucket, PrivateBucketArgs
 from infra.components.registry import Registry, RegistryArgs
 from infra.components.service_identity import ServiceIdentity, ServiceIdentityArgs
 from infra.components.workload import Workload, WorkloadArgs
+from infra.environments.monitoring_hosts import Around, declare_hosts
 from infra.errors import SettingsError
-from infra.monitoring.alertmanager import alertmanager_config
-from infra.monitoring.dashboards import dashboards
-from infra.monitoring.grafana import provisioning
-from infra.monitoring.prometheus import RULES, aws_jobs, prometheus_config
 from infra.names import (
-    ALERTMANAGER_PORT,
     COMPONENT_TAG,
-    GRAFANA_PORT,
-    HOST_FILES,
     ORGANIZATION,
     PROJECT,
-    PROMETHEUS_PORT,
     SERVICE_PORT,
-    STACK_TAG,
     image_repository,
     own_tags,
     stack_prefix,
@@ -157,61 +145,7 @@ def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
         ),
     )
 
-    config = PrivateBucket(f"{name}-config", PrivateBucketArgs(True, {**tags, COMPONENT_TAG: "monitoring"}), here)
-    prometheus = Host(
-        "prometheus",
-        _host(
-            settings,
-            network,
-            config,
-            tags,
-            role="prometheus",
-            address=plan.prometheus,
-            cluster=settings.cluster_name,
-            data_disk_gb=settings.data_disk_gb,
-            files=_prometheus_files(settings, plan, cluster, alerting),
-            statements=[
-                {"Sid": "TellAlerts", "Effect": "Allow", "Action": "sns:Publish", "Resource": alerting.topic_arn}
-            ],
-        ),
-        prometheus_role,
-        here,
-    )
-    secret_arn = _grafana_password(name, settings, tags, here)
-    grafana = Host(
-        "grafana",
-        _host(
-            settings,
-            network,
-            config,
-            tags,
-            role="grafana",
-            address=plan.grafana,
-            secret_arn=secret_arn,
-            files=_grafana_files(plan.prometheus),
-            statements=[
-                {
-                    "Sid": "ReadOwnPassword",
-                    "Effect": "Allow",
-                    "Action": "secretsmanager:GetSecretValue",
-                    "Resource": secret_arn,
-                }
-            ],
-        ),
-        host_role("grafana", tags, here),
-        here,
-    )
-    MonitoringAccess(
-        "monitoring",
-        MonitoringAccessArgs(
-            prometheus=prometheus.security_group_id,
-            grafana=grafana.security_group_id,
-            cluster=cluster.security_group_id,
-            operator_cidrs=settings.operator_cidrs,
-            tags=tags,
-        ),
-        here,
-    )
+    hosts = declare_hosts(settings, Around(plan, network, cluster, alerting), prometheus_role, here)
 
     scheme = "https" if settings.certificate_arn else "http"
     return {
@@ -222,13 +156,7 @@ def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
         "imageRepository": registry.url,
         "cluster": settings.cluster_name,
         "kubeconfigCommand": f"aws eks update-kubeconfig --region {settings.region} --name {settings.cluster_name}",
-        "prometheus": _address(settings, prometheus, PROMETHEUS_PORT),
-        "grafana": _address(settings, grafana, GRAFANA_PORT),
-        "grafanaPasswordCommand": pulumi.Output.concat(
-            f"aws secretsmanager get-secret-value --region {settings.region} --secret-id ",
-            secret_arn,
-            " --query SecretString --output text",
-        ),
+        **hosts,
         "alertTopic": alerting.topic_arn,
     }
 
@@ -276,117 +204,3 @@ def _service_settings(settings: AwsSettings) -> dict[str, str]:
     if settings.mlflow_tracking_uri is not None:
         given["MLFLOW_TRACKING_URI"] = settings.mlflow_tracking_uri
     return given
-
-
-def _host(settings: AwsSettings, network: Network, bucket: PrivateBucket, tags: dict[str, str], **own: Any) -> HostArgs:
-    """What both hosts have in common, and what is the host's own."""
-    return HostArgs(
-        region=settings.region,
-        zone=f"{settings.region}{settings.zones[0]}",
-        vpc_id=network.vpc_id,
-        subnet_id=network.hosts_subnet_id,
-        public=bool(settings.operator_cidrs),
-        instance_type=settings.host_type,
-        disk_gb=settings.host_disk_gb,
-        ways_out=network.ways_out,
-        bucket=bucket,
-        disposable=settings.disposable,
-        mirror=settings.download_mirror,
-        tags=tags,
-        **own,
-    )
-
-
-def _prometheus_files(
-    settings: AwsSettings, plan: Layout, cluster: Cluster, alerting: Alerting
-) -> dict[str, pulumi.Input[str]]:
-    jobs = aws_jobs(
-        namespace=settings.namespace,
-        app=settings.app_name,
-        prometheus=plan.prometheus,
-        grafana=plan.grafana,
-        folder=HOST_FILES,
-    )
-    return {
-        "prometheus.yml": prometheus_config(
-            settings.scrape_interval,
-            f"{HOST_FILES}/rules.yml",
-            jobs,
-            alertmanagers=[f"127.0.0.1:{ALERTMANAGER_PORT}"],
-            labels={STACK_TAG: pulumi.get_stack()},  # alerts say where they are from
-            retention=settings.retention,
-        ),
-        "rules.yml": RULES.read_text(),
-        "alertmanager.yml": alerting.topic_arn.apply(
-            lambda arn: alertmanager_config(region=settings.region, topic_arn=arn)
-        ),
-        "kubeconfig": pulumi.Output.all(cluster.endpoint, cluster.certificate_authority).apply(
-            lambda at: _kubeconfig(settings, endpoint=at[0], certificate_authority=at[1])
-        ),
-        "cluster-ca.crt": cluster.certificate_authority.apply(lambda text: b64decode(text).decode()),
-    }
-
-
-def _kubeconfig(settings: AwsSettings, *, endpoint: str, certificate_authority: str) -> str:
-    """Prometheus's way in: its instance role, asked for a token each time."""
-    arguments = ["--region", settings.region, "eks", "get-token", "--cluster-name", settings.cluster_name]
-    document = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [
-            {"name": "eks", "cluster": {"server": endpoint, "certificate-authority-data": certificate_authority}}
-        ],
-        "users": [
-            {
-                "name": "role",
-                "user": {
-                    "exec": {
-                        "apiVersion": "client.authentication.k8s.io/v1beta1",
-                        "command": "/usr/local/bin/aws",
-                        "args": [*arguments, "--output", "json"],
-                        "interactiveMode": "Never",
-                    }
-                },
-            }
-        ],
-        "contexts": [{"name": "eks", "context": {"cluster": "eks", "user": "role"}}],
-        "current-context": "eks",
-    }
-    return json.dumps(document, indent=1) + "\n"
-
-
-def _grafana_files(prometheus: str) -> dict[str, pulumi.Input[str]]:
-    own = provisioning(prometheus_url=f"http://{prometheus}:{PROMETHEUS_PORT}", dashboards=f"{HOST_FILES}/dashboards")
-    return {
-        **{f"provisioning/{path}": text for path, text in own.items()},
-        **{f"dashboards/{path}": text for path, text in dashboards().items()},
-    }
-
-
-def _grafana_password(
-    name: str, settings: AwsSettings, tags: dict[str, str], opts: pulumi.ResourceOptions
-) -> pulumi.Output[str]:
-    """The ARN of the secret that holds a generated admin password."""
-    password = random.RandomPassword("grafana-admin", length=32, special=False)
-    secret = aws.secretsmanager.Secret(
-        "grafana-admin",
-        name_prefix=f"{name}/grafana-admin-",
-        description="Password of Grafana's user admin",
-        recovery_window_in_days=0 if settings.disposable else 30,
-        tags={**tags, COMPONENT_TAG: "grafana"},
-        opts=opts,
-    )
-    aws.secretsmanager.SecretVersion("grafana-admin", secret_id=secret.id, secret_string=password.result, opts=opts)
-    return secret.arn
-
-
-def _address(settings: AwsSettings, host: Host, port: int) -> pulumi.Output[str]:
-    """Its URL, or on a private host the command that makes it http://127.0.0.1:PORT."""
-    if settings.operator_cidrs:
-        return pulumi.Output.concat("http://", host.public_ip, f":{port}")
-    parameters = f'{{"portNumber":["{port}"],"localPortNumber":["{port}"]}}'
-    return pulumi.Output.concat(
-        f"aws ssm start-session --region {settings.region} --target ",
-        host.instance_id,
-        f" --document-name AWS-StartPortForwardingSession --parameters '{parameters}'",
-    )
