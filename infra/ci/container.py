@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from infra.components.workload import GRACE_SECONDS
+from infra.components.workload.pods import GRACE_SECONDS
 from infra.deployment.smoke import predict
 from infra.errors import StepError, one_line
 from infra.names import SERVICE_PORT, SERVICE_READY

@@ -17,7 +17,8 @@ from infra.components.network import Network, NetworkArgs, layout
 from infra.components.private_bucket import PrivateBucket, PrivateBucketArgs
 from infra.components.registry import Registry, RegistryArgs
 from infra.components.service_identity import ServiceIdentity, ServiceIdentityArgs
-from infra.components.workload import Workload, WorkloadArgs
+from infra.components.workload.args import WorkloadArgs
+from infra.components.workload.component import Workload
 from infra.environments.monitoring_hosts import Around, declare_hosts
 from infra.errors import SettingsError
 from infra.names import (

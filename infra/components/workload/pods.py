@@ -1,0 +1,178 @@
+"""The pods: one Deployment, with the account it runs as, its settings, and the secret if there is one."""
+
+import pulumi
+from pulumi_kubernetes.apps.v1 import (
+    Deployment,
+    DeploymentSpecArgs,
+    DeploymentStrategyArgs,
+    RollingUpdateDeploymentArgs,
+)
+from pulumi_kubernetes.core.v1 import (
+    CapabilitiesArgs,
+    ConfigMap,
+    ConfigMapEnvSourceArgs,
+    ContainerArgs,
+    ContainerPortArgs,
+    EmptyDirVolumeSourceArgs,
+    EnvFromSourceArgs,
+    EnvVarArgs,
+    EnvVarSourceArgs,
+    HTTPGetActionArgs,
+    LifecycleArgs,
+    LifecycleHandlerArgs,
+    PodSecurityContextArgs,
+    PodSpecArgs,
+    PodTemplateSpecArgs,
+    ProbeArgs,
+    ResourceRequirementsArgs,
+    SeccompProfileArgs,
+    Secret,
+    SecretKeySelectorArgs,
+    SecurityContextArgs,
+    ServiceAccount,
+    SleepActionArgs,
+    TopologySpreadConstraintArgs,
+    VolumeArgs,
+    VolumeMountArgs,
+)
+from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
+
+from infra.components.workload.args import Part
+from infra.names import HTTP, SERVICE_PORT, SERVICE_READY
+
+USER = 10001
+"""Of the image; any would do, but for root."""
+GRACE_SECONDS = 60
+"""preStop's pause, the workers' 30 s to finish their requests (service/__main__.py), and some."""
+DRAIN_SECONDS = 10
+"""A terminating pod goes on answering for so long: endpoints and the load balancer need some seconds to notice."""
+CPU_REQUEST = "250m"
+"""Some hundred requests a second: one takes 2.2 ms of CPU."""
+MEMORY_REQUEST = 3 / 8
+"""Of the limit: 192 MiB of the default's 512. Measured with kubelet in a restricted pod: 85 MiB with one worker, 131
+with two, alike under load. scikit-learn, for bundles that don't compile, adds some 150 MiB a worker."""
+ROLLOUT_SECONDS = 300
+"""Until a rollout has failed: a pod is ready within seconds, a node that must be added takes minutes."""
+TOKEN = "CAPSTONE_TEST"  # noqa: S105 - its name
+"""The variable in which the service reads the MLflow server's token (service/settings.py); the secret's key, too."""
+
+
+def declare_pods(part: Part) -> Deployment:
+    """The Deployment, and what its pods need."""
+    name, args = part.name, part.args
+    account = ServiceAccount(
+        f"{name}-account",
+        metadata=part.inside(args.service_account),
+        automount_service_account_token=False,  # it never asks the Kubernetes API
+        opts=part.here,
+    )
+    # Named by Pulumi and immutable: a changed setting is a new map, and so a rollout that can be rolled back.
+    settings = ConfigMap(
+        f"{name}-settings", metadata=part.inside(), data=dict(args.settings), immutable=True, opts=part.here
+    )
+    environment: list[EnvVarArgs] = []
+    versions: dict[str, pulumi.Input[str]] = {}
+    if args.mlflow_token is not None:
+        secret = Secret(
+            f"{name}-secret",
+            metadata=part.inside(args.secret_name),
+            string_data={TOKEN: args.mlflow_token},
+            immutable=True,
+            opts=part.here,
+        )
+        key = SecretKeySelectorArgs(name=args.secret_name, key=TOKEN)
+        environment.append(EnvVarArgs(name=TOKEN, value_from=EnvVarSourceArgs(secret_key_ref=key)))
+        # Its name stays when its value changes: this is what makes pods start again with the new one.
+        versions["atlas/secret-uid"] = secret.metadata.uid.apply(lambda uid: uid or "")
+    return Deployment(
+        f"{name}-deployment",
+        metadata=part.inside(args.app),
+        spec=DeploymentSpecArgs(
+            # The autoscaler's figure must not be reset by each `up`.
+            replicas=None if args.autoscaled else args.replicas,
+            revision_history_limit=3,
+            progress_deadline_seconds=ROLLOUT_SECONDS,
+            min_ready_seconds=5,
+            strategy=DeploymentStrategyArgs(
+                type="RollingUpdate", rolling_update=RollingUpdateDeploymentArgs(max_unavailable=0, max_surge=1)
+            ),
+            selector=part.pods,
+            template=PodTemplateSpecArgs(
+                metadata=ObjectMetaArgs(labels=args.labels, annotations=versions),
+                spec=_pod(part, account.metadata.name, settings.metadata.name, environment),
+            ),
+        ),
+        # A little longer than Kubernetes itself waits: its reason is the better one.
+        opts=pulumi.ResourceOptions(
+            parent=part.parent, custom_timeouts=pulumi.CustomTimeouts(create="6m", update="6m", delete="5m")
+        ),
+    )
+
+
+def _pod(
+    part: Part, account: pulumi.Input[str], settings: pulumi.Input[str], environment: list[EnvVarArgs]
+) -> PodSpecArgs:
+    return PodSpecArgs(
+        service_account_name=account,
+        automount_service_account_token=False,
+        enable_service_links=False,
+        termination_grace_period_seconds=GRACE_SECONDS,
+        security_context=PodSecurityContextArgs(
+            run_as_non_root=True,
+            run_as_user=USER,
+            run_as_group=USER,
+            seccomp_profile=SeccompProfileArgs(type="RuntimeDefault"),
+        ),
+        topology_spread_constraints=[
+            TopologySpreadConstraintArgs(
+                max_skew=1,
+                topology_key=key,
+                # Better two on one node than one nowhere.
+                when_unsatisfiable="ScheduleAnyway",
+                label_selector=part.pods,
+            )
+            for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
+        ],
+        containers=[_container(part, settings, environment)],
+        # Metrics shared by the workers, and a registry's bundle.
+        volumes=[VolumeArgs(name="tmp", empty_dir=EmptyDirVolumeSourceArgs(size_limit="512Mi"))],
+    )
+
+
+def _container(part: Part, settings: pulumi.Input[str], environment: list[EnvVarArgs]) -> ContainerArgs:
+    args = part.args
+    return ContainerArgs(
+        name="service",
+        image=args.image,
+        ports=[ContainerPortArgs(name=HTTP, container_port=SERVICE_PORT, protocol="TCP")],
+        env_from=[EnvFromSourceArgs(config_map_ref=ConfigMapEnvSourceArgs(name=settings))],
+        env=environment,
+        resources=ResourceRequirementsArgs(
+            requests={"cpu": CPU_REQUEST, "memory": f"{int(args.memory_mib * MEMORY_REQUEST)}Mi"},
+            # A start takes 1.2 s of CPU; after it a worker uses one at most.
+            limits={"cpu": str(args.workers), "memory": f"{args.memory_mib}Mi"},
+        ),
+        security_context=SecurityContextArgs(
+            allow_privilege_escalation=False,
+            read_only_root_filesystem=True,
+            capabilities=CapabilitiesArgs(drop=["ALL"]),
+        ),
+        # Loading a model takes seconds; until then neither of the other two counts.
+        startup_probe=_probe(SERVICE_READY, every=2, failures=60),
+        readiness_probe=_probe(SERVICE_READY, every=5, failures=2),
+        liveness_probe=_probe("/health/live", every=10, failures=3),
+        lifecycle=LifecycleArgs(pre_stop=LifecycleHandlerArgs(sleep=SleepActionArgs(seconds=DRAIN_SECONDS))),
+        # A container that dies leaves the end of its log as its reason, which `up` shows.
+        termination_message_policy="FallbackToLogsOnError",
+        volume_mounts=[VolumeMountArgs(name="tmp", mount_path="/tmp")],  # noqa: S108 - the pod's own
+    )
+
+
+def _probe(path: str, *, every: int, failures: int) -> ProbeArgs:
+    """Asks every so many seconds; that many failures in a row count."""
+    return ProbeArgs(
+        http_get=HTTPGetActionArgs(path=path, port=HTTP),
+        timeout_seconds=3,
+        period_seconds=every,
+        failure_threshold=failures,
+    )
