@@ -1,1 +1,1 @@
-"""What GitHub's workflows do besides deploying: hold the pipeline to the commit, tell what changes, try the image."""
+"""Steps of GitHub's workflows: compare the pipeline with the commit, report changes, test the image."""

@@ -1,4 +1,4 @@
-"""A release's notes: what changed for users, as the commits' first lines say it."""
+"""The notes of a release: the first lines of its commits, which say what changed for users."""
 
 import re
 import subprocess
@@ -8,12 +8,12 @@ from infra.errors import StepError
 
 
 def notes_of(root: Path, tag: str) -> str:
-    """Markdown: a line for each commit since the version tag before, merges left out, the newest first.
+    """Markdown: a line for each commit since the previous version tag, without merges, the newest first.
 
-    Raises StepError when there is no such tag, or it is no version.
+    Raises StepError when the tag doesn't exist, or isn't a version.
     """
     if not re.fullmatch(r"v\d+\.\d+\.\d+(-[0-9A-Za-z.]+)?", tag):
-        raise StepError(f"{tag!r} is no version: tags of releases are v1.2.3, or v1.2.3-rc.1")
+        raise StepError(f"{tag!r} is not a version: tags of releases are v1.2.3, or v1.2.3-rc.1")
     if _git(root, "rev-parse", "--verify", "--quiet", f"refs/tags/{tag}") is None:
         raise StepError(f"there is no tag {tag} here: `git fetch --tags`, or `git tag {tag} && git push origin {tag}`")
     before = _git(root, "describe", "--tags", "--abbrev=0", "--match", "v[0-9]*", f"{tag}^")

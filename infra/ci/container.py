@@ -1,4 +1,4 @@
-"""The smoke test of an image: started as a cluster starts it, asked, stopped."""
+"""The smoke test of an image: starts it as a cluster would, requests a prediction, stops it."""
 
 import http.client
 import json
@@ -14,27 +14,27 @@ from infra.errors import StepError, one_line
 from infra.names import SERVICE_PORT, SERVICE_READY
 
 READY_SECONDS = 90
-"""As long as the Deployment's startup probe waits."""
+"""The same time limit as the Deployment's startup probe."""
 HARDENED = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")  # noqa: S108
-"""As restricted Pod Security and the Deployment run it; the user is the image's own."""
+"""The restrictions of the Deployment and of restricted Pod Security; the user is the image's default user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """How it went."""
+    """The result of the smoke test."""
 
     ready: float
     """Seconds from its start to the first ready answer."""
     answer: Any
-    """Its prediction for its own example."""
+    """Its prediction for the schema's example row."""
     stopped: float
     """Seconds from SIGTERM to its end."""
 
 
 def smoke(image: str) -> Tried:
-    """Start it on a free port of the loopback, wait until it is ready, ask for a prediction, tell it to stop.
+    """Start the image on a free loopback port, wait until it is ready, request a prediction, stop it.
 
-    Raises StepError with the end of its log when it doesn't come up, gives no prediction, or must be killed.
+    Raises StepError with the end of its log when it doesn't become ready, gives no prediction, or must be killed.
     """
     name = _docker("run", "--detach", "--publish", f"127.0.0.1::{SERVICE_PORT}", *HARDENED, image)
     try:
@@ -55,14 +55,14 @@ def smoke(image: str) -> Tried:
         stopped = time.monotonic() - told
         code = _docker("inspect", "--format", "{{.State.ExitCode}}", name)
         if code != "0":
-            raise StepError(f"{image} ended with {code} when told to stop (137: it had to be killed){_why(name)}")
+            raise StepError(f"{image} exited with status {code} after SIGTERM (137: it had to be killed){_why(name)}")
         return Tried(ready, answer, stopped)
     finally:
         subprocess.run(["docker", "rm", "--force", name], capture_output=True, check=False)
 
 
 def _port(name: str) -> int | None:
-    """Where it is published; a container that has ended, at once even, is nowhere."""
+    """The published port; None if the container has ended."""
     ports = json.loads(_docker("inspect", "--format", "{{json .NetworkSettings.Ports}}", name)) or {}
     mapped = ports.get(f"{SERVICE_PORT}/tcp")
     return int(mapped[0]["HostPort"]) if mapped else None
@@ -86,7 +86,7 @@ def _runs(name: str) -> bool:
 def _why(name: str) -> str:
     done = subprocess.run(["docker", "logs", "--tail", "20", name], capture_output=True, text=True, check=False)
     lines = (done.stdout + done.stderr).strip()
-    return f"; it said last:\n{lines}" if lines else ""
+    return f"; its last log lines:\n{lines}" if lines else ""
 
 
 def _docker(*arguments: str) -> str:
@@ -94,7 +94,7 @@ def _docker(*arguments: str) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=GRACE_SECONDS + 120, check=False)
     except FileNotFoundError:
-        raise StepError("docker is not on PATH: images are run by it") from None
+        raise StepError("docker is not on PATH; it is needed to run images") from None
     if done.returncode != 0:
         raise StepError(f"docker {arguments[0]}: {one_line(done.stderr)[-400:]}")
     return done.stdout.strip()

@@ -1,4 +1,4 @@
-"""What the workflows say on GitHub: one comment on a pull request, one issue per stack that drifted, a release."""
+"""What the workflows write on GitHub: a comment on a pull request, an issue per stack with drift, a release."""
 
 import json
 import os
@@ -18,9 +18,7 @@ def repository() -> Repository:
     """
     token, name = os.environ.get("GITHUB_TOKEN"), os.environ.get("GITHUB_REPOSITORY")
     if not token or not name:
-        raise StepError(
-            "GITHUB_TOKEN and GITHUB_REPOSITORY say where to and as whom: set both, or run it in a workflow"
-        )
+        raise StepError("GITHUB_TOKEN and GITHUB_REPOSITORY must be set: set both, or run this command in a workflow")
     client = Github(
         auth=Auth.Token(token), base_url=os.environ.get("GITHUB_API_URL") or "https://api.github.com", lazy=True
     )
@@ -36,7 +34,7 @@ def pull_request() -> int:
     document: dict[str, Any] = json.loads(Path(event).read_text()) if event else {}
     number = (document.get("pull_request") or {}).get("number")
     if not isinstance(number, int):
-        raise StepError("this run is of no pull request: there is nothing to comment on")
+        raise StepError("this run doesn't belong to a pull request, so there is nothing to comment on")
     return number
 
 
@@ -47,19 +45,19 @@ def link() -> str:
 
 
 def summarise(text: str) -> None:
-    """Append it to the summary of the job that runs.
+    """Append the text to the summary of the current job.
 
     Raises StepError outside a workflow.
     """
     file = os.environ.get("GITHUB_STEP_SUMMARY")
     if not file:
-        raise StepError("GITHUB_STEP_SUMMARY isn't set: there is no job whose summary this could be")
+        raise StepError("GITHUB_STEP_SUMMARY isn't set: run this command in a job of a workflow")
     with Path(file).open("a") as summary:
         summary.write(f"{text}\n")
 
 
 def comment(number: int, body: str, mark: str) -> str:
-    """Write the comment that has the mark, or edit it; its address. Only a bot's own is edited.
+    """Write the comment with this mark, or edit it, and return its address. Only comments of bots are edited.
 
     Raises StepError when GitHub refuses.
     """
@@ -75,7 +73,7 @@ def comment(number: int, body: str, mark: str) -> str:
 
 
 def keep_issue(title: str, body: str, mark: str, *, wanted: bool) -> str:
-    """Open, update or close the one issue that has the mark; a sentence on what was done.
+    """Open, update or close the issue with this mark, and return what was done.
 
     Raises StepError when GitHub refuses.
     """
@@ -86,7 +84,7 @@ def keep_issue(title: str, body: str, mark: str, *, wanted: bool) -> str:
                 if wanted:
                     found.edit(title=title, body=body)
                     return f"updated {found.html_url}"
-                found.create_comment("A run sees nothing any more.")
+                found.create_comment("The latest run found no differences.")
                 found.edit(state="closed")
                 return f"closed {found.html_url}"
         return f"opened {here.create_issue(title, body).html_url}" if wanted else "nothing to tell"
@@ -95,7 +93,7 @@ def keep_issue(title: str, body: str, mark: str, *, wanted: bool) -> str:
 
 
 def release(tag: str, notes: str) -> str:
-    """Make the tag's release, or give it these notes; its address.
+    """Create the tag's release, or update its notes, and return its address.
 
     Raises StepError when GitHub refuses.
     """
@@ -111,4 +109,4 @@ def release(tag: str, notes: str) -> str:
 
 def _told(error: GithubException) -> str:
     message = error.data.get("message", "") if isinstance(error.data, dict) else str(error.data)
-    return f"GitHub answers {error.status} {message}: has the job the permission that docs/ci.md names for it?"
+    return f"GitHub answers {error.status} {message}: check the permissions of the job in its workflow (docs/ci.md)"

@@ -1,4 +1,4 @@
-"""The pipeline as a commit has it: its outputs fetched, its lock held to the code, its stages run again."""
+"""The pipeline of a commit: fetches its outputs, compares its lock with the code, runs its stages again."""
 
 import json
 import math
@@ -15,33 +15,33 @@ import yaml
 from infra.errors import StepError, one_line
 
 ABSENT = ("missing-files", "does not exist", "NoSuchBucket", "no such bucket", "no remote")
-"""In what DVC says when the remote, or what it should hold, isn't there yet."""
+"""Parts of DVC's messages when the remote, or an output in it, doesn't exist yet."""
 MISSING = frozenset({"deleted", "not in cache"})
-"""States of what isn't on this machine; whether it would be the same says the lock."""
+"""States of outputs that aren't on this machine; they don't mean that the lock is stale."""
 EXACT = ("data/raw", "data/processed")
-"""Outputs that no floating-point arithmetic goes into: a rerun must give the same bytes."""
+"""Outputs that don't depend on floating-point arithmetic: a rerun must give the same bytes."""
 TOLERANCE = 0.01
-"""How far, as a share of itself, a figure may move by another machine's arithmetic. Trees grown on another machine's
-sums may split elsewhere; of what is reported, one per cent is well within the figures' own intervals."""
+"""Relative difference of a figure that another machine's floating-point arithmetic may cause: with slightly different
+sums, trees may split differently. 1 % is much smaller than the figures' confidence intervals."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reproduction:
-    """What a rerun came to."""
+    """The result of a rerun."""
 
     differs: Sequence[str]
-    """Outputs that are not, byte for byte, what dvc.lock has."""
+    """Outputs whose hash differs from dvc.lock."""
     figures: Mapping[str, tuple[float, float]]
-    """Metric -> (as committed, here), of those that moved."""
+    """Metric -> (committed, here), for metrics that differ."""
 
 
 def dvc(root: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """DVC's result; what it says goes to standard error as it comes, but what is asked for as JSON."""
+    """Run DVC. Its output goes to standard error, except JSON output and that of pull and push, which are captured."""
     quiet = "--json" in arguments or arguments[0] in ("pull", "push")
     return subprocess.run(
         [sys.executable, "-m", "dvc", *arguments],
         cwd=root,
-        # Stages run as `python -m …`: by this Python.
+        # Stages run as `python -m …`, with this Python.
         env=os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
         stdout=subprocess.PIPE if quiet else sys.stderr,
         stderr=subprocess.PIPE if quiet else None,
@@ -51,9 +51,9 @@ def dvc(root: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 def pull(root: Path) -> str:
-    """Fetch what the commit's lock names; a sentence on how that went.
+    """Fetch the outputs that the commit's lock names, and return a sentence about the result.
 
-    A remote that isn't there, or lacks some of it, is no error: the pipeline makes it again.
+    A missing remote, or missing outputs in it, are no error: the pipeline makes them again.
     Raises StepError when the remote refuses, or can't be reached.
     """
     done = dvc(root, "pull")
@@ -72,7 +72,7 @@ def _error_in(done: "subprocess.CompletedProcess[str]") -> str:
 
 
 def push(root: Path) -> str:
-    """Send what dvc.lock names to DVC's default remote; a sentence on how that went.
+    """Send the outputs that dvc.lock names to DVC's default remote, and return a sentence about the result.
 
     Raises StepError when the remote refuses, or can't be reached.
     """
@@ -84,7 +84,7 @@ def push(root: Path) -> str:
 
 
 def base_of(root: Path, asked: str | None) -> str | None:
-    """The commit to compare with: the one asked for, the pull request's base, or the one before; None if there is none.
+    """The commit to compare with: `asked`, the pull request's base, or the previous commit; None if there is none.
 
     Raises StepError when git has no such revision.
     """
@@ -95,12 +95,12 @@ def base_of(root: Path, asked: str | None) -> str | None:
         cwd=root, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if found.returncode != 0 and named:
-        raise StepError(f"git has no {named} here: `git fetch origin`, or a checkout with fetch-depth: 0")
+        raise StepError(f"git has no {named} here: run `git fetch origin`, or use a checkout with fetch-depth: 0")
     return found.stdout.strip() or None
 
 
 def check_lock(root: Path) -> None:
-    """Raise StepError unless dvc.lock is of this commit's code, parameters and data."""
+    """Raise StepError unless dvc.lock belongs to this commit's code, parameters and data."""
     done = dvc(root, "status", "--json")
     if done.returncode != 0:
         raise StepError(f"dvc status: {one_line(done.stderr)}")
@@ -108,15 +108,15 @@ def check_lock(root: Path) -> None:
     if stale:
         told = "; ".join(f"{stage}: {', '.join(reasons)}" for stage, reasons in stale.items())
         raise StepError(
-            f"the commit lacks its dvc.lock ({told}). This mends it: "
+            f"the commit lacks its dvc.lock ({told}). To fix this, run "
             "`make repro && git add dvc.lock reports && git commit`"
         )
 
 
 def stale_stages(status: Mapping[str, Sequence[Any]]) -> dict[str, list[str]]:
-    """Stage -> what changed since its lock was written, of `dvc status --json`.
+    """Stage -> what changed since its lock was written, from `dvc status --json`.
 
-    Outputs that are only missing, and stages that always run, are no change.
+    Missing outputs, and stages that always run, don't count as changes.
     """
     made = {path for entries in status.values() for entry in entries for path in _of(entry, "changed outs")}
     stale: dict[str, list[str]] = {}
@@ -148,31 +148,31 @@ def reproduce(root: Path) -> Reproduction:
     """
     before = locked(root)
     if dvc(root, "repro").returncode != 0:
-        raise StepError("dvc repro failed: its own lines above say why")
+        raise StepError("dvc repro failed: see its messages above")
     after = locked(root)
     differs = sorted(path for path in before | after if before.get(path) != after.get(path))
-    # Metrics stand in git, their files' hashes are of no use.
+    # Metrics are in git, so their values are compared instead of their files' hashes.
     figures = moved(metrics_since(root, "HEAD"))
     exact = [path for path in differs if path in EXACT or path.startswith(tuple(f"{one}/" for one in EXACT))]
     far = {name: values for name, values in figures.items() if not near(*values)}
     if exact or far:
         wrong = [*exact, *(f"{name} is {here:g}, committed as {there:g}" for name, (there, here) in far.items())]
         raise StepError(
-            f"a rerun gives something else than the commit has: {'; '.join(wrong)}. Either a stage depends on more "
-            "than dvc.yaml says (time, order, a seed), or the commit was made on something else: `make repro` and "
-            "commit dvc.lock and reports"
+            f"a rerun differs from the commit: {'; '.join(wrong)}. Either a stage depends on something that dvc.yaml "
+            "doesn't name (time, order, a seed), or dvc.lock and reports belong to another state of the code: run "
+            "`make repro` and commit dvc.lock and reports"
         )
     return Reproduction(differs, figures)
 
 
 def locked(root: Path) -> dict[str, str]:
-    """Output -> hash, as dvc.lock has them."""
+    """Output -> hash, from dvc.lock."""
     document = yaml.safe_load((root / "dvc.lock").read_text())
     return {out["path"]: str(out.get("md5")) for stage in document["stages"].values() for out in stage.get("outs", ())}
 
 
 def metrics_since(root: Path, revision: str) -> dict[str, dict[str, Any]]:
-    """`dvc metrics diff --json`: file -> metric -> {old, new, diff}, of those that changed; {} where there are none.
+    """`dvc metrics diff --json`: file -> metric -> {old, new, diff}, for changed metrics; {} if there are none.
 
     Raises StepError when git has no such revision.
     """
@@ -184,7 +184,7 @@ def metrics_since(root: Path, revision: str) -> dict[str, dict[str, Any]]:
 
 
 def plots_since(root: Path, revision: str | None) -> dict[str, Any]:
-    """`dvc plots diff --json`, with the revision's curves where its outputs can be had; others are left out."""
+    """`dvc plots diff --json`, with the revision's curves if its outputs are available."""
     done = dvc(root, "plots", "diff", "--json", *([revision] if revision else []))
     try:
         found: dict[str, Any] = json.loads(done.stdout)
@@ -194,7 +194,7 @@ def plots_since(root: Path, revision: str | None) -> dict[str, Any]:
 
 
 def moved(difference: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, tuple[float, float]]:
-    """Metric -> (before, now), of numbers that both have and that differ; one that only one has counts as infinite."""
+    """Metric -> (before, now), for metrics that differ; a missing value is infinity."""
     nothing = float("inf")
     return {
         name: (
@@ -208,5 +208,5 @@ def moved(difference: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str
 
 
 def near(one: float, other: float) -> bool:
-    """Whether they differ by no more than arithmetic."""
+    """Whether they differ by no more than TOLERANCE."""
     return math.isclose(one, other, rel_tol=TOLERANCE)

@@ -1,4 +1,4 @@
-"""What a change does to the model and to the infrastructure, as Markdown: a job's summary, and the one comment."""
+"""Markdown about a change's effect on model and infrastructure, for a job's summary and the pull request's comment."""
 
 import html
 import re
@@ -13,7 +13,9 @@ from infra.errors import one_line
 
 MARK = "<!-- atlas: this comment is edited by each run -->"
 ROWS, TEXT = 60, 40_000
-"""Figures or resources listed, and characters of the diff: GitHub refuses comments of more than 65,536 characters."""
+"""Limits for listed figures or resources, and for characters of the diff: GitHub's limit is 65,536 characters a
+comment.
+"""
 POINTS = 21
 CURVE = """```mermaid
 %%{{init: {{"themeVariables": {{"xyChart": {{"plotColorPalette": "{palette}"}}}}}}}}%%
@@ -29,33 +31,33 @@ VERBS = {"create": "make", "update": "change", "delete": "remove", "replace": "r
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What the pipeline's rerun showed."""
+    """The result of the pipeline's rerun."""
 
     base: str | None
-    """The commit that it is compared with; None when it is the first."""
+    """The commit that it is compared with; None for the first commit."""
     figures: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """Metric -> (there, here), of those that differ."""
+    """Metric -> (there, here), for metrics that differ."""
     plots: Mapping[str, Any] = field(default_factory=dict)
     """`dvc plots diff --json`."""
     rerun: Reproduction | None = None
     error: str = ""
-    """Why the rerun failed; then there is nothing else."""
+    """Why the rerun failed; the other fields are then empty."""
 
     def document(self) -> dict[str, Any]:
-        """For JSON."""
+        """As a JSON document."""
         return asdict(self)
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Self:
-        """Back from JSON."""
+        """From a JSON document."""
         rerun = document["rerun"]
         return cls(**{**document, "rerun": Reproduction(**rerun) if rerun else None})
 
 
 def render(model: Model | None, foreseen: Mapping[str, Any] | None, link: str = "") -> str:
-    """The report; `foreseen` is `atlas preview --save`'s document, empty when that didn't run.
+    """The report; `foreseen` is the document of `atlas preview --save`, empty if the preview didn't run.
 
-    `link` leads to the run that made it.
+    `link`: the address of the workflow run.
     """
     parts = [MARK, "## What this change does", "### The model"]
     parts += ["The pipeline did not run."] if model is None else _model(model)
@@ -64,7 +66,7 @@ def render(model: Model | None, foreseen: Mapping[str, Any] | None, link: str = 
     elif foreseen is not None:
         parts += [f"### The stack {_code(foreseen['stack'])}", *_infrastructure(foreseen)]
     if link:
-        parts.append(f"[The run]({link}) has all of it.")
+        parts.append(f"[The run]({link}) shows the full output.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -73,7 +75,7 @@ def _model(model: Model) -> list[str]:
         return [f"**The pipeline failed:** {_escape(model.error)}"]
     parts = []
     if model.base is None:
-        parts.append("There is no commit before to compare with.")
+        parts.append("There is no previous commit to compare with.")
     elif model.figures:
         rows = _figures(model.figures)
         parts.append(_table(["figure", f"at {_code(model.base[:10])}", "here", "change"], rows[:ROWS]))
@@ -83,13 +85,13 @@ def _model(model: Model) -> list[str]:
         parts.append(f"No figure differs from {_code(model.base[:10])}.")
     if model.rerun.differs:
         parts.append(
-            "Run again on this machine, it differs from the committed `dvc.lock` by no more than arithmetic: "
+            "A rerun on this machine differs from the committed `dvc.lock` only by floating-point arithmetic: "
             + ", ".join(map(_code, model.rerun.differs))
             + (f"; {len(model.rerun.figures)} figures by up to 1 %." if model.rerun.figures else "; no figure.")
         )
     else:
-        parts.append("Every output is, byte for byte, what the committed `dvc.lock` names.")
-    # A file may stand there twice: as DVC found it, and by a name that dvc.yaml gives it.
+        parts.append("Every output is identical to the committed `dvc.lock`.")
+    # A file may be listed twice: under its path, and under a name from dvc.yaml.
     named = {name.rsplit("/", 1)[-1].removesuffix(".csv"): plots for name, plots in model.plots.get("data", {}).items()}
     charts = [chart for name, plots in sorted(named.items()) if (chart := _chart(name, plots))]
     if charts:
@@ -98,7 +100,7 @@ def _model(model: Model) -> list[str]:
 
 
 def _figures(figures: Mapping[str, tuple[float, float]]) -> list[list[str]]:
-    """A row a figure; one that comes with its interval (value, low, high) has it in brackets."""
+    """A row for each figure; a figure with an interval (value, low, high) shows the interval in brackets."""
     rows = []
     for name, values in sorted(figures.items()):
         stem, _, last = name.rpartition(".")
@@ -114,7 +116,7 @@ def _figures(figures: Mapping[str, tuple[float, float]]) -> list[list[str]]:
 
 
 def _chart(name: str, plots: Sequence[Mapping[str, Any]]) -> str | None:
-    """A curve that differs, of both revisions; None of what is no curve, or the same."""
+    """A chart with both revisions of a curve; None if the plot is not a curve, or is unchanged."""
     content = next((plot["content"] for plot in plots if plot.get("type") == "vega"), None)
     curves = _curves(content) if isinstance(content, Mapping) else {}
     here = curves.pop("workspace", None)
@@ -145,7 +147,7 @@ class _Curve:
 
 
 def _curves(content: Mapping[str, Any]) -> dict[str, _Curve]:
-    """Revision -> curve, where the plot is one: two columns of numbers, the first ascending."""
+    """Revision -> curve; empty if the plot is not a curve (two columns of numbers, the first ascending)."""
     values = content.get("data", {}).get("values", [])
     columns = [key for key in values[0] if key not in ("rev", "filename", "field", "step")] if values else []
     if len(columns) != 2 or len(values) > 5000:
@@ -180,11 +182,11 @@ def _infrastructure(foreseen: Mapping[str, Any]) -> list[str]:
         if len(foreseen["steps"]) > ROWS:
             parts.append(f"And {len(foreseen['steps']) - ROWS} more.")
     if foreseen["policies"]:
-        parts.append("Policies advise:\n\n" + _list(foreseen["policies"]))
+        parts.append("Messages of the policy pack:\n\n" + _list(foreseen["policies"]))
     if foreseen["warnings"]:
         parts.append("Warnings:\n\n" + _list(foreseen["warnings"]))
     if foreseen["unseen"]:
-        parts.append(f"Not looked at: {_escape(', '.join(foreseen['unseen']))}.")
+        parts.append(f"Not checked: {_escape(', '.join(foreseen['unseen']))}.")
     if foreseen["cluster"]:
         parts.append(
             "> **The Kubernetes part is a client-side diff**: compared with the state, not with the cluster "
@@ -196,22 +198,22 @@ def _infrastructure(foreseen: Mapping[str, Any]) -> list[str]:
 
 
 def drift(foreseen: Mapping[str, Any], link: str = "") -> str:
-    """The body of the issue on a stack that isn't as it was deployed."""
+    """The body of the issue about a stack that differs from what was deployed."""
     stack = foreseen["stack"]
     parts = [
         drift_mark(stack),
-        f"The stack {_code(stack)} isn't what its program declares with the image it runs: somebody changed it by "
-        f"hand, or `main` has what was never deployed. `atlas refresh --stack {stack}` lets Pulumi's record see the "
-        f"former, and `atlas up --stack {stack}` makes it so again.",
+        f"The stack {_code(stack)} differs from its program with the image that runs: either somebody changed it by "
+        f"hand, or `main` contains changes that aren't deployed. `atlas refresh --stack {stack}` reads changes by hand "
+        f"into Pulumi's state, and `atlas up --stack {stack}` then restores what the program says.",
         *_infrastructure(foreseen),
     ]
     if link:
-        parts.append(f"[The run]({link}) that saw it last. The issue is closed when a run sees nothing.")
+        parts.append(f"[The run]({link}) that found this last. A run without differences closes the issue.")
     return "\n\n".join(parts) + "\n"
 
 
 def drift_mark(stack: str) -> str:
-    """By which the stack's issue is found again."""
+    """The mark by which the stack's issue is found."""
     return f"<!-- atlas: drift of {stack} -->"
 
 
@@ -237,7 +239,7 @@ def _details(summary: str, inside: str) -> str:
 
 
 def _fenced(text: str) -> str:
-    """A block that the text can't end: its fence is longer than any run of back-ticks in it."""
+    """A fenced block; its fence is longer than any sequence of back-ticks in the text."""
     fence = "`" * max(3, 1 + max(map(len, re.findall(r"`+", text)), default=0))
     cut = text if len(text) <= TEXT else f"{text[:TEXT]}\n… {len(text) - TEXT} characters more"
     return f"{fence}diff\n{cut}\n{fence}"
@@ -248,7 +250,7 @@ def _code(text: str) -> str:
 
 
 def _escape(text: str) -> str:
-    """Text that is shown as it is: no markup, no table cell's end, nobody notified."""
+    """Text without effect as markup: it can't end a table cell or mention a user."""
     quoted = html.escape(text, quote=False)
     return re.sub(r"[|`*_\[\]@#~\\]|://", lambda found: "".join(f"&#{ord(one)};" for one in found[0]), quoted)
 

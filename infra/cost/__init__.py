@@ -1,1 +1,1 @@
-"""What a stack costs a month, by the prices in this folder."""
+"""A stack's monthly cost, computed with the prices in this folder."""

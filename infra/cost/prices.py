@@ -1,4 +1,4 @@
-"""AWS's prices as prices.yml has them, each with its source."""
+"""AWS's prices from prices.yml, each with its source."""
 
 from functools import cache
 from pathlib import Path
@@ -11,7 +11,7 @@ PRICES = Path(__file__).with_name("prices.yml")
 
 
 class Price(BaseModel):
-    """One price of infra/cost/prices.yml."""
+    """A price in infra/cost/prices.yml."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     usd: float
@@ -30,7 +30,7 @@ class Instances(BaseModel):
 
 
 class Prices(BaseModel):
-    """infra/cost/prices.yml."""
+    """The content of infra/cost/prices.yml."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     date: str
@@ -42,6 +42,6 @@ class Prices(BaseModel):
 
 @cache
 def prices() -> Prices:
-    """What infra/cost/prices.yml says."""
-    document = yaml.load(PRICES.read_text(), yaml.BaseLoader)  # noqa: S506 - BaseLoader makes nothing but text
+    """Read infra/cost/prices.yml."""
+    document = yaml.load(PRICES.read_text(), yaml.BaseLoader)  # noqa: S506 - BaseLoader creates only text
     return Prices.model_validate(document)

@@ -1,4 +1,4 @@
-"""What a stack costs a month, from what its settings declare: no account is asked, and nothing needs to be up."""
+"""A stack's monthly cost, computed from its settings: no AWS account is queried, and nothing needs to be deployed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,41 +12,41 @@ from infra.errors import SettingsError
 from infra.settings import AwsSettings, BootstrapSettings
 
 LOGS_GB = 3
-"""Assumed: what the control plane of a quiet cluster logs in a month, most of it the audit log."""
+"""Assumed: control-plane logs of a cluster with little activity in a month, most of them audit logs."""
 IMAGE_GB = 0.15
-"""Assumed: an image beyond the layers that it shares with others, compressed."""
+"""Assumed: compressed size of an image without the layers that it shares with others."""
 OBJECTS_GB = 5
-"""Assumed: what DVC keeps in the bucket."""
+"""Assumed: DVC's data in the bucket."""
 FREE_TRAFFIC_GB = 100
-"""Out to the internet, a month and account."""
+"""Free traffic to the internet, per month and account."""
 OFFICE_HOURS = 50
-"""Of a week: up from eight to six on weekdays."""
+"""Hours a week, if the stack is up on weekdays from 8:00 to 18:00."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the table."""
+    """A line of the table."""
 
     part: str
     what: str
     monthly: float
     """US dollars."""
     hourly: bool
-    """Whether it stops while the stack is down."""
+    """Whether it costs nothing while the stack is destroyed."""
     declares: tuple[str, int] | None = None
-    """Type of the resource that is paid for, and how many the program makes; None for what is used up, like traffic."""
+    """Type and number of the resources that cost this; None for usage, such as traffic."""
 
 
 @dataclass(frozen=True, slots=True)
 class Saving:
-    """A change, and what it saves a month."""
+    """A change of settings, and its monthly saving."""
 
     change: str
     monthly: float
 
 
 def table(settings: AwsSettings | BootstrapSettings, traffic_gb: float = 10) -> list[Line]:
-    """What is paid for; `traffic_gb` leaves through the load balancer in a month, and as much passes the NAT gateway.
+    """The table's lines; `traffic_gb`: monthly traffic through the load balancer, and the same through the NAT gateway.
 
     Raises SettingsError when an instance type has no price.
     """
@@ -74,7 +74,7 @@ def table(settings: AwsSettings | BootstrapSettings, traffic_gb: float = 10) -> 
                 declares=("aws:ec2/eip:Eip", nat)),
         _priced("network", f"NAT, {traffic_gb:g} GB", "nat_traffic", traffic_gb),
         _priced("service", "network load balancer", "load_balancer", 1, declares=("kubernetes:core/v1:Service", 1)),
-        _priced("service", "its public addresses, one a zone", "public_address", 2),
+        _priced("service", "its public addresses, per zone", "public_address", 2),
         _priced("service", f"load balancer, {traffic_gb:g} GB", "load_balancer_unit", traffic_gb),
         _priced("service", f"to the internet, {out:g} GB beyond the free {FREE_TRAFFIC_GB}", "traffic_out", out),
         _instances("monitoring", settings.host_type, hosts, "aws:ec2/instance:Instance", hosts),
@@ -95,16 +95,16 @@ def table(settings: AwsSettings | BootstrapSettings, traffic_gb: float = 10) -> 
 
 CHANGES: Sequence[tuple[str, Mapping[str, Any]]] = (
     ("atlas:nat: single", {"nat": "single"}),
-    ("atlas:hostType: t3.small (2 GB: a Prometheus that watches few pods)", {"host_type": "t3.small"}),
+    ("atlas:hostType: t3.small (2 GB of memory, enough for a few pods)", {"host_type": "t3.small"}),
     ("atlas:nodeMin and nodeDesired: 1", {"node_min": 1, "node_desired": 1}),
     ("atlas:nodeType: t3.small", {"node_type": "t3.small"}),
     ("atlas:operatorCidrs: [] (the hosts are then reached through SSM)", {"operator_cidrs": ()}),
 )
-"""Settings that cost less: what to say, and the settings."""
+"""Changes that reduce the cost: the text, and the settings."""
 
 
 def savings(settings: AwsSettings, traffic_gb: float = 10) -> tuple[list[Saving], float]:
-    """What this stack could save a month, the most first; and what it would cost with all of them together."""
+    """The possible savings of this stack, the largest first, and its cost with all of them together."""
     lines = table(settings, traffic_gb)
     found, least = [], settings
     for change, update in CHANGES:
@@ -121,12 +121,12 @@ def savings(settings: AwsSettings, traffic_gb: float = 10) -> tuple[list[Saving]
 
 
 def _nights(lines: Sequence[Line]) -> float:
-    """What is saved by a stack that is up in office hours only."""
+    """The saving if the stack is up only in office hours."""
     return sum(line.monthly for line in lines if line.hourly) * (1 - OFFICE_HOURS / 168)
 
 
 def _changed(settings: AwsSettings, update: Mapping[str, Any]) -> AwsSettings | None:
-    """The settings with others; None when they then don't agree, such as more pods than nodes hold."""
+    """The settings with the update; None if the result is invalid, such as more pods than the nodes can run."""
     try:
         return AwsSettings.model_validate({**settings.model_dump(), **update})
     except ValidationError:
@@ -141,7 +141,7 @@ def total(lines: Sequence[Line]) -> float:
 def _priced(part: str, what: str, key: str, quantity: float, declares: tuple[str, int] | None = None) -> Line:
     price = prices().prices[key]
     hourly = price.per == "hour"
-    # What is kept by the month goes with the stack, too, but for what AWS rounds up.
+    # Disks are priced per month, but their cost also ends when the stack is destroyed.
     stops = hourly or key == "disk"
     return Line(part, what, price.usd * quantity * (prices().hours if hourly else 1), stops, declares)
 

@@ -30,7 +30,7 @@ def test_notes_are_the_commits_since_the_version_before(repository: Path) -> Non
     assert notes_of(repository, "v1.0.0").startswith("The first release:\n\n- Change 0 (")
 
 
-@pytest.mark.parametrize(("tag", "told"), [("nonsense", "is no version"), ("v9.9.9", "there is no tag v9.9.9 here")])
+@pytest.mark.parametrize(("tag", "told"), [("nonsense", "is not a version"), ("v9.9.9", "there is no tag v9.9.9 here")])
 def test_mistake_is_named(repository: Path, tag: str, told: str) -> None:
     with pytest.raises(StepError, match=told):
         notes_of(repository, tag)

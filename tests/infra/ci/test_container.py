@@ -71,10 +71,10 @@ def test_image_that_answers_and_ends_passes(image: Callable[[str], str]) -> None
 @pytest.mark.parametrize(
     ("code", "told"),
     [
-        ("print('no bundle here'); raise SystemExit(1)", "isn't ready; it said last:\nno bundle here"),
-        ("import time; print('thinking'); time.sleep(600)", "isn't ready; it said last:\nthinking"),
+        ("print('no bundle here'); raise SystemExit(1)", "isn't ready; its last log lines:\nno bundle here"),
+        ("import time; print('thinking'); time.sleep(600)", "isn't ready; its last log lines:\nthinking"),
         (SERVICE % ("[]", ENDS), "is ready but gives no prediction: no prediction in"),
-        (SERVICE % ('[{"prediction": "no"}]', "signal.SIG_IGN"), "ended with 137 when told to stop"),
+        (SERVICE % ('[{"prediction": "no"}]', "signal.SIG_IGN"), "exited with status 137 after SIGTERM"),
     ],
     ids=["ends", "never ready", "no prediction", "does not stop"],
 )

@@ -64,7 +64,7 @@ def test_outside_a_workflow_it_says_what_is_missing(monkeypatch: pytest.MonkeyPa
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(StepError, match="GITHUB_TOKEN and GITHUB_REPOSITORY"):
         github.comment(7, "MARK", "MARK")
-    with pytest.raises(StepError, match="of no pull request"):
+    with pytest.raises(StepError, match="belong to a pull request"):
         github.pull_request()
     with pytest.raises(StepError, match="GITHUB_STEP_SUMMARY"):
         github.summarise("text")

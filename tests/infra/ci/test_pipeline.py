@@ -48,7 +48,7 @@ def test_lock_of_another_commit_is_told_with_what_mends_it(
     with pytest.raises(StepError) as failed:
         pipeline.check_lock(Path())
     assert str(failed.value) == (
-        f"the commit lacks its dvc.lock (model_building: {reason}). This mends it: "
+        f"the commit lacks its dvc.lock (model_building: {reason}). To fix this, run "
         "`make repro && git add dvc.lock reports && git commit`"
     )
 
@@ -99,7 +99,7 @@ def test_rerun_may_differ_by_arithmetic_and_by_no_more(
     monkeypatch.setattr(pipeline, "dvc", rerun)
     monkeypatch.setattr(pipeline, "moved", lambda _: figures)
     if isinstance(verdict, str):
-        with pytest.raises(StepError, match="a rerun gives something else than the commit has: .*" + verdict):
+        with pytest.raises(StepError, match="a rerun differs from the commit: .*" + verdict):
             pipeline.reproduce(tmp_path)
     else:
         assert pipeline.reproduce(tmp_path).differs == verdict
@@ -124,5 +124,5 @@ def test_base_is_the_one_asked_for_the_requests_or_the_commit_before(
     monkeypatch.setenv("GITHUB_BASE_REF", "main")
     assert pipeline.base_of(tmp_path, None) == git("rev-parse", "HEAD")
     assert pipeline.base_of(tmp_path, first) == first
-    with pytest.raises(StepError, match=r"git has no nope here: `git fetch origin`"):
+    with pytest.raises(StepError, match=r"git has no nope here: run `git fetch origin`"):
         pipeline.base_of(tmp_path, "nope")

@@ -75,7 +75,7 @@ def _alike(content: dict[str, Any]) -> dict[str, Any]:
     [
         ({"errors": ["policy s3-private: open | to *all*"]}, "- policy s3-private: open &#124; to &#42;all&#42;"),
         ({"cluster": "this caller may not change anything"}, "> **The Kubernetes part is a client-side diff**"),
-        ({"unseen": ["secrets' values"]}, "Not looked at: secrets' values."),
+        ({"unseen": ["secrets' values"]}, "Not checked: secrets' values."),
         ({"steps": [], "changes": {}}, "Nothing would change."),
         ({"warnings": ["@octocat <script>"]}, "- &#64;octocat &lt;script&gt;"),
     ],
@@ -91,15 +91,15 @@ def test_what_did_not_run_is_said() -> None:
     assert "**The pipeline failed:** dvc.lock is of another commit" in report.render(
         report.Model("abc", error="dvc.lock is of another commit"), None
     )
-    assert "no commit before" in report.render(report.Model(None, rerun=Reproduction([], {})), None)
+    assert "no previous commit" in report.render(report.Model(None, rerun=Reproduction([], {})), None)
 
 
 def test_rerun_that_differs_by_arithmetic_is_reported() -> None:
     rerun = Reproduction(["models/trained"], {"test.brier": (0.1, 0.1001)})
     text = report.render(report.Model("abc", rerun=rerun), None)
     assert (
-        "it differs from the committed `dvc.lock` by no more than arithmetic: <code>models/trained</code>; 1 fig"
-        in text
+        "A rerun on this machine differs from the committed `dvc.lock` only by floating-point arithmetic: "
+        "<code>models/trained</code>; 1 fig" in text
     )
 
 
