@@ -3,20 +3,20 @@
 #   docker buildx build --load -t atlas .          (needs models/bundle: `dvc repro` or `dvc pull`; another bundle:
 #                                                   --build-context bundle=FOLDER)
 #   docker run -p 8888:5000 -e CAPSTONE_TEST=… atlas
-# Behind a company's package index or TLS inspection: --secret id=pip,src=$HOME/.config/pip/pip.conf and
-# --secret id=ca,src=ca.crt; neither leaves a trace in the image.
+# With a company's package index or TLS inspection: --secret id=pip,src=$HOME/.config/pip/pip.conf and
+# --secret id=ca,src=ca.crt; the image contains neither of them.
 # Reproducible, as `atlas up` builds it: --build-arg SOURCE_DATE_EPOCH=0 --provenance=false --output
-# type=image,…,rewrite-timestamp=true. Commit and time of a build are not in it, or equal content would make other images;
-# --label org.opencontainers.image.revision=… adds them for who wants them.
+# type=image,…,rewrite-timestamp=true. The image contains neither the commit nor the build time, so that equal content gives
+# equal images; --label org.opencontainers.image.revision=… adds the commit.
 
-# Any image with Debian's or docker.io's Python 3.11 and venv. This one, by the records of docker-library/repo-info, is
-# Python 3.11.16 of 25 August 2026; for its security fixes, raise it now and then:
+# Any image with Debian's or docker.io's Python 3.11 and venv. According to docker-library/repo-info, this image is
+# Python 3.11.16 of 25 August 2026; update it regularly to get security fixes:
 #   docker buildx imagetools inspect python:3.11-slim-bookworm
 ARG BASE_IMAGE=docker.io/library/python:3.11-slim-bookworm@sha256:0bee7276f83efd4a1ee05bbbf4281d95ed28e079220a9457f25a93e3f1e3c31b
 
-# Packages go into a venv without pip, which an installer beside it fills.
+# A second venv with pip installs the packages into this venv, which has no pip.
 FROM ${BASE_IMAGE} AS packages-slim
-# Bytecode of sets would differ from build to build without the fixed seed.
+# Without a fixed hash seed, the bytecode of sets would differ between builds.
 ENV PYTHONDONTWRITEBYTECODE=1 \
     PYTHONHASHSEED=0 \
     PIP_CERT=/etc/ssl/certs/ca-certificates.crt \
@@ -28,8 +28,9 @@ ENV PYTHONDONTWRITEBYTECODE=1 \
     PIP_REQUIRE_HASHES=1
 RUN python3 -m venv /opt/installer && python3 -m venv --without-pip /opt/venv
 COPY requirements/service.txt /tmp/service.txt
-# Off the image: test suites, and a second copy of the runtime, for programs in C. Bytecode is compiled here, since a
-# read-only root can't keep it later, and so that it doesn't depend on file times. Times are all alike, for equal layers.
+# Removed from the image: test suites, and a second copy of the runtime for C programs. Bytecode is compiled here, because it
+# can't be written to a read-only root later, and without a dependency on file times. All files get the same time, so that
+# equal content gives equal layers.
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
     /opt/installer/bin/pip install --quiet --no-compile -r /tmp/service.txt \
@@ -48,25 +49,25 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     && python3 -m compileall -q -f -j 1 --invalidation-mode unchecked-hash /opt/venv/lib \
     && find /opt/venv -exec touch --no-dereference --date @0 {} +
 
-# A build context of this name takes this stage's place: a bundle can be anywhere, while .dockerignore keeps the rest out.
+# A build context with this name replaces this stage, so a bundle can be in any folder, although .dockerignore excludes others.
 FROM scratch AS bundle
 COPY models/bundle /
 
-# What decides answers and nothing else, with one owner, mode and time whoever's checkout this is.
+# Only the files that affect predictions, with the same owner, mode and time in every checkout.
 FROM ${BASE_IMAGE} AS app
 WORKDIR /app
 COPY ml ml
 COPY service service
 COPY --from=bundle / models/bundle
-# The gate's part of a bundle; .dockerignore is not asked about another context.
+# Remove the gate's part of a bundle, because .dockerignore doesn't apply to other contexts.
 RUN rm -rf models/bundle/evaluated \
     && PYTHONHASHSEED=0 python3 -m compileall -q -f -j 1 --invalidation-mode unchecked-hash /app \
     && chmod -R a=rX /app \
     && find /app -exec touch --no-dereference --date @0 {} +
 
 FROM ${BASE_IMAGE} AS base
-# One thread per computation: workers and threads answer side by side already, and a library that counts the machine's
-# cores doesn't see the container's share of them.
+# A single thread per computation: workers and threads already run in parallel, and a library that counts the machine's
+# cores doesn't know the container's CPU limit.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -77,7 +78,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     MODEL_URI=/app/models/bundle
 WORKDIR /app
 EXPOSE 5000
-# A number, so that Kubernetes can see that it isn't root. Any other works too.
+# A number, so that Kubernetes can check that it isn't root. Any other user also works.
 USER 10001:10001
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \

@@ -1,15 +1,15 @@
-# One way to run each thing, for people, hooks and CI alike. `make` lists the targets.
+# The same commands for people, hooks and CI. `make` lists the targets.
 .DEFAULT_GOAL := help
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
-# Python 3.11 or newer; `make PYTHON=/path/to/python3.12 …` names another.
+# Python 3.11 or newer; `make PYTHON=/path/to/python3.12 …` selects another Python.
 PYTHON ?= python3
 BIN := .venv/bin
-# DVC runs each stage as `python -m …`: with this Python.
+# DVC runs each stage as `python -m …`; this selects the Python of .venv.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export UV_PYTHON := $(BIN)/python
-# Where bytecode is forbidden, every stage and every plugin would compile its imports again: seconds each time.
+# Without bytecode files, every stage and plugin would compile its imports again, which takes seconds.
 unexport PYTHONDONTWRITEBYTECODE
 GO := $(shell command -v go || ls /usr/local/go/bin/go 2>/dev/null)
 comma := ,
@@ -21,7 +21,7 @@ endif
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
-# --- set-up: a stamp per lock file, so that a second run does nothing ---
+# --- set-up: a stamp file per lock file, so that a second run does nothing ---
 
 .venv/setup: requirements/setup.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Atlas needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Say which: make PYTHON=/path/to/python3.11" >&2; exit 1; }
@@ -63,7 +63,7 @@ down: ## Stop and remove everything that `make up` started; data and models stay
 # --- development ---
 
 .PHONY: test lint lock tools policies
-tools: .venv/dev ## Build the real tools that some tests use: Prometheus and Alertmanager as on the hosts, providers (Go, some minutes, once)
+tools: .venv/dev ## Build the real tools that some tests use: the hosts' Prometheus and Alertmanager, providers (with Go; takes minutes, only once)
 	$(BIN)/python -m tests.infra.plugins.build
 	$(BIN)/python -m tests.infra.monitoring.tools.build
 
@@ -81,7 +81,7 @@ lint: .venv/dev ## Format, lint and type-check; imports and dead code; lint and 
 	elif [ -n "$(CI)" ]; then echo "actionlint is built with Go, and there is none" >&2; exit 1; \
 	else echo "actionlint: skipped, it is built with Go, and there is none (go.dev)"; fi
 
-policies: .venv/dev engine ## Hold every stack to the policy pack: the real engine, recorded AWS
+policies: .venv/dev engine ## Check every stack with the policy pack: the real engine, recorded AWS
 	$(BIN)/pytest tests/infra/policy tests/infra/test_policies.py
 
 # --- the image ---
@@ -90,13 +90,13 @@ policies: .venv/dev engine ## Hold every stack to the policy pack: the real engi
 IMAGE ?= atlas
 # More options for the build, such as BUILD="--secret id=pip,src=$HOME/.config/pip/pip.conf".
 BUILD ?=
-# A folder that keeps the layers for the next build, also on another machine; needs a builder other than Docker's own.
+# A folder for cached layers, also usable on another machine; needs a builder other than Docker's default.
 LAYERS ?=
 image: ## Build the service's image from models/bundle (IMAGE=atlas, BUILD="…" more options, LAYERS=folder keeps layers)
 	docker buildx build --load --tag $(IMAGE) $(BUILD) $(if $(LAYERS),--cache-from type=local$(comma)src=$(LAYERS) --cache-to type=local$(comma)dest=$(LAYERS).new$(comma)mode=max) .
 	@$(if $(LAYERS),rm -rf $(LAYERS) && mv $(LAYERS).new $(LAYERS),:)
 
-smoke: .venv/run ## Run the image as a cluster would, ask it, stop it (IMAGE=atlas)
+smoke: .venv/run ## Run the image as a cluster would, request a prediction, stop it (IMAGE=atlas)
 	@$(BIN)/atlas ci container $(IMAGE)
 
 # --- locks ---

@@ -116,7 +116,7 @@ def test_it_fails_loudly_tries_again_and_gets_there(start: Start) -> None:
     assert start.result == "exit-code"
     console = start.host.console()
     assert "aws-cli can't be downloaded from http" in console
-    assert "set atlas:downloadMirror to one that is open" in console
+    assert "set atlas:downloadMirror to a reachable mirror" in console
     assert re.search("node_exporter from http.* is not the pinned file: its SHA-256 is [0-9a-f]{64}, not", console)
     assert start.installed == ""
     assert start.waiting == "inactive"
