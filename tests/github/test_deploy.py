@@ -8,10 +8,9 @@ import http.client
 import json
 import os
 import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +28,8 @@ from tests.infra.plugins import found
 from tests.infra.plugins.build import docker_build_plugin, kubernetes_plugin
 from tests.infra.plugins.kubernetes_provider import ECR, PATIENCE
 from tests.infra.recording.answers import CLUSTER_ENDPOINT, REGISTRY
-from tests.infra.recording.run import REPOSITORY, recorders
-from tests.infra.recording.world import RECORD, World
+from tests.infra.recording.run import attached
+from tests.infra.recording.world import World
 from tests.infra.support.aws import BASE
 from tests.infra.test_aws_cli import IDENTITY
 from tests.infra.test_real_cluster import credential
@@ -76,10 +75,9 @@ class Dev:
 def dev(origin: Path, runner: Runner, moto: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dev]:
     kubeconfig, registry = found.kubeconfig(), found.registry()
     tools = tmp_path / "bin"
-    recorders(tools, ("eks", "random"))
+    tools.mkdir()
     (tmp_path / "credential.json").write_text(json.dumps(credential(kubeconfig)))
     scripts = {
-        "pulumi-resource-aws": f'PYTHONPATH={REPOSITORY} exec {sys.executable} -m tests.infra.recording.moto_aws "$@"',
         "aws": f"""case "$*" in
   --version) echo aws-cli/2.36.11 ;;
   "sts get-caller-identity"*) echo '{json.dumps(IDENTITY)}' ;;
@@ -104,9 +102,12 @@ esac""",
         ),
         REGISTRY: registry,
         ECR: f"{HOST}={registry}",
-        RECORD: str(tmp_path / "record.jsonl"),
     }
     for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    running = ExitStack()
+    world = World(tmp_path / "record.jsonl")
+    for name, value in running.enter_context(attached(world, ("aws", "eks", "random"), moto=True)).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(runner, "variables", {**VARIABLES, "PULUMI_BACKEND_URL": variables["PULUMI_BACKEND_URL"]})
     given = client.Configuration()
@@ -127,6 +128,7 @@ esac""",
         with suppress(client.ApiException):  # what a failed destroy left
             stack.core.delete_namespace(APP)
         api.rest_client.pool_manager.clear()
+        running.close()
 
 
 def known_to_ecr(repository: str, digest: str) -> None:

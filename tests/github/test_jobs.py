@@ -13,7 +13,6 @@ from tests.github.runner import Runner
 from tests.github.server import GithubServer
 from tests.infra.conftest import Checkout
 from tests.infra.plugins import found
-from tests.infra.recording.world import RECORD
 from tests.infra.test_release import HOST, Account, account_in
 
 pytestmark = pytest.mark.timeout(1200)
@@ -118,12 +117,18 @@ def account(
 ) -> Iterator[Account]:
     """An account with nothing in it but dev's place, as `atlas bootstrap` leaves it; `main` has the settings."""
     with account_in(Checkout(origin, {}), tmp_path, monkeypatch) as made:
-        monkeypatch.setitem(runner.environment, RECORD, str(tmp_path / "dev.jsonl"))
+        use(runner, made, "dev", monkeypatch)
         monkeypatch.setattr(runner, "variables", {**VARIABLES, "PULUMI_BACKEND_URL": os.environ["PULUMI_BACKEND_URL"]})
         made.atlas("preview", "--stack", "dev")
         commit(origin, "dev")
         yield made
     git(origin, "checkout", "-q", ".")
+
+
+def use(runner: Runner, account: Account, stack: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let jobs find the providers of this stack's recorded world."""
+    for name, value in account.providers(stack).items():
+        monkeypatch.setitem(runner.environment, name, value)
 
 
 def test_fork_gets_no_role_and_no_comment(runner: Runner, github: GithubServer) -> None:
@@ -196,14 +201,13 @@ def drift_opens_one_issue_and_closes_it(runner: Runner, account: Account, github
 def promotion_then_destroy(runner: Runner, account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = account.runs("dev").partition("@")[2]
     assert digest.startswith("sha256:")
-    prod = str(account.records / "prod.jsonl")
-    monkeypatch.setitem(runner.environment, RECORD, prod)
+    use(runner, account, "prod", monkeypatch)
     said = runner.run("workflow_dispatch", "promote", "promote", variables={"ATLAS_DEPLOY_ROLE": "arn:prod"})
     assert f"Deploy {digest}" not in said  # nobody is asked: the environment's reviewers were
     assert account.runs("prod") == f"{HOST}/atlas-prod/flask-app@{digest}"
     assert runner.roles.read_text().splitlines()[-1] == "arn:prod 14400"
 
-    monkeypatch.setitem(runner.environment, RECORD, str(account.records / "dev.jsonl"))
+    use(runner, account, "dev", monkeypatch)
     typo = runner.run(
         "workflow_dispatch", "destroy", "destroy", {"inputs": {"stack": "dev", "confirm": "prod"}}, code=1
     )

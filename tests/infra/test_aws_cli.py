@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,8 +18,8 @@ from infra.engine.locks import NAMED
 from infra.engine.stack import AtlasStack
 from infra.engine.workspace import stack_settings
 from tests.infra.conftest import Checkout
-from tests.infra.recording.run import REPOSITORY, recorders
-from tests.infra.recording.world import RECORD, World
+from tests.infra.recording.run import REPOSITORY, attached
+from tests.infra.recording.world import World
 from tests.infra.support.aws import BASE, DIGEST
 
 IDENTITY = {"Account": "123456789012", "Arn": "arn:aws:sts::123456789012:assumed-role/deploy/me"}
@@ -34,10 +35,10 @@ pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture
-def account(checkout: Checkout, moto: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+def account(checkout: Checkout, moto: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """An account to which the recorded world answers, and moto, empty, to who looks for leftovers."""
     tools = tmp_path / "bin"
-    recorders(tools)
+    tools.mkdir()
     (tools / "aws").write_text(AWS)
     (tools / "aws").chmod(0o755)
     (tmp_path / "state").mkdir()
@@ -47,12 +48,13 @@ def account(checkout: Checkout, moto: str, tmp_path: Path, monkeypatch: pytest.M
         "PULUMI_CONFIG_PASSPHRASE": "a passphrase",
         "PULUMI_HOME": str(tmp_path / "pulumi"),
         "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
-        RECORD: str(tmp_path / "record.jsonl"),
     }
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
+    world = World(tmp_path / "record.jsonl")
     settings(checkout)
-    return World(tmp_path / "record.jsonl")
+    with attached(world) as providers:
+        for name, value in {**variables, **providers}.items():
+            monkeypatch.setenv(name, value)
+        yield world
 
 
 def settings(checkout: Checkout, **changed: object) -> None:

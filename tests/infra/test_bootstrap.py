@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import sys
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,8 +19,8 @@ from moto.server import ThreadedMotoServer
 
 from infra.components.github_role import GITHUB
 from tests.infra.conftest import Checkout
-from tests.infra.recording.run import REPOSITORY, recorders
-from tests.infra.recording.world import RECORD, World
+from tests.infra.recording.run import REPOSITORY, attached
+from tests.infra.recording.world import World
 from tests.infra.support.aws import BASE
 from tests.infra.support.iam import Statement, allows
 from tests.infra.support.waiting import eventually
@@ -135,20 +134,16 @@ def server() -> Iterator[tuple[str, Requests]]:
 @pytest.fixture
 def account(
     checkout: Checkout, tmp_path: Path, server: tuple[str, Requests], monkeypatch: pytest.MonkeyPatch
-) -> Account:
+) -> Iterator[Account]:
     tools = tmp_path / "bin"
-    recorders(tools)
+    tools.mkdir()
     (tools / "aws").write_text(AWS)
     (tools / "aws").chmod(0o755)
     address, requests = server
-    (tools / "pulumi-resource-aws").write_text(
-        f'#!/bin/sh\nPYTHONPATH={REPOSITORY} exec {sys.executable} -m tests.infra.recording.moto_aws "$@"\n'
-    )
     variables = {
         "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
         "PULUMI_HOME": str(tmp_path / "pulumi"),
         "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
-        RECORD: str(tmp_path / "record.jsonl"),
         "AWS_ENDPOINT_URL": address,
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": "testing",
@@ -167,9 +162,13 @@ def account(
         document["atlas:disposable"] = disposable
         (checkout.path / f"Pulumi.{stack}.yaml").write_text("# ours\n" + yaml.safe_dump({"config": document}))
     (checkout.path / "Pulumi.bootstrap.yaml").write_text((REPOSITORY / "Pulumi.bootstrap.yaml").read_text())
-    made = Account(checkout, World(tmp_path / "record.jsonl"), requests.seen)
+    world = World(tmp_path / "record.jsonl")
+    made = Account(checkout, world, requests.seen)
     made.configure(stacks=["dev"])  # half the roles, half the time
-    return made
+    with attached(world, moto=True) as providers:
+        for name, value in providers.items():
+            monkeypatch.setenv(name, value)
+        yield made
 
 
 def test_empty_account_gets_bucket_key_and_roles_and_goes_back(account: Account) -> None:

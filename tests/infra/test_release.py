@@ -11,7 +11,7 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from infra.cli.common import agree as _agree
 from infra.components.registry import GOOD
 from infra.deployment.images import MANIFESTS, copy_between
 from tests.infra.conftest import Checkout
-from tests.infra.recording.run import REPOSITORY, recorders
+from tests.infra.recording.run import attached
 from tests.infra.recording.world import RECORD, World
 from tests.infra.support.aws import BASE
 
@@ -65,8 +65,9 @@ ecr.put_image(repositoryName=copy, imageManifest=found[0]["imageManifest"], imag
 class Account:
     """What the recorded account has, and what answers at its load balancers."""
 
-    def __init__(self, checkout: Checkout, records: Path, healthy: threading.Event) -> None:
-        self.checkout, self.records, self.healthy = checkout, records, healthy
+    def __init__(self, checkout: Checkout, records: Path, healthy: threading.Event, running: ExitStack) -> None:
+        self.checkout, self.records, self.healthy, self._running = checkout, records, healthy, running
+        self._providers: dict[str, dict[str, str]] = {}
         self.ecr = boto3.client("ecr")
         self.ecr.create_repository(repositoryName="atlas-dev/flask-app")
         self.write("dev", image=f"{HOST}/atlas-dev/flask-app@{self.push(1)}")
@@ -75,8 +76,14 @@ class Account:
     def atlas(self, *arguments: str, code: int = 0) -> "subprocess.CompletedProcess[str]":
         """The command, on the stack's own recorded world: two clusters have an object of one name each."""
         stack = arguments[arguments.index("--stack") + 1] if "--stack" in arguments else arguments[2]
-        os.environ[RECORD] = str(self.records / f"{stack}.jsonl")
+        os.environ.update(self.providers(stack))
         return self.checkout.atlas(*arguments, code=code)
+
+    def providers(self, stack: str) -> dict[str, str]:
+        """The variables by which an engine finds the providers of the stack's own recorded world."""
+        if stack not in self._providers:
+            self._providers[stack] = self._running.enter_context(attached(self.world(stack), moto=True))
+        return self._providers[stack]
 
     def world(self, stack: str) -> World:
         return World(self.records / f"{stack}.jsonl")
@@ -135,14 +142,10 @@ def account(checkout: Checkout, moto: str, tmp_path: Path, monkeypatch: pytest.M
 def account_in(checkout: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
     """Two stacks' settings in the checkout, the recorders' account, and what answers at its load balancers."""
     tools = tmp_path / "bin"
-    recorders(tools)
+    tools.mkdir()
     for name, text in (("aws", AWS), ("docker", DOCKER)):
         (tools / name).write_text(text)
         (tools / name).chmod(0o755)
-    # What `dvc push` fills must be there for real.
-    (tools / "pulumi-resource-aws").write_text(
-        f'#!/bin/sh\nPYTHONPATH={REPOSITORY} exec {sys.executable} -m tests.infra.recording.moto_aws "$@"\n'
-    )
     (tmp_path / "state").mkdir()
     healthy = threading.Event()
     healthy.set()
@@ -154,15 +157,15 @@ def account_in(checkout: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "PULUMI_HOME": str(tmp_path / "pulumi"),
         "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
         "ATLAS_TEST_BALANCER": balancer,
-        RECORD: "",
+        **dict.fromkeys((RECORD, "PULUMI_DEBUG_PROVIDERS"), ""),  # each command has its stack's
     }
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    made = Account(checkout, tmp_path, healthy)
     server = http.server.ThreadingHTTPServer((balancer, 5000), _handler(healthy))
     serving = threading.Thread(target=server.serve_forever)
     serving.start()
-    yield made
+    with ExitStack() as running:
+        yield Account(checkout, tmp_path, healthy, running)
     server.shutdown()
     server.server_close()
     serving.join()

@@ -17,6 +17,7 @@ from moto.server import ThreadedMotoServer
 
 from ml.bundle import load_bundle, read_manifest
 from ml.tables import to_columns
+from tests.infra.support import warm
 from tests.ml.conftest import free_port
 from tests.ml.small import small_pipeline
 
@@ -90,7 +91,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "AWS_", "GIT_", "DVC_"))
     } | {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        # The stages run as `python -m ml.…`: from a Python that has imported the libraries.
+        "PATH": os.pathsep.join([str(warm.python("ml").parent), str(Path(sys.executable).parent), os.environ["PATH"]]),
         "HOME": str(tmp_path_factory.mktemp("home")),
         "GIT_AUTHOR_NAME": "test",
         "GIT_AUTHOR_EMAIL": "test@example.invalid",

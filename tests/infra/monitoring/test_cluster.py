@@ -40,6 +40,8 @@ while True:
     sum(range(1_000_000))
 """
 """Answers like the service, and always wants more CPU than it may have."""
+IDLE = "import time; time.sleep(86400)"
+"""Wants none: on a busy machine all pods share little, and the pod that is measured must be able to reach its limit."""
 LOOK = ["get", "list", "watch"]
 KUBELET_LOOKS = 900
 """Seconds after which a rate is given up. It needs two looks of the kubelet at the container, whose time the kubelet
@@ -53,11 +55,11 @@ class Watched:
     """The cluster's core API, as administrator."""
 
 
-def pod(name: str, app: str, ports: list[dict[str, Any]]) -> dict[str, Any]:
+def pod(name: str, app: str, ports: list[dict[str, Any]], code: str = IDLE) -> dict[str, Any]:
     container = {
         "name": "service",
         "image": found.BASE_IMAGE,
-        "command": ["python3", "-c", BUSY],
+        "command": ["python3", "-c", code],
         "ports": ports,
         "resources": {"requests": {"cpu": "20m", "memory": "32Mi"}, "limits": {"cpu": "50m", "memory": "64Mi"}},
     }
@@ -89,7 +91,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         request = {"spec": {"expirationSeconds": 3600, "audiences": None}}
         token = core.create_namespaced_service_account_token("prometheus", NAMESPACE, request).status.token
         http = [{"name": "http", "containerPort": 5000}]
-        core.create_namespaced_pod(NAMESPACE, pod("mine", APP, http))
+        core.create_namespaced_pod(NAMESPACE, pod("mine", APP, http, BUSY))
         core.create_namespaced_pod(NAMESPACE, pod("another", "another-app", http))
         core.create_namespaced_pod(NAMESPACE, pod("portless", APP, [{"name": "other", "containerPort": 5000}]))
         write_access(folder, admin, token)

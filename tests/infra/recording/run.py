@@ -10,7 +10,9 @@ import threading
 import time
 import warnings
 import weakref
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from infra.engine.install import ensure
 from infra.names import PROJECT
 from tests.infra.recording import sdk_internals
 from tests.infra.recording.eks import Components
+from tests.infra.recording.moto_aws import MotoRecorder
 from tests.infra.recording.provider import Recorder, start
 from tests.infra.recording.world import RECORD, World
 from tests.infra.support import warm
@@ -60,6 +63,34 @@ def recorders(folder: Path, packages: Iterable[str] = PACKAGES) -> None:
         script.chmod(0o755)
 
 
+@contextmanager
+def attached(
+    world: World,
+    packages: Iterable[str] = PACKAGES,
+    environment: Mapping[str, str] | None = None,
+    *,
+    moto: bool = False,
+) -> Iterator[dict[str, str]]:
+    """Recording providers in this process; gives the variables by which an engine attaches to them.
+
+    Starting them as processes, as the engine does with providers on PATH, would take longer than their work.
+    `moto`: what is made of some AWS types is made in moto's server too. `environment` is what they read beside
+    `os.environ`.
+    """
+    servers, addresses = [], []
+    for package in packages:
+        given = ChainMap(dict(environment or {}), os.environ)
+        kind = MotoRecorder if moto and package == "aws" else Recorder
+        server, port = start(Components() if package == "eks" else kind(package, world, given))
+        servers.append(server)
+        addresses.append(f"{package}:{port}")
+    try:
+        yield {"PULUMI_DEBUG_PROVIDERS": ",".join(addresses), RECORD: str(world.file)}
+    finally:
+        for server in servers:
+            server.stop(None)
+
+
 class Life:
     """A stack from its first preview to its end.
 
@@ -93,7 +124,9 @@ class Life:
         if on_path:
             recorders(folder / "bin", packages)
         else:
-            given["PULUMI_DEBUG_PROVIDERS"] = ",".join(self._serve(packages, given))
+            providers = ExitStack()
+            weakref.finalize(self, providers.close)
+            given |= providers.enter_context(attached(self.world, packages, given))
         self.stack = auto.create_or_select_stack(
             stack,
             project_name=PROJECT,
@@ -120,13 +153,6 @@ class Life:
     def _in_loop(self) -> None:
         self.loops.append(asyncio.get_running_loop())
         self.program()
-
-    def _serve(self, packages: Iterable[str], environment: Mapping[str, str]) -> Iterable[str]:
-        for package in packages:
-            servicer = Components() if package == "eks" else Recorder(package, self.world, os.environ | environment)
-            server, port = start(servicer)
-            weakref.finalize(self, server.stop, None)
-            yield f"{package}:{port}"
 
     def configure(self, config: Mapping[str, str]) -> None:
         """Set these settings; `secret:` in front of a value encrypts it."""

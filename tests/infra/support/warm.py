@@ -21,21 +21,42 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 
 REPOSITORY = Path(__file__).parents[3]
-PRELOADED = (
-    "infra.cli.__main__",
-    "infra.environments.aws",
-    "infra.environments.bootstrap",
-    "infra.policy.pack",
-    "pulumi.policy",
-    "boto3",
-    "tests.infra.recording.eks",
-)
-"""What is imported before the first fork; `infra` itself is forgotten again."""
+PRELOADED = {
+    "infra": (
+        "infra.cli.__main__",
+        "infra.environments.aws",
+        "infra.environments.bootstrap",
+        "infra.policy.pack",
+        "pulumi.policy",
+        "boto3",
+        "tests.infra.recording.eks",
+    ),
+    "ml": (
+        "ml.data_ingestion",
+        "ml.data_preprocessing",
+        "ml.feature_engineering",
+        "ml.model_building",
+        "ml.model_evaluation",
+        "ml.register_model",
+        "matplotlib.pyplot",
+        "mlflow.pyfunc",
+        "mlflow.store.tracking.sqlalchemy_store",
+        "mlflow.store.model_registry.sqlalchemy_store",
+        "sklearn.ensemble",
+        "sklearn.linear_model",
+        "sklearn.inspection",
+        "skl2onnx",
+    ),
+}
+"""What is imported before the first fork: for commands and providers, and for the pipeline's stages; the project itself
+is forgotten again."""
+OWN = ("infra", "ml", "service")
 OBJECTS = tuple(
     f"kubernetes:{kind}"
     for kind in (
@@ -86,11 +107,11 @@ class Process:
 
 
 @cache
-def _address() -> str:
+def _address(kind: str) -> str:
     """The server's socket; the server is started at the first call, and ends with this process."""
     path = str(Path(mkdtemp(prefix="atlas-warm-")) / "socket")
     server = subprocess.Popen(
-        [sys.executable, "-m", "tests.infra.support.warm", path],
+        [sys.executable, "-m", "tests.infra.support.warm", kind, path],
         cwd=REPOSITORY,
         stdin=subprocess.PIPE,  # closed when this process ends, however it does
         stdout=subprocess.PIPE,
@@ -116,7 +137,7 @@ def start(module: str, arguments: Sequence[str], *, cwd: Path, env: Mapping[str,
     with Path(os.devnull).open() as none, out.open("w") as told, err.open("w") as wrong:
         streams = [none.fileno(), told.fileno(), wrong.fileno()]
         request = {"module": module, "arguments": list(arguments), "cwd": str(cwd), "env": dict(env)}
-        return Process(_asked(_address(), request, streams), [sys.executable, "-m", module, *arguments])
+        return Process(_asked(_address("infra"), request, streams), [sys.executable, "-m", module, *arguments])
 
 
 def _asked(address: str, request: Mapping[str, object], streams: Sequence[int]) -> socket.socket:
@@ -131,10 +152,12 @@ def _asked(address: str, request: Mapping[str, object], streams: Sequence[int]) 
 CLIENT = """#!{python} -ESs
 import json, os, signal, socket, sys
 arguments = sys.argv[1:]
-while arguments[0] != "-m":  # an option such as -u
+while arguments and arguments[0] in ("-u", "-I", "-E"):
     arguments.pop(0)
 at = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 try:
+    if arguments[:1] != ["-m"]:
+        raise OSError("a script")
     if arguments[1].startswith("infra.local"):
         raise OSError("its protocol buffers and the recording providers' can't be in one process")
     at.connect({address!r})
@@ -158,9 +181,9 @@ sys.exit(code)
 
 
 @cache
-def python() -> Path:
+def python(kind: str = "infra") -> Path:
     """A program that does `python -m MODULE …` by a fork, for whoever starts a Python by its path."""
-    address = _address()
+    address = _address(kind)
     program = Path(address).with_name("python")
     program.write_text(CLIENT.format(python=sys.executable, address=address))
     program.chmod(0o755)
@@ -170,67 +193,91 @@ def python() -> Path:
 # --- the server ---
 
 
-def _serve(path: str) -> None:
-    """Fork for each request; tell the process's id, then its exit status. Ends when standard input does."""
-    for module in PRELOADED:
-        importlib.import_module(module)
+def _read_shapes() -> None:
+    """The shapes of what the recording providers check, which take a second to read from the SDKs' types."""
     from tests.infra.recording import rules, schema
 
     providers = (f"{schema.PROVIDER}{package}" for package in ("aws", "kubernetes", "eks", "random", "docker-build"))
     schema.load([*providers, *rules.REPLACES, *OBJECTS])
-    for module in [name for name in sys.modules if name == "infra" or name.startswith("infra.")]:
+
+
+def _serve(kind: str, path: str) -> None:
+    """Fork for each request; tell the process's id, then its exit status. Ends when standard input does."""
+    for module in PRELOADED[kind]:
+        importlib.import_module(module)
+    if kind == "infra":
+        _read_shapes()
+    for module in [name for name in sys.modules if name.partition(".")[0] in OWN]:
         del sys.modules[module]
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(path)
     listener.listen(64)
     os.write(1, b"ready\n")
+    children: dict[int, _Child] = {}
+    # The end of a child wakes the selector: pidfd_open would be simpler, but only Linux has it.
+    woken, wakes = socket.socketpair()
+    woken.setblocking(False)
+    wakes.setblocking(False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wakes.fileno())
     with selectors.DefaultSelector() as waiting:
         waiting.register(sys.stdin, selectors.EVENT_READ, None)
-        waiting.register(listener, selectors.EVENT_READ, None)
+        waiting.register(listener, selectors.EVENT_READ, lambda: _accept(listener, waiting, children))
+        waiting.register(woken, selectors.EVENT_READ, lambda: (woken.recv(4096), _reap(waiting, children)))
         while True:
             for key, _ in waiting.select():
-                if key.fileobj is listener:
-                    _accept(listener, waiting)
-                elif key.data is None:
+                if key.data is None:
                     return
-                else:
-                    key.data()
+                key.data()
 
 
-def _accept(listener: socket.socket, waiting: selectors.BaseSelector) -> None:
+@dataclass
+class _Child:
+    """A forked process, and who asked for it."""
+
+    connection: socket.socket
+    bound: bool
+    """Whether it is killed when who asked ends."""
+
+
+def _accept(listener: socket.socket, waiting: selectors.BaseSelector, children: dict[int, _Child]) -> None:
     connection, _ = listener.accept()
     head, streams, _, _ = socket.recv_fds(connection, 4, 3)
     with connection.makefile("rb") as body:
         request = json.loads(body.read(int.from_bytes(head, "big")))
     pid = os.fork()
     if pid == 0:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         listener.close()
         connection.close()
         _become(request, streams)
     for stream in streams:
         os.close(stream)
+    children[pid] = child = _Child(connection, bool(request.get("bound")))
     connection.sendall(f"{pid}\n".encode())
-    ended = os.pidfd_open(pid)
-
-    def end() -> None:
-        _, status = os.waitpid(pid, 0)
-        waiting.unregister(ended)
-        os.close(ended)
-        if request.get("bound"):
-            waiting.unregister(connection)
-        with suppress(OSError):
-            connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
-        connection.close()
 
     def abandoned() -> None:
-        # Who asked was killed: so is what it stood for.
         waiting.unregister(connection)
-        request["bound"] = False
+        child.bound = False
         os.kill(pid, signal.SIGKILL)
 
-    waiting.register(ended, selectors.EVENT_READ, end)
-    if request.get("bound"):
+    if child.bound:
         waiting.register(connection, selectors.EVENT_READ, abandoned)
+
+
+def _reap(waiting: selectors.BaseSelector, children: dict[int, _Child]) -> None:
+    """Report the exit status of every child that has ended; several may have ended at one signal."""
+    for pid, child in list(children.items()):
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if not ended:
+            continue
+        del children[pid]
+        if child.bound:
+            waiting.unregister(child.connection)
+        with suppress(OSError):
+            child.connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+        child.connection.close()
 
 
 def _become(request: Mapping[str, object], streams: Sequence[int]) -> None:
@@ -279,4 +326,4 @@ def _finish(code: int) -> None:
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1])
+    _serve(*sys.argv[1:])

@@ -1,0 +1,40 @@
+"""`--fast`: the tests for `make test-fast`, which start no process, open no connection and take no second."""
+
+import sys
+from typing import Any
+
+import pytest
+
+OUTSIDE = frozenset({
+    "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system", "pty.spawn", "socket.bind",
+    "socket.connect", "socket.sendto", "subprocess.Popen",
+})  # fmt: skip
+"""Events of Python's audit hooks (docs.python.org/3/library/audit_events.html) that a fast test may not raise."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="only tests that aren't marked `slow`; they may start nothing")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: starts a process, opens a connection, or takes more than a second")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--fast"):
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    config.hook.pytest_deselected(items=slow)
+    items[:] = [item for item in items if item not in slow]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """From here on the process of the tests may start nothing; a hook of this kind can't be taken back."""
+    worker = hasattr(session.config, "workerinput")
+    if session.config.getoption("--fast") and (worker or not session.config.getoption("numprocesses", None)):
+        sys.addaudithook(_refuse)
+
+
+def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
+    if event in OUTSIDE:
+        raise RuntimeError(f"{event} {arguments[:2]}: a test that does this is marked `slow`")
