@@ -223,7 +223,7 @@ def _serve(kind: str, path: str) -> None:
     with selectors.DefaultSelector() as waiting:
         waiting.register(sys.stdin, selectors.EVENT_READ, None)
         waiting.register(listener, selectors.EVENT_READ, lambda: _accept(listener, waiting, children))
-        waiting.register(woken, selectors.EVENT_READ, lambda: (woken.recv(4096), _reap(waiting, children)))
+        waiting.register(woken, selectors.EVENT_READ, lambda: _reap(woken, waiting, children))
         while True:
             for key, _ in waiting.select():
                 if key.data is None:
@@ -266,8 +266,9 @@ def _accept(listener: socket.socket, waiting: selectors.BaseSelector, children: 
         waiting.register(connection, selectors.EVENT_READ, abandoned)
 
 
-def _reap(waiting: selectors.BaseSelector, children: dict[int, _Child]) -> None:
+def _reap(woken: socket.socket, waiting: selectors.BaseSelector, children: dict[int, _Child]) -> None:
     """Report the exit status of every child that has ended; several may have ended at one signal."""
+    woken.recv(4096)
     for pid, child in list(children.items()):
         ended, status = os.waitpid(pid, os.WNOHANG)
         if not ended:
