@@ -62,13 +62,16 @@ down: ## Stop and remove everything that `make up` started; data and models stay
 
 # --- development ---
 
-.PHONY: test lint lock tools policies
+.PHONY: test test-fast lint lock tools policies
 tools: .venv/dev ## Build the real tools that some tests use: the hosts' Prometheus and Alertmanager, providers (with Go; takes minutes, only once)
 	$(BIN)/python -m tests.infra.plugins.build
 	$(BIN)/python -m tests.infra.monitoring.tools.build
 
 test: .venv/dev engine ## Install what the tests need and run them all
 	$(BIN)/pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile $(ARGS)
+
+test-fast: .venv/dev ## Run the tests that start no process and open no connection: seconds, while you edit (ARGS="…")
+	$(BIN)/pytest --fast $(ARGS)
 
 lint: .venv/dev ## Format, lint and type-check; imports and dead code; lint and audit the workflows (with Go)
 	$(if $(CI),$(BIN)/ruff format --check,$(BIN)/ruff format)

@@ -1,4 +1,4 @@
-"""`--fast`: the tests for `make test-fast`, which start no process, open no connection and take no second."""
+"""`--fast`: the tests for `make test-fast`, which start no process and open no connection, and are quick."""
 
 import sys
 from typing import Any

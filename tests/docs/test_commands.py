@@ -20,6 +20,8 @@ from infra.engine.install import ensure
 from tests.docs.documents import documents
 from tests.infra.recording.run import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 BIN = ".venv/bin/"
 SEPARATORS = frozenset({"|", "||", "&&", ";", "&", "(", ")"})
 ASSIGNMENT = re.compile(r"[A-Za-z_]+=.*", re.DOTALL)

@@ -16,6 +16,8 @@ from tests.infra.recording import sdk_internals
 from tests.infra.recording.run import REPOSITORY
 from tests.infra.support.aws import up
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.timeout(600)
 def test_local_stack_is_operated_as_the_readme_says(checkout: Checkout) -> None:  # noqa: F811

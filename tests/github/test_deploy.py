@@ -35,7 +35,7 @@ from tests.infra.test_aws_cli import IDENTITY
 from tests.infra.test_real_cluster import credential
 from tests.infra.test_release import HOST
 
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 APP = f"atlas-jobs-{uuid.uuid4().hex[:6]}"
 """A run that was killed can't be in the way of the next."""

@@ -15,7 +15,7 @@ from tests.infra.conftest import Checkout
 from tests.infra.plugins import found
 from tests.infra.test_release import HOST, Account, account_in
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 REQUEST = {
     "pull_request": {

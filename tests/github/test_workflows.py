@@ -134,6 +134,7 @@ def test_job_ends_and_is_not_in_its_own_way(job: Job) -> None:
         assert credentials["with"]["role-duration-seconds"] == "${{ vars.ATLAS_SESSION_SECONDS || 14400 }}"
 
 
+@pytest.mark.slow
 def test_worst_destroy_is_within_a_session() -> None:
     """Each kind of thing that has a limit of its own for its delete takes all of it, one after the other."""
     slow: dict[str, float] = {}
@@ -145,6 +146,7 @@ def test_worst_destroy_is_within_a_session() -> None:
 
 
 @pytest.mark.parametrize("role", ["atlas-preview", "atlas-deploy-dev", "atlas-deploy-prod", "atlas-destroy-dev"])
+@pytest.mark.slow
 def test_role_trusts_exactly_the_jobs_that_take_it(role: str) -> None:
     [found] = [one for one in resources("bootstrap") if one.kind == "aws:iam/role:Role" and one.name == role]
     [statement] = json.loads(found.inputs["assumeRolePolicy"])["Statement"]
@@ -184,6 +186,7 @@ def test_forks_get_nothing_that_needs_credentials_and_a_summary_all_the_same() -
     assert "if" not in pipeline.body
 
 
+@pytest.mark.slow
 def test_updates_are_proposed_for_all_that_is_locked() -> None:
     config: dict[str, Any] = yaml.safe_load((REPOSITORY / ".github" / "dependabot.yml").read_text())
     covered = {

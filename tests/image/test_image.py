@@ -16,7 +16,7 @@ from tests.bundles import EXAMPLE
 from tests.image.conftest import LABELS
 from tests.image.containers import REPOSITORY, FailedError, base_image, build, docker, inspect, lay_out, running
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SIGNAL = """
 import contextlib, os, signal, sys

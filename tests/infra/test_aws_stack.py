@@ -20,6 +20,7 @@ from tests.infra.support.aws import BASE, DIGEST, FULL
 DEPLOYER, ANN = "arn:aws:iam::123456789012:role/deploy", "arn:aws:iam::123456789012:user/ann"
 CERTIFICATE = "arn:aws:acm:us-east-1:123456789012:certificate/0f4c"
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.timeout(900),
     # A program whose engine failed is dropped half-way by the SDK, which Python tells of.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),

@@ -32,7 +32,7 @@ BACKEND = f"s3://{BUCKET}?region=us-east-1"
 PROVIDER = f"arn:aws:iam::123456789012:oidc-provider/{GITHUB}"
 STATE = ".pulumi/stacks/atlas"
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ import pytest
 from tests.infra.recording.run import edges
 from tests.infra.support.aws import up
 
+pytestmark = pytest.mark.slow
+
 TYPICAL: Mapping[str, float] = {
     # Minutes, from AWS's own guidance and what users report; everything else takes seconds.
     "aws:eks/cluster:Cluster": 9.0,

@@ -13,7 +13,7 @@ from tests.infra.test_aws_cli import account, settings
 
 __all__ = ["account"]
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 DESTROY = ("destroy", "--stack", "dev")
 
 

@@ -17,6 +17,7 @@ from tests.infra.recording.run import Life
 from tests.infra.support.aws import BASE
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.timeout(900),
     # The SDK says so of an engine that was killed, in a thread of its own.
     pytest.mark.filterwarnings("ignore:Error in event stream"),

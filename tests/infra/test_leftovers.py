@@ -23,7 +23,7 @@ from tests.infra.support.leftovers import Estate, client
 
 CLUSTER = "flask-app-cluster"
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("moto")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.usefixtures("moto")]
 
 
 def settings(**changed: str) -> AwsSettings:

@@ -17,6 +17,8 @@ from tests.bundles import make_bundle
 from tests.infra.conftest import Checkout, listens, marked
 from tests.infra.support.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _prometheus() -> None:

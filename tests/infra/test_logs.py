@@ -14,6 +14,8 @@ from tests.infra.conftest import Checkout
 from tests.infra.support.aws import BASE
 from tests.infra.support.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 GROUP = "/aws/eks/flask-app-cluster/cluster"
 
 

@@ -10,6 +10,8 @@ from infra.components.cluster import ADDONS
 from service.__main__ import GRACE
 from tests.infra.support.aws import up
 
+pytestmark = pytest.mark.slow
+
 VERSIONS = sorted(ADDONS)
 """All that atlas:kubernetesVersion allows: the oldest and the newest that EKS has in standard support."""
 

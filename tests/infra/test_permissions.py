@@ -101,6 +101,7 @@ def test_every_grant_says_why_and_what_is_on_everything_why_it_must_be() -> None
 
 
 @pytest.mark.parametrize("variant", ["base", "full"])
+@pytest.mark.slow
 def test_deploy_role_may_do_what_the_program_needs(variant: str) -> None:
     kinds = {call.token.removeprefix("aws:") for call in up(variant).world.existing().values() if "aws:" in call.token}
     assert len(kinds) > 35
@@ -109,6 +110,7 @@ def test_deploy_role_may_do_what_the_program_needs(variant: str) -> None:
     assert sorted(wanted - allowed) == []
 
 
+@pytest.mark.slow
 def test_destroy_role_may_take_down_what_the_program_makes_and_make_nothing() -> None:
     kinds = {call.token.removeprefix("aws:") for call in up("full").world.existing().values() if "aws:" in call.token}
     allowed = {action for statement in DESTROY for action in listed(statement["Action"])}
@@ -223,6 +225,7 @@ def test_deploy_role_of_a_stack_that_is_kept_deletes_no_data_and_reads_what_is_p
     assert not allows(DEPLOY, "ecr:BatchGetImage", repository.format("prod"))
 
 
+@pytest.mark.slow
 def test_boundary_leaves_the_roles_what_awss_own_policies_give_them_and_says_what_it_withholds() -> None:
     documents = json.loads(aws_managed_policies_data)
     attached = {
@@ -242,6 +245,7 @@ def test_boundary_leaves_the_roles_what_awss_own_policies_give_them_and_says_wha
 
 
 @pytest.mark.parametrize("variant", ["base", "full"])
+@pytest.mark.slow
 def test_boundary_leaves_the_roles_what_the_program_gives_them(variant: str) -> None:
     checked = 0
     for call in up(variant).world.existing().values():

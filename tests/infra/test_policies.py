@@ -10,6 +10,8 @@ from policy_sentry.querying.actions import get_action_data
 
 from tests.infra.support.aws import up
 
+pytestmark = pytest.mark.slow
+
 
 def statements(variant: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Resource name and statement, of all that grants rights to a role."""

@@ -40,7 +40,8 @@ PATIENT, IMPATIENT = "4m", "30s"
 LOAD_INTERVAL = 0.05
 LOAD_SECONDS = 120.0
 
-pytestmark = pytest.mark.timeout(900)  # the first time, a provider and the image's packages are built
+# The first time, a provider and the image's packages are built
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @dataclass

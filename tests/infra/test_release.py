@@ -27,7 +27,7 @@ from tests.infra.recording.run import attached
 from tests.infra.recording.world import RECORD, World
 from tests.infra.support.aws import BASE
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 HOST = "123456789012.dkr.ecr.us-east-1.amazonaws.com"

@@ -22,6 +22,8 @@ from tests.infra.conftest import Checkout
 from tests.infra.support.aws import BASE, DIGEST
 from tests.infra.test_aws_cli import AWS, account
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["account"]
 
 AMI = "ami-12c6146b"  # one of moto's own

@@ -18,6 +18,8 @@ from ml.rows import Rows
 from ml.runtime import compile_model
 from ml.schema import Feature, Schema, Task
 
+pytestmark = pytest.mark.slow
+
 LOG = logging.getLogger(__name__)
 TOLERANCE = 1e-5
 ROWS = 1500

@@ -24,7 +24,7 @@ from tests.ml.small import small_pipeline
 REPOSITORY = Path(__file__).parents[2]
 
 # MLflow's own imports warn of what its dependencies deprecate.
-pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default"), pytest.mark.timeout(600)]
 
 
 @dataclass

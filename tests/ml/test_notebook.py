@@ -15,7 +15,7 @@ from tests.ml.conftest import Workspace
 NOTEBOOK = Path(__file__).parents[2] / "notebooks/explore.ipynb"
 
 # Jupyter's client and MLflow warn of what their dependencies deprecate.
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
 
 def test_the_notebook_explores_the_data_and_logs_an_experiment(

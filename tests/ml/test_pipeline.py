@@ -19,6 +19,8 @@ from ml.files import CANDIDATE, METRICS_FILE, PLOTS, TRAINED
 from ml.tables import to_columns
 from tests.ml.conftest import Workspace
 
+pytestmark = pytest.mark.slow
+
 People = Callable[[int], pd.DataFrame]
 
 

@@ -27,6 +27,8 @@ from ml.rows import Rows
 from ml.runtime import BLOCK, Runtime, Scores, compile_model
 from ml.schema import Columns, Feature, Schema, Task
 
+pytestmark = pytest.mark.slow
+
 ROWS, WIDTH = 600, 30
 CLASSES: dict[Task, tuple[str, ...]] = {
     "binary": ("no", "yes"),

@@ -13,7 +13,7 @@ import pytest
 from ml.store import StoreError, database_of, prepare
 
 # MLflow's own imports warn of what its dependencies deprecate.
-pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default"), pytest.mark.timeout(300)]
 
 INTERRUPTED = """
 import os, signal, sys

@@ -24,7 +24,7 @@ from tests.ml.conftest import free_port
 from tests.ml.logistic import logistic_parts
 
 # MLflow's own imports warn of what its dependencies deprecate.
-pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default"), pytest.mark.timeout(300)]
 
 LOG = logging.getLogger("test")
 TOKEN = "s3cret-token"

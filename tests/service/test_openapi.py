@@ -11,7 +11,7 @@ from schemathesis.checks import CHECKS
 
 from service.predictor import Predictor
 
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
 WANTED = ("not_a_server_error", "response_schema_conformance", "content_type_conformance")
 

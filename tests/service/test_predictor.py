@@ -202,6 +202,8 @@ def test_a_damaged_bundle_is_named(bundles, tmp_path):
         Predictor.load(copy)
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 def test_serving_needs_neither_pandas_nor_scikit_learn_nor_mlflow(bundles):
     program = f"""
 import sys

@@ -18,6 +18,8 @@ import pytest
 
 from tests.bundles import EXAMPLE
 
+pytestmark = pytest.mark.slow
+
 BODY = json.dumps({"rows": [EXAMPLE]}).encode()
 PATIENCE = 30
 """Seconds until a test that waits for something gives up."""

@@ -13,6 +13,8 @@ from infra.components.github_role import AUDIENCE, GITHUB, provider_arn
 from infra.errors import AwsError, CredentialsError
 from infra.settings import BootstrapSettings
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = BootstrapSettings(environment="bootstrap", account_id="123456789012", repository="repo:owner/name")
 
 

@@ -8,6 +8,8 @@ import pytest
 from infra.ci.changelog import notes_of
 from infra.errors import StepError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:

@@ -12,6 +12,8 @@ from infra.ci import container
 from infra.errors import StepError
 from tests.infra.plugins import found
 
+pytestmark = pytest.mark.slow
+
 SERVICE = """
 import http.server, json, signal, sys
 CONTENT = {"application/json": {"example": {"rows": [{"a": 1}]}}}

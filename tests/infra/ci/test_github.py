@@ -10,6 +10,8 @@ from infra.ci import github
 from infra.errors import StepError
 from tests.github.server import GithubServer, serving
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[GithubServer]:

@@ -10,6 +10,8 @@ import pytest
 from infra.ci import pipeline
 from infra.errors import StepError
 
+pytestmark = pytest.mark.slow
+
 STATUS = {
     "data_ingestion": [{"changed outs": {"data/raw": "deleted"}}],
     "data_preprocessing": [

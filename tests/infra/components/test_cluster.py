@@ -8,6 +8,8 @@ import pytest
 from infra.components.cluster import ADDONS
 from tests.infra.support.aws import up
 
+pytestmark = pytest.mark.slow
+
 
 def of(variant: str, token: str) -> dict[str, dict[str, Any]]:
     """Inputs by name."""

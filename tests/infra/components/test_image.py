@@ -17,7 +17,8 @@ from tests.infra.recording.run import Life
 
 IMAGE = "docker-build:index:Image::image-build"
 
-pytestmark = pytest.mark.timeout(900)  # the first time, the provider is built
+# The first time, the provider is built
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 class Place:

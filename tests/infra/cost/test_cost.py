@@ -15,6 +15,8 @@ from infra.errors import SettingsError
 from infra.settings import AwsSettings, load_settings
 from tests.infra.support.aws import BASE, FULL, up
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[3]
 FREE = {
     "aws:budgets/budget:Budget",  # an account's first two; its alarms go by mail

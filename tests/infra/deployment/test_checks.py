@@ -117,6 +117,8 @@ def test_docker_is_asked_for_only_when_an_image_is_built() -> None:
         check(built, run=silent)
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize("tool", ["aws", "docker"])
 def test_tool_that_hangs_or_is_broken_is_one_line(tool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(command: list[str]) -> subprocess.CompletedProcess[str]:
@@ -147,6 +149,8 @@ def test_aws_cli_that_does_not_say_who_asks_is_one_line(said: str) -> None:
         check(settings(), run=run)
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 def test_commands_are_really_run() -> None:
     assert checks.run(["/bin/echo", "here"]).stdout == "here\n"
 

@@ -19,7 +19,7 @@ from tests.infra.support.aws import BASE
 from tests.infra.support.waiting import eventually
 
 APP = "flask-app"
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @contextmanager

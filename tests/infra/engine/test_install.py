@@ -12,6 +12,8 @@ from pulumi.automation import PulumiCommand
 from infra.engine import install
 from infra.errors import EngineError
 
+pytestmark = pytest.mark.slow
+
 VERSION = install.pinned_version()
 
 

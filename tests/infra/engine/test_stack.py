@@ -9,6 +9,8 @@ from infra.engine.stack import AtlasStack
 from infra.engine.workspace import stack_settings
 from tests.infra.conftest import Checkout
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def stack(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> AtlasStack:

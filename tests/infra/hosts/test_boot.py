@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from infra.hosts.boot import FILES, LIMIT, HostBoot, user_data
 from infra.hosts.versions import RELEASES
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 BOOTS = {
     "prometheus": HostBoot(

@@ -8,6 +8,8 @@ import pytest
 from infra.monitoring.grafana import provisioning
 from tests.infra.hosts.conftest import PASSWORD, REGION, Host, World, docker, wait_for
 
+pytestmark = pytest.mark.slow
+
 BUCKET = "atlas-test-grafana"
 UNITS = [
     "atlas-install.service",

@@ -12,6 +12,8 @@ from infra.monitoring.alertmanager import alertmanager_config
 from infra.monitoring.prometheus import aws_jobs, prometheus_config
 from tests.infra.hosts.conftest import VOLUME_ID, Host, World, docker, wait_for
 
+pytestmark = pytest.mark.slow
+
 BUCKET = "atlas-test-prometheus"
 RULES = """groups:
 - name: atlas

@@ -14,6 +14,8 @@ from infra.local.supervisor import Program, Supervisord
 from tests.infra.conftest import HEALTHY, listens, marked
 from tests.infra.support.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 Build = Callable[..., Program]
 NEVER = threading.Event()
 

@@ -22,6 +22,8 @@ from tests.infra.monitoring.running import api, hosts_own, prometheus, query, te
 from tests.infra.plugins import found
 from tests.infra.support.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 NAMESPACE, APP = "atlas-monitoring-test", "flask-app"
 BUSY = """
 import http.server, os, threading

@@ -33,6 +33,8 @@ from tests.infra.monitoring.running import (
 )
 from tests.infra.support.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 FIRING = 'ALERTS{alertstate="firing"}'
 """No data is good news."""
 ROWS = [

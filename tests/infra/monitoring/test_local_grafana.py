@@ -14,6 +14,8 @@ from tests.infra.conftest import Checkout
 from tests.infra.monitoring.running import query
 from tests.infra.support.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 STAND_IN = f"""#!{sys.executable}
 import http.server, os
 assert os.path.isdir(os.environ["GF_PATHS_PROVISIONING"] + "/dashboards"), "started before its files were there"

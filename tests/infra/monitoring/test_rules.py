@@ -17,6 +17,8 @@ from tests.infra.monitoring.rendered import prometheus_aws, rendered
 from tests.infra.monitoring.running import EITHER, hosts_own, on_path
 from tests.infra.monitoring.tools.build import pinned
 
+pytestmark = pytest.mark.slow
+
 RULES_FOUND = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
 CASES = sorted(Path(__file__).parent.glob("rules*_test.yml"))
 TO_THE_EVALUATION = [file for file in CASES if file.stem in ("rules_for_test", "rules_age_test")]

@@ -15,7 +15,8 @@ from tests.infra.recording.run import Life
 REPOSITORY = f"atlas-test/docker-build-{uuid.uuid4().hex[:8]}"  # a registry remembers earlier runs
 IMAGE = "docker-build:index:Image::image"
 
-pytestmark = pytest.mark.timeout(900)  # the first time, the provider is built
+# The first time, the provider is built
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def test_image_is_pushed_once_changes_with_its_context_and_outlives_the_stack(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from tests.infra.conftest import Checkout
 from tests.infra.recording.world import World
 from tests.infra.test_aws_cli import account, settings  # noqa: F401 - a fixture
 
+pytestmark = pytest.mark.slow
+
 REASON = "hosted runners have no fixed address"
 
 

@@ -19,6 +19,7 @@ TAGS = {"project": "atlas", "stack": "dev", "managed-by": "pulumi"}
 PLAIN_HTTP = "plain HTTP for"
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.timeout(600),
     # When the engine fails, the SDK abandons the program before its end, and Python warns about it.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),

@@ -15,6 +15,8 @@ from tests.infra.policy.stacks import STACKS, resources, settings_of
 from tests.infra.recording.schema import arguments
 from tests.infra.support.aws import FULL
 
+pytestmark = pytest.mark.slow
+
 NAMED = {rule.name: rule for rule in ALL}
 WARNED = {("base", "load-balancer-tls"), ("dev", "load-balancer-tls"), ("prod", "load-balancer-tls")}
 """Rules that report something on a stack as it is: plain HTTP is the default."""

@@ -15,7 +15,7 @@ import pytest
 from tests.infra.recording.run import Life
 from tests.infra.recording.schema import problems
 
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
 """A program whose engine failed is dropped half-way by the SDK, which Python tells of."""
 ADMIN = "arn:aws:iam::123456789012:role/admin"
 POLICY = "arn:aws:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy"

@@ -42,6 +42,8 @@ def known_until(tables: Tables, moment: pd.Timestamp) -> Tables:
     return replace(tables, flights=flights[tables.flights.columns], weather=weather)
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["2013-02-06 17:05", "2013-02-08 20:31", "2013-02-09 11:00", "2013-02-11 22:47"])
 def test_what_happens_after_the_prediction_changes_nothing(tables: Tables, table: pd.DataFrame, moment: str) -> None:
     now = pd.Timestamp(moment)
@@ -57,6 +59,8 @@ def test_what_happens_after_the_prediction_changes_nothing(tables: Tables, table
     pd.testing.assert_frame_equal(then.loc[names, features], table.loc[names, features])
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 def test_the_clock_test_catches_a_later_event(tables: Tables) -> None:
     """Corrupting what was known changes rows: the test above can fail."""
     now = pd.Timestamp("2013-02-08 20:31")
@@ -107,6 +111,8 @@ def test_a_waiting_flight_counts_with_its_waiting_time(tables: Tables) -> None:
     assert asked["origin_waiting"] == pytest.approx(0.5)
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 def test_the_whole_year_is_there_once(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = read(HORIZON)
     assert len(whole) == 336_776
