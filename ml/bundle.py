@@ -1,6 +1,6 @@
-"""The model bundle: all that training hands to serving, the image, the drift monitor and the registry.
+"""The model bundle: everything that training hands to serving, the image, the drift monitor and the registry.
 
-A directory, written whole or not at all:
+It is a directory, which is written atomically:
 
     bundle.json       name, version, runtime, SHA-256 of every other file
     model.onnx        the compiled model: float32 matrix in, probabilities or a number out
@@ -9,12 +9,12 @@ A directory, written whole or not at all:
     encoding.json     columns -> matrix                         (ml.encoding.Encoding)
     decision.json     calibration and threshold                 (ml.decision.Decision)
     reference.json    training distributions and a row sample   (ml.card.Reference)
-    card.json         what a reader should know of the model    (ml.card.Card)
-    evaluated/        the same kind of bundle, fitted without the test rows: what the reported figures are about.
-                      Only there when the serving model was refitted on everything; the image leaves it out.
+    card.json         what a reader should know about the model (ml.card.Card)
+    evaluated/        a bundle of the model that was fitted without the test rows; the reported figures are of this
+                      model. It exists only if the serving model was refitted on all rows; the image leaves it out.
 
-The version is the hash of what decides answers: model, schema, encoding, decision and reference. Run ids, times and
-commits are kept elsewhere, or no two runs would agree.
+The version is the hash of the files that determine predictions: model, schema, encoding, decision and reference. Run
+ids, times and commits are kept elsewhere, because they would give every run another version.
 """
 
 import hashlib
@@ -44,7 +44,7 @@ _MODEL_FILES: Mapping[Runtime, str] = {"onnx": "model.onnx", "sklearn": "model.p
 
 
 class Manifest(Document):
-    """bundle.json."""
+    """The content of bundle.json."""
 
     format: int
     name: str
@@ -56,7 +56,7 @@ class Manifest(Document):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a bundle is made of, before it is written."""
+    """The parts of a bundle in memory."""
 
     name: str
     runtime: Runtime
@@ -76,7 +76,7 @@ class Bundle:
     version: str
     parts: Parts
     run: Callable[[NDArray[np.float32]], Scores]
-    """The bare model: matrix of shape (n, k) in, uncalibrated scores out."""
+    """The model alone: from a matrix of shape (n, k) to uncalibrated scores."""
 
     @property
     def name(self) -> str:
@@ -87,16 +87,16 @@ class Bundle:
         return self.parts.schema
 
     def scores(self, columns: Columns) -> Scores:
-        """Calibrated scores of the rows. A row's scores are the same bits alone and among any other rows."""
+        """Calibrated scores of the rows. A row's scores are bitwise the same alone and in any batch."""
         return self.parts.decision.calibration.apply(self.run(self.parts.encoding.transform(columns)))
 
     def decide(self, scores: Scores) -> NDArray[np.object_] | Scores:
-        """The answer for each row: a label of `schema.classes`, or the number itself for a regression."""
+        """The prediction for each row: a label of `schema.classes`, or the number itself for a regression."""
         return decide(self.schema, self.parts.decision, scores)
 
 
 def write_bundle(path: Path, parts: Parts) -> str:
-    """Replace `path` with this bundle and return its version; on any failure `path` is left as it was."""
+    """Replace `path` with this bundle and return its version; on a failure `path` is unchanged."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
@@ -109,7 +109,7 @@ def write_bundle(path: Path, parts: Parts) -> str:
 
 
 def replace_directory(fresh: Path, path: Path) -> None:
-    """Put the directory `fresh` at `path` (same file system); a reader sees the old one or the new one."""
+    """Move the directory `fresh` to `path` (same file system); a reader sees the old or the new directory."""
     old = path.with_name(f".{path.name}-old-{os.getpid()}")
     if path.exists():
         path.rename(old)
@@ -123,24 +123,26 @@ def replace_directory(fresh: Path, path: Path) -> None:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """bundle.json alone, without verifying the files it names."""
+    """Read bundle.json, without verifying the files that it names."""
     try:
         manifest = Manifest.model_validate_json((path / "bundle.json").read_bytes())
     except FileNotFoundError:
         raise BundleError(
-            f"no model bundle at {path}: make one with `dvc repro`, or fetch it with `dvc pull`"
+            f"no model bundle at {path}: create it with `dvc repro`, or fetch it with `dvc pull`"
         ) from None
     except ValidationError as error:
         raise BundleError(f"{path}/bundle.json is damaged ({_first(error)}): run `dvc repro` or `dvc pull`") from None
     if manifest.format != FORMAT:
-        raise BundleError(f"{path} has bundle format {manifest.format}, this program reads {FORMAT}: run `dvc repro`")
+        raise BundleError(
+            f"{path} has bundle format {manifest.format}, but this program needs {FORMAT}: run `dvc repro`"
+        )
     return manifest
 
 
 def read_parts(path: Path) -> tuple[str, Parts]:
     """The version and the verified parts of the bundle at `path`.
 
-    Raises BundleError naming the file when one is missing, was altered, or can't be read.
+    Raises BundleError naming the file when a file is missing, was changed, or can't be read.
     """
     manifest = read_manifest(path)
     model_file = _MODEL_FILES[manifest.runtime]
@@ -154,11 +156,11 @@ def read_parts(path: Path) -> tuple[str, Parts]:
             ) from None
         if _sha256(data[name]) != manifest.files.get(name):
             raise BundleError(
-                f"{path / name} is not what bundle.json says (SHA-256 differs): run `dvc repro` or `dvc pull`"
+                f"{path / name} doesn't match bundle.json (its SHA-256 differs): run `dvc repro` or `dvc pull`"
             )
     if _version(manifest.runtime, manifest.files) != manifest.version:
         raise BundleError(
-            f"{path}/bundle.json names a version that its files don't have: run `dvc repro` or `dvc pull`"
+            f"{path}/bundle.json names a version that doesn't match its files: run `dvc repro` or `dvc pull`"
         )
     try:
         parts = Parts(
@@ -173,20 +175,20 @@ def read_parts(path: Path) -> tuple[str, Parts]:
             evaluated=read_parts(path / EVALUATED)[1] if (path / EVALUATED).is_dir() else None,
         )
     except ValidationError as error:
-        raise BundleError(f"{path} was made by another version of Atlas ({_first(error)}): run `dvc repro`") from None
+        raise BundleError(f"{path} is from another version of Atlas ({_first(error)}): run `dvc repro`") from None
     return manifest.version, parts
 
 
 def load_bundle(path: Path) -> Bundle:
     """The verified bundle at `path`, ready to predict.
 
-    Load it in the process that predicts: the runtime's threads don't survive a fork.
+    Load it in the process that predicts, because the runtime's threads don't survive a fork.
     """
     return bundle_of(*read_parts(path))
 
 
 def bundle_of(version: str, parts: Parts) -> Bundle:
-    """The parts as a bundle that predicts, without a directory."""
+    """A bundle that can predict, from its parts in memory."""
     return Bundle(version=version, parts=parts, run=compile_model(parts.runtime, parts.model, parts.schema.task))
 
 

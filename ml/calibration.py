@@ -1,4 +1,4 @@
-"""Choose the calibration and the threshold, on rows that the model never saw."""
+"""Chooses the calibration and the threshold, on rows that the model never saw."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from ml.runtime import Scores
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The calibration that won, and what each candidate scored."""
+    """The chosen calibration, and the log-loss of each candidate."""
 
     calibration: Calibration
     log_loss: dict[str, float]
@@ -22,9 +22,9 @@ class Choice:
 
 
 def rolling_origin(rows: int, folds: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Positions to learn from and to predict: each fold is predicted from all rows before it (Tashman, 2000).
+    """Positions of training and prediction rows: each fold is predicted from all rows before it (Tashman, 2000).
 
-    The first half of the rows is only ever learnt from.
+    The first half of the rows is only used for training.
     """
     borders = np.linspace(rows / 2, rows, folds + 1).astype(int)
     for begin, end in pairwise(borders):
@@ -32,9 +32,10 @@ def rolling_origin(rows: int, folds: int) -> Iterator[tuple[NDArray[np.int64], N
 
 
 def choose_calibration(held_out: list[tuple[Scores, NDArray[np.float64]]], methods: tuple[str, ...]) -> Choice:
-    """Each method is fitted on the folds before and judged on the next; the lowest mean log-loss wins, `none` on a tie.
+    """Choose the method with the lowest mean log-loss, or `none` on a tie.
 
-    `held_out`: (scores, class indices) of each fold in order, predicted by a model that never saw it.
+    Each method is fitted on all previous folds and evaluated on the next fold. `held_out`: (scores, class indices) of
+    each fold in order, predicted by a model that never saw the fold.
     """
     losses: dict[str, float] = {}
     for method in dict.fromkeys(("none", *methods)):
@@ -43,7 +44,7 @@ def choose_calibration(held_out: list[tuple[Scores, NDArray[np.float64]]], metho
             scores, target = held_out[place]
             try:
                 calibrated = fit_calibration(method, held_out[:place]).apply(scores)
-            except ValueError:  # a fold with one class only
+            except ValueError:  # a fold with a single class
                 fold_losses.append(np.inf)
                 continue
             likelihood = np.clip(calibrated[np.arange(len(target)), target.astype(int)], 1e-15, 1)
@@ -81,11 +82,11 @@ def fit_calibration(method: str, held_out: list[tuple[Scores, NDArray[np.float64
 
 
 def choose_threshold(probability: NDArray[np.float64], target: NDArray[np.float64], params: ThresholdParams) -> float:
-    """The threshold that does best on these rows, among the probabilities that occur (at most 1,000 of them)."""
+    """The best threshold on these rows, among the probabilities that occur (at most 1,001 quantiles of them)."""
     candidates = np.unique(np.quantile(probability, np.linspace(0, 1, 1001), method="nearest"))
     order = np.argsort(probability)
     ordered = target[order]
-    first = np.searchsorted(probability[order], candidates)  # rows from here on are called positive
+    first = np.searchsorted(probability[order], candidates)  # rows from this position on are predicted as positive
     positives_before = np.concatenate([[0.0], np.cumsum(ordered)])[first]
     tp = ordered.sum() - positives_before
     fp = (len(ordered) - first) - tp

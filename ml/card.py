@@ -1,4 +1,4 @@
-"""What a bundle says of its model: the card for a reader, the reference for the drift monitor."""
+"""The documents about a model in a bundle: the card for readers, the reference for the drift monitor."""
 
 from pydantic import JsonValue
 
@@ -6,7 +6,7 @@ from ml.schema import Document
 
 
 class Figure(Document):
-    """A metric with its day-block bootstrap interval (or plain rows, where the data has no time)."""
+    """A metric with its day-block bootstrap interval (or from random blocks, if the data has no time)."""
 
     value: float
     low: float | None = None
@@ -14,7 +14,7 @@ class Figure(Document):
 
 
 class Slice(Document):
-    """Metrics of the rows that share one value."""
+    """Metrics of the rows with a certain value of a feature."""
 
     feature: str
     value: str
@@ -23,34 +23,34 @@ class Slice(Document):
 
 
 class Parity(Document):
-    """How far the compiled model is from scikit-learn's own answers."""
+    """The difference between the compiled model's results and scikit-learn's."""
 
     rows: int
     largest_difference: float
-    """In probability; for a regression as a share of the target's standard deviation in the rows it was fitted on."""
+    """In probability; for a regression as a share of the target's standard deviation in the training rows."""
     tolerance: float
-    """In the same unit."""
+    """The allowed difference, in the same unit."""
 
 
 class Card(Document):
-    """What a reader should know before trusting the model."""
+    """The model card: what a reader should know about the model before using it."""
 
     name: str
     description: str = ""
     task: str
     target: str
     data: dict[str, JsonValue] = {}
-    """Where the rows came from, how many, what was dropped and why, the split's borders."""
+    """Source and number of the rows, what was dropped and why, the borders of the split."""
     model: dict[str, JsonValue] = {}
-    """Estimators, settings, calibration and how it was chosen."""
+    """Estimators, settings, the calibration and how it was chosen."""
     parity: Parity | None = None
     metrics: dict[str, Figure] = {}
-    """On the test rows, by the model that never saw them."""
+    """On the test rows, of a model that was fitted without them."""
     without_live: dict[str, Figure] = {}
-    """The same with every live feature missing."""
+    """The same metrics with all live features missing."""
     slices: tuple[Slice, ...] = ()
     importance: dict[str, float] = {}
-    """Loss of the chosen metric when the feature is shuffled, test rows, largest first."""
+    """Loss in the headline metric when a feature is shuffled in the test rows; largest first."""
     curves: dict[str, tuple[tuple[float, float], ...]] = {}
     """Points (x, y) of: roc, precision_recall, calibration; or residuals (predicted, residual)."""
     confusion: tuple[tuple[int, ...], ...] = ()
@@ -58,28 +58,28 @@ class Card(Document):
 
 
 class Distribution(Document):
-    """How one feature was distributed in training."""
+    """The distribution of a feature in training."""
 
     missing: float
     """Share of rows without a value, 0 to 1."""
     edges: tuple[float, ...] = ()
-    """Numeric, boolean and datetime: bin edges (deciles, repeated ones merged)."""
+    """Numeric, boolean and datetime: bin edges (deciles, without repeated edges)."""
     counts: tuple[int, ...] = ()
     """Rows per bin (len(edges) - 1), or per category of `categories`."""
     categories: tuple[str, ...] = ()
-    """Categorical: the most frequent ones."""
+    """Categorical: the most frequent categories."""
     other: int = 0
     """Categorical: rows of all remaining categories."""
 
 
 class Reference(Document):
-    """What the drift monitor compares with."""
+    """The reference that the drift monitor compares new data with."""
 
     rows: int
     features: dict[str, Distribution]
     scores: Distribution
-    """Of the positive probability, the top class's probability, or the predicted number."""
+    """The distribution of the positive probability, the top class's probability, or the predicted number."""
     sample: tuple[dict[str, JsonValue], ...]
-    """Rows as a request would write them."""
+    """Rows in the format of a request."""
     fitted_through: str | None = None
-    """The latest time in the training rows (ISO 8601), where the data has one."""
+    """The latest time in the training rows (ISO 8601), if the data has a time."""

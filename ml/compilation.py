@@ -1,4 +1,4 @@
-"""The fitted estimator as a file that serving runs: an ONNX graph where that answers alike, else a pickle."""
+"""Compiles the fitted estimator for serving: an ONNX graph if it gives the same predictions, else a pickle."""
 
 import logging
 import pickle
@@ -17,15 +17,15 @@ from ml.schema import Schema
 def compile_estimator(
     model: Model, schema: Schema, matrix: NDArray[np.float32], unit: float, tolerance: float, log: logging.Logger
 ) -> tuple[Runtime, bytes, Parity | None]:
-    """ONNX bytes whose answers on `matrix` are scikit-learn's own within `tolerance`; else the pickled estimator.
+    """ONNX bytes if their results on `matrix` differ from scikit-learn's by at most `tolerance`; else a pickle.
 
-    `unit`: what a difference in the answers is divided by, see `parity_unit`.
+    `unit`: the unit of the differences, see `parity_unit`.
     """
     try:
         graph = to_onnx(model, schema, matrix.shape[1])
         run = compile_model("onnx", graph, schema.task)
         difference = float(np.abs(run(matrix) - model.scores(matrix, schema)).max()) / unit
-    except Exception as error:  # converters fail in many ways; the fallback serves all the same
+    except Exception as error:  # converters raise many kinds of errors; the pickle can still be served
         log.warning("the model doesn't compile (%s): runtime sklearn", " ".join(str(error).split())[:300])
         return "sklearn", pickle.dumps(model.estimator), None
     if difference > tolerance:
@@ -39,16 +39,16 @@ def compile_estimator(
 
 
 def parity_unit(target: NDArray[np.float64], schema: Schema) -> float:
-    """1 for probabilities; for a regression the target's standard deviation, whether in cents or in euros.
+    """1 for probabilities; for a regression the target's standard deviation, so that the target's unit doesn't matter.
 
-    The compiled model answers in float32, seven digits: around 1e6 it is 0.06 off, which is much where targets spread
-    by 1 and nothing where they spread by 1e5.
+    The compiled model computes in float32 (seven digits): values around 1e6 have an error of 0.06. This is large if the
+    target's standard deviation is 1, and negligible if it is 1e5.
     """
     return (float(target.std()) or 1.0) if schema.task == "regression" else 1.0
 
 
 def to_onnx(model: Model, schema: Schema, width: int) -> bytes:
-    """The estimator as an ONNX graph, float32 in; the same estimator gives the same bytes."""
+    """The estimator as an ONNX graph with float32 input; the same estimator always gives the same bytes."""
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import FloatTensorType
 
@@ -56,7 +56,7 @@ def to_onnx(model: Model, schema: Schema, width: int) -> bytes:
     options = {id(model.estimator): {"zipmap": False}} if classifies else None
     inputs = [("features", FloatTensorType([None, width]))]
     with warnings.catch_warnings():
-        # Where warnings are errors, the converter's deprecation warnings turn into wrong-value errors of protobuf.
+        # If warnings are errors, the converter's deprecation warnings become misleading errors of protobuf.
         warnings.simplefilter("ignore")
         converted = convert_sklearn(model.estimator, "atlas", inputs, options=options, target_opset=17)
     return cast("bytes", converted.SerializeToString())

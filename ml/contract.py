@@ -1,4 +1,4 @@
-"""The data contract: what raw rows must satisfy before anything learns from them."""
+"""The data contract: the conditions that raw rows must satisfy before they are used for training."""
 
 from dataclasses import dataclass
 from datetime import datetime, time
@@ -14,15 +14,15 @@ from ml.schema import Document, Feature
 from ml.tables import as_text, has_offset, parse_times, read_column
 
 EXAMPLES = 20
-"""Rows of a breach that the report lists."""
+"""Maximum number of rows that the report lists for a breach."""
 
 
 class ContractError(Exception):
-    """Rows or a table that break the contract, where the contract says stop; the message names rows and rule."""
+    """The data breaks the contract so that the pipeline must stop; the message names rows and rules."""
 
 
 class Example(Document):
-    """One breaching row."""
+    """A row that breaks a rule."""
 
     row: int
     """Position in the source, from 0."""
@@ -31,7 +31,7 @@ class Example(Document):
 
 
 class Breach(Document):
-    """One rule that some rows break."""
+    """A rule that some rows break."""
 
     rule: str
     column: str
@@ -40,33 +40,33 @@ class Breach(Document):
 
 
 class Report(Document):
-    """What the contract found; reports/data_contract.json."""
+    """The result of the contract check; reports/data_contract.json."""
 
     rows: int
-    """In the source."""
+    """Rows in the source."""
     set_aside: int
     breaches: tuple[Breach, ...] = ()
     newest: str | None = None
-    """The latest time (ISO 8601), where rows have one."""
+    """The latest time (ISO 8601), if rows have a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A table split by its contract."""
+    """A table, split into rows that satisfy the contract and rows that don't."""
 
     kept: pd.DataFrame
     set_aside: pd.DataFrame
-    """With a column `breach`: the rules that the row breaks."""
+    """These rows have an additional column `breach` with the rules that they break."""
     report: Report
 
 
 def check(
     table: pd.DataFrame, rules: ContractParams, id_column: str | None, time_column: str | None, now: datetime
 ) -> Checked:
-    """Hold the table to its contract.
+    """Check the table against its contract.
 
-    Raises ContractError, one line per breach, when the contract says stop, too many rows breach it, or the table as a
-    whole does (too few rows, a column missing, not fresh).
+    Raises ContractError, with a line per breach, when the contract says stop, too many rows break it, or the whole
+    table breaks it (too few rows, a missing column, outdated rows).
     """
     _check_table(table, rules, id_column, time_column)
     newest = _newest(table, time_column)
@@ -109,7 +109,7 @@ def _check_table(table: pd.DataFrame, rules: ContractParams, id_column: str | No
             f"the table lacks {', '.join(map(repr, missing))}, named in params.yaml; it has {', '.join(table.columns)}"
         )
     if len(table) < rules.min_rows:
-        raise ContractError(f"the table has {len(table)} rows, contract.min_rows asks for {rules.min_rows}")
+        raise ContractError(f"the table has {len(table)} rows, but contract.min_rows requires {rules.min_rows}")
 
 
 def _newest(table: pd.DataFrame, time_column: str | None) -> pd.Timestamp | None:
@@ -126,17 +126,17 @@ def _check_freshness(
     if freshness is None:
         return
     if newest is None:
-        raise ContractError(f"contract.freshness: no time in column {time_column!r} can be read")
+        raise ContractError(f"contract.freshness: column {time_column!r} has no valid times")
     reference = now if freshness.as_of is None else datetime.combine(freshness.as_of, time.min)
     if reference - newest > freshness.max_age:
         raise ContractError(
-            f"contract.freshness: the newest row is of {newest.isoformat()}, more than {freshness.max_age} "
+            f"contract.freshness: the newest row is from {newest.isoformat()}, more than {freshness.max_age} "
             f"before {reference.isoformat(timespec='minutes')}"
         )
 
 
 def _broken(table: pd.DataFrame, rules: ContractParams) -> list[tuple[str, str, NDArray[np.bool_]]]:
-    """(rule, column, rows that break it) for every rule, broken or not."""
+    """(rule, column, rows that break it) for every rule, including rules that no row breaks."""
     results = []
     if rules.unique:
         repeats = table.duplicated(list(rules.unique), keep="first").to_numpy(dtype=bool)

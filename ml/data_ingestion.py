@@ -1,4 +1,4 @@
-"""Stage 1: bring the raw table in and hold it to the data contract."""
+"""Stage 1: load the raw table and check it against the data contract."""
 
 import sys
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from ml.tables import write_parquet
 def read_source(params: Params) -> pd.DataFrame:
     """The raw table that params.yaml names.
 
-    Raises SourceError or FileNotFoundError when it can't be had.
+    Raises SourceError or FileNotFoundError when it can't be read.
     """
     if params.data.source == "flights" and params.data.horizon is not None:
         return flights.read(pd.Timedelta(params.data.horizon))
@@ -24,7 +24,7 @@ def read_source(params: Params) -> pd.DataFrame:
 
 
 def write(checked: Checked) -> None:
-    """Write what was kept, what was set aside, and the report."""
+    """Write the kept rows, the rows that were set aside, and the report."""
     write_parquet(checked.kept, TABLE)
     write_parquet(checked.set_aside, SET_ASIDE)
     CONTRACT_REPORT.parent.mkdir(parents=True, exist_ok=True)

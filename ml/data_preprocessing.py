@@ -1,4 +1,4 @@
-"""Stage 2: drop rows without a target, give every column its type, learn the schema, split."""
+"""Stage 2: drop rows without a target, convert every column to its type, learn the schema, split."""
 
 import math
 import sys
@@ -19,15 +19,15 @@ from ml.sources.flight_columns import DESCRIPTIONS
 from ml.tables import cast_column, has_offset, holds_many, parse_times, read_parquet, write_parquet
 
 TEXT_WORDS = 3.0
-"""Strings of at least this many words on average are text, where they also seldom repeat."""
+"""A column whose strings have at least this many words on average is text, if few of the strings repeat."""
 TEXT_DISTINCT = 0.5
 ID_ROWS = 20
-"""From this many training values on, words that never repeat name their rows."""
+"""From this many training values on, a column of distinct words is treated as an identifier of rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Processed:
-    """The typed table in parts, with its schema."""
+    """The typed table, split into parts, with its schema."""
 
     parts: dict[Part, pd.DataFrame]
     schema: Schema
@@ -35,15 +35,15 @@ class Processed:
 
 
 def preprocess(raw: pd.DataFrame, params: Params) -> Processed:
-    """Rows with a known target, typed, split; the schema's learnt fields come from the training rows alone.
+    """Rows with a known target, typed and split; the schema's learnt fields come only from the training rows.
 
-    Raises SchemaError naming the column, the value and its first row when a column or the target can't be used.
+    Raises SchemaError naming the column, the value and its first row when a column or the target is unusable.
     """
     data = params.data
     if data.target not in raw:
-        raise SchemaError(f"the target {data.target!r} is no column; there are {', '.join(raw.columns)}")
+        raise SchemaError(f"the target {data.target!r} is not a column; the table has {', '.join(raw.columns)}")
     if missing := sorted(set(data.features) - set(raw.columns)):
-        raise SchemaError(f"params.yaml declares {', '.join(map(repr, missing))}, which the table doesn't have")
+        raise SchemaError(f"params.yaml declares {', '.join(map(repr, missing))}, but the table has no such column")
     known = raw[raw[data.target].notna()].reset_index(drop=True)
     if known.empty:
         raise SchemaError(f"no row has a value for the target {data.target!r}")
@@ -62,7 +62,7 @@ def preprocess(raw: pd.DataFrame, params: Params) -> Processed:
         elif name != data.target:
             features.append(learn(known[name], training, declared or FeatureParams(), str(name), data.source))
     if not features:
-        raise SchemaError("no column is left to predict from: see data.exclude and data.declared_only in params.yaml")
+        raise SchemaError("no column is left as a feature: check data.exclude and data.declared_only in params.yaml")
     horizon = None if data.horizon is None else _spell(data.horizon.total_seconds())
     schema = Schema(target=data.target, task=data.task, classes=classes, features=tuple(features), horizon=horizon)
     table = known[[feature.name for feature in features]].copy()
@@ -88,7 +88,7 @@ def preprocess(raw: pd.DataFrame, params: Params) -> Processed:
 
 
 def read_target(column: "pd.Series[Any]", data: DataParams) -> tuple["pd.Series[Any]", tuple[str, ...]]:
-    """The target as class labels (text) or numbers, and the classes, negative first."""
+    """The target as class labels (text) or numbers, and the classes; the negative class is first."""
     if data.task == "regression":
         numbers = cast_column(column, Feature(name=data.target, type="numeric"))
         return pd.Series(numbers, index=column.index, dtype=float), ()
@@ -104,7 +104,7 @@ def read_target(column: "pd.Series[Any]", data: DataParams) -> tuple["pd.Series[
         positive = classes[1] if data.positive is None else data.positive
         if positive not in classes:
             raise SchemaError(
-                f"data.positive: {positive!r} is no value of {data.target!r}; there are {', '.join(classes)}"
+                f"data.positive: {positive!r} is not a value of {data.target!r}; its values are {', '.join(classes)}"
             )
         classes.sort(key=lambda label: label == positive)
     elif len(classes) < 3:
@@ -134,7 +134,7 @@ def split(
             else [shuffled]
         )
     for group in groups:
-        # One row at least is left to train on, then one for the test: a class may have no more.
+        # At least one row stays for training, then one for the test, because a class may have very few rows.
         test_from = max(1, len(group) - math.ceil(shares[1] * len(group)))
         validation_from = max(1, test_from - math.ceil(shares[0] * len(group)))
         part[group[validation_from:test_from]] = "validation"
@@ -143,7 +143,7 @@ def split(
 
 
 def infer(column: "pd.Series[Any]") -> FeatureType:
-    """The type of a column that nobody declared; whole numbers are numeric, however few there are."""
+    """The type of an undeclared column; whole numbers are always numeric, even with few distinct values."""
     present = column.dropna()
     if pd.api.types.is_bool_dtype(present.infer_objects().dtype):
         return "boolean"
@@ -167,7 +167,7 @@ def infer(column: "pd.Series[Any]") -> FeatureType:
 def learn(
     column: "pd.Series[Any]", training: NDArray[np.bool_], declared: FeatureParams, name: str, source: str
 ) -> Feature:
-    """The feature as declared, its type inferred if need be, with what the training rows tell."""
+    """The feature as declared, with inferred type if it isn't declared, and with fields learnt from training rows."""
     kind = declared.type or infer(column[training])
     described = declared.description or (DESCRIPTIONS.get(name, "") if source == "flights" else "")
     base = Feature(
@@ -176,12 +176,14 @@ def learn(
         utc=kind == "datetime" and has_offset(column),
         **(declared.model_dump(exclude={"type", "description"}) | {"description": described}),
     )
-    values = cast_column(column, base)[training]  # all rows are cast: fail here rather than in a later stage
+    values = cast_column(column, base)[
+        training
+    ]  # casts all rows, so that errors are found here and not in later stages
     learnt: dict[str, object] = {}
     if kind in ("categorical", "text"):
         counts = pd.Series(values).value_counts()
         if kind == "categorical":
-            # Most frequent first; equal counts in alphabetical order, or two runs could differ.
+            # Most frequent first; equal counts in alphabetical order, so that all runs give the same order.
             learnt["categories"] = tuple(
                 counts.reset_index().sort_values(["count", "index"], ascending=[False, True])["index"]
             )
@@ -204,7 +206,7 @@ def learn(
 def _not_a_feature(
     name: str, training: "pd.Series[Any]", declared: FeatureParams | None, data: DataParams
 ) -> str | None:
-    """Why a column isn't a feature; None when it is one (or the target)."""
+    """Why a column isn't a feature; None if it is a feature or the target."""
     if name == data.target:
         return None
     if name == data.id:
@@ -234,7 +236,7 @@ def _times(column: "pd.Series[Any]", name: str) -> "pd.Series[Any]":
     times = parse_times(column, utc=has_offset(column))
     if times.isna().any():
         row = int(np.flatnonzero(times.isna())[0])
-        raise SchemaError(f"data.time: {name!r} has no readable time in row {row}: {column.iloc[row]!r}")
+        raise SchemaError(f"data.time: {name!r} has no valid time in row {row}: {column.iloc[row]!r}")
     return times
 
 
@@ -270,7 +272,7 @@ def main() -> int:
     SUMMARY.write_text(processed.summary.model_dump_json(indent=1) + "\n")
     log.info("%s; %d rows without a target dropped", processed.summary.rows, processed.summary.without_target)
     for column, why in processed.summary.dropped_columns.items():
-        log.info("column %s is no feature: %s", column, why)
+        log.info("column %s is not a feature: %s", column, why)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""From the model's raw output to the answer, outside the graph, so that every route decides alike."""
+"""Turns the model's raw output into predictions, outside the ONNX graph, so that all routes decide in the same way."""
 
 from typing import Annotated, Literal
 
@@ -11,7 +11,7 @@ from ml.schema import Document, Schema
 
 
 class NoCalibration(Document):
-    """Probabilities as the model gives them."""
+    """The model's own probabilities."""
 
     method: Literal["none"] = "none"
 
@@ -33,7 +33,7 @@ class SigmoidCalibration(Document):
 
 
 class IsotonicCalibration(Document):
-    """A monotone step-free curve through the points; binary only."""
+    """A monotone, piecewise linear curve through the points; binary only."""
 
     method: Literal["isotonic"] = "isotonic"
     x: tuple[float, ...]
@@ -45,7 +45,7 @@ class IsotonicCalibration(Document):
 
 
 class TemperatureCalibration(Document):
-    """Log-probabilities divided by one temperature (Guo et al., 2017); binary and multiclass."""
+    """Log-probabilities divided by a temperature (Guo et al., 2017); binary and multiclass."""
 
     method: Literal["temperature"] = "temperature"
     temperature: Annotated[float, Field(gt=0)]
@@ -62,7 +62,7 @@ Calibration = Annotated[
 
 
 class Decision(Document):
-    """From the model's raw output to the answer, outside the graph, so that every route decides alike."""
+    """The calibration and the threshold of a bundle."""
 
     calibration: Calibration = NoCalibration()
     threshold: float | None = None
@@ -70,7 +70,7 @@ class Decision(Document):
 
 
 def decide(schema: Schema, decision: Decision, scores: Scores) -> NDArray[np.object_] | Scores:
-    """Labels (object, shape (n,)) from calibrated scores; the one place where the threshold is applied."""
+    """Labels (object, shape (n,)) from calibrated scores; the threshold is applied only here."""
     if schema.task == "regression":
         return scores
     if decision.threshold is not None:

@@ -1,4 +1,4 @@
-"""Columns -> the model's float32 matrix, with numpy alone: the same code in training and in the service."""
+"""Encodes columns as the model's float32 matrix, only with numpy: training and the service use the same code."""
 
 import re
 from collections import Counter
@@ -30,7 +30,7 @@ DatetimePart = Literal[
 MISSING = "\x00missing"
 """The category that stands for a missing value."""
 CROSS = "\x1f"
-"""Joins the categories of a cross; no text file holds it by accident."""
+"""Joins the categories of a cross; normal text doesn't contain this character."""
 
 _TOKEN = re.compile(r"\w\w+")
 
@@ -49,7 +49,7 @@ class NumericEncoder(Document):
 
 
 class OneHotEncoder(Document):
-    """One column per known category; an unknown one is all zeros."""
+    """A column per known category; an unknown category gives only zeros."""
 
     kind: Literal["onehot"] = "onehot"
     columns: tuple[str, ...]
@@ -70,12 +70,12 @@ class OneHotEncoder(Document):
 
 
 class LookupEncoder(Document):
-    """A learnt vector per category (target means, frequencies); `default` for an unknown one."""
+    """A learnt vector per category (target means, frequencies); `default` for an unknown category."""
 
     kind: Literal["target", "frequency"]
     columns: tuple[str, ...]
     outputs: tuple[str, ...]
-    """What each number of a vector is: the class whose mean it is, or empty for a single number."""
+    """The meaning of each number in a vector: the class whose mean it is, or empty for a single number."""
     table: dict[str, tuple[float, ...]]
     default: tuple[float, ...]
 
@@ -136,27 +136,27 @@ class Encoding(Document):
     encoders: tuple[Encoder, ...]
 
     def names(self) -> list[str]:
-        """One name per column of the matrix."""
+        """The names of the matrix's columns."""
         return [name for encoder in self.encoders for name in encoder.names()]
 
     def transform(self, columns: Columns) -> NDArray[np.float32]:
-        """The float32 matrix, shape (n rows, number of names); NaN where a number is missing."""
+        """The float32 matrix, shape (n rows, number of names); NaN for missing numbers."""
         return np.concatenate([encoder.transform(columns) for encoder in self.encoders], axis=1).astype(np.float32)
 
 
 def keys(columns: Columns, names: tuple[str, ...]) -> list[str]:
-    """One category per row, missing ones included; several columns make a cross. Numbers are read as text."""
+    """A category per row, also for missing values; several columns give a cross. Numbers are converted to text."""
     parts = [[MISSING if _missing(value) else str(value) for value in columns[name]] for name in names]
     return parts[0] if len(parts) == 1 else [CROSS.join(values) for values in zip(*parts, strict=True)]
 
 
 def show(category: str) -> str:
-    """The category as people read it."""
+    """The category in readable form."""
     return category.replace(MISSING, "missing").replace(CROSS, "/")
 
 
 def _missing(value: object) -> bool:
-    return value is None or value != value  # noqa: PLR0124 - NaN is the one value that differs from itself
+    return value is None or value != value  # noqa: PLR0124 - only NaN differs from itself
 
 
 def _datetime_part(seconds: NDArray[np.float64], part: DatetimePart) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Learn on training rows how columns become numbers."""
+"""Learns the encoding of columns as numbers from training rows."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ from ml.schema import Columns, Feature, Schema
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """An encoding and the rows that it was learnt from, encoded."""
+    """An encoding, and its encoded training rows."""
 
     encoding: Encoding
     matrix: NDArray[np.float32]
-    """Shape (n, k). Target encodings are out of fold here: no row sees its own target."""
+    """Shape (n, k). Target encodings are out of fold here: a row's encoding doesn't use its own target."""
 
 
 def fit_encoding(
@@ -35,7 +35,7 @@ def fit_encoding(
 ) -> Encoded:
     """Learn the encoding from these rows.
 
-    `in_order`: rows are in time order, so folds are contiguous blocks of time; otherwise they are drawn.
+    `in_order`: rows are in time order, so folds are contiguous blocks of time; otherwise folds are random.
     Raises ParamsError when params name a column that isn't a feature of the right type.
     """
     _check_names(schema, params)
@@ -142,6 +142,8 @@ def _check_names(schema: Schema, params: EncodingParams) -> None:
     wanted += [("datetimes", name, "datetime") for name in params.datetimes]
     for key, name, kind in wanted:
         if name not in features:
-            raise ParamsError(f"encoding.{key} names {name!r}, which is no feature; there are {', '.join(features)}")
+            raise ParamsError(
+                f"encoding.{key} names {name!r}, which is not a feature; the features are {', '.join(features)}"
+            )
         if features[name].type != kind:
             raise ParamsError(f"encoding.{key} names {name!r}, which is {features[name].type} and not {kind}")

@@ -1,4 +1,4 @@
-"""scikit-learn's estimators as params.yaml names them, fitted on encoded rows and averaged."""
+"""Fits the scikit-learn estimators that params.yaml names on encoded rows, and averages them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,20 +16,20 @@ from ml.schema import Schema
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A fitted average of scikit-learn estimators, reading an encoding's matrix."""
+    """A fitted estimator (or an average of several), with the encoding of its input."""
 
     encoding: Encoding
     estimator: Any
 
     def scores(self, matrix: NDArray[np.float32], schema: Schema) -> Scores:
-        """Uncalibrated scores by scikit-learn itself."""
+        """Uncalibrated scores, computed by scikit-learn."""
         if schema.task == "regression":
             return np.asarray(self.estimator.predict(matrix), dtype=np.float64)
         return np.asarray(self.estimator.predict_proba(matrix), dtype=np.float64)
 
 
 def fit(encoded: Encoded, rows: Rows, schema: Schema, params: ModelParams, seed: int) -> Model:
-    """Fit every estimator on the encoded rows; several are averaged, weighted by `weight`.
+    """Fit every estimator on the encoded rows; if there are several, they are averaged with their `weight`.
 
     Raises ParamsError when an estimator refuses its parameters.
     """
@@ -50,11 +50,11 @@ def fit(encoded: Encoded, rows: Rows, schema: Schema, params: ModelParams, seed:
     if len(fitted) == 1:
         return Model(encoded.encoding, fitted[0][1])
     shares = np.array([settings.weight for settings in params.estimators])
-    # Members are fitted above, each with its own sample weights: the vote only averages them.
+    # The estimators are already fitted, with sample weights; the voting estimator only averages them.
     if schema.task == "regression":
         vote = VotingRegressor(fitted, weights=shares)
     else:
-        # flatten_transform is about another output, but the converter knows the unflattened form only.
+        # flatten_transform concerns an output that isn't used, but the ONNX converter supports only False.
         vote = VotingClassifier(fitted, voting="soft", weights=shares, flatten_transform=False)
         vote.le_ = LabelEncoder().fit(target)
         vote.classes_ = vote.le_.classes_
@@ -66,7 +66,7 @@ def fit(encoded: Encoded, rows: Rows, schema: Schema, params: ModelParams, seed:
 def make_estimator(settings: EstimatorParams, schema: Schema, seed: int) -> Any:
     """The unfitted scikit-learn estimator.
 
-    Raises ParamsError when a parameter isn't one of the class's, or would make the compiled model wrong.
+    Raises ParamsError when the class doesn't have a parameter, or when a parameter would make the compiled model wrong.
     """
     from sklearn import ensemble, linear_model
     from sklearn.impute import SimpleImputer
@@ -87,19 +87,19 @@ def make_estimator(settings: EstimatorParams, schema: Schema, seed: int) -> Any:
                 return make_pipeline(imputer, StandardScaler(), last)
             case "hist_gradient_boosting":
                 if "categorical_features" in given:
-                    # They convert to ONNX without complaint and answer wrongly.
+                    # The conversion to ONNX gives no error, but the converted model gives wrong predictions.
                     raise ParamsError(
                         "model.estimators: categorical_features is not allowed; categories are encoded before the model"
                     )
                 boosting = ensemble.HistGradientBoostingRegressor if number else ensemble.HistGradientBoostingClassifier
-                # Early stopping would hold random rows out; the number of trees is a parameter instead.
+                # Early stopping would hold out random rows; the number of trees is a parameter instead.
                 defaults = {"random_state": seed, "early_stopping": False, "categorical_features": None}
                 return boosting(**defaults | given)
             case "random_forest":
                 forest = ensemble.RandomForestRegressor if number else ensemble.RandomForestClassifier
             case "extra_trees":
                 forest = ensemble.ExtraTreesRegressor if number else ensemble.ExtraTreesClassifier
-        # Not more threads than two: the order of sums, and so the last digit, must not depend on the machine.
+        # Always two threads: the order of sums, and so the last digit, must not depend on the machine.
         return make_pipeline(
             SimpleImputer(strategy="median", keep_empty_features=True),
             forest(**{"random_state": seed, "n_jobs": 2} | given),
@@ -109,7 +109,7 @@ def make_estimator(settings: EstimatorParams, schema: Schema, seed: int) -> Any:
 
 
 def sample_weights(rows: Rows, schema: Schema, params: ModelParams) -> NDArray[np.float64] | None:
-    """A weight per row from class balance and age, mean 1; None when all are equal."""
+    """A weight per row from class balance and age, with mean 1; None if all weights are equal."""
     weights = np.ones(len(rows))
     if params.class_weight == "balanced" and schema.task != "regression":
         counts = np.bincount(rows.target.astype(int), minlength=len(schema.classes))

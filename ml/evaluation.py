@@ -1,4 +1,4 @@
-"""A bundle's answers for rows whose target is known, and what they say: slices, importance, curves."""
+"""Evaluates a bundle on rows with a known target: slices, importance, curves, confusion matrix."""
 
 from dataclasses import dataclass
 
@@ -17,12 +17,12 @@ from ml.schema import Columns, Schema
 CURVE_POINTS = 100
 CALIBRATION_BINS = 10
 HEADLINE = {"binary": "log_loss", "multiclass": "log_loss", "regression": "rmse"}
-"""The metric whose loss importance is measured in."""
+"""The metric in which importance is measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """Test rows with their answers."""
+    """Test rows with their predictions."""
 
     rows: Rows
     scores: Scores
@@ -33,7 +33,7 @@ class Predicted:
 
 
 def predict(bundle: Bundle, columns: Columns) -> tuple[Scores, NDArray[np.float64]]:
-    """Calibrated scores, and the answers as class indices (floats) or numbers."""
+    """Calibrated scores, and the predictions as class indices (floats) or numbers."""
     scores = bundle.scores(columns)
     answers = bundle.decide(scores)
     if bundle.schema.task == "regression":
@@ -43,7 +43,7 @@ def predict(bundle: Bundle, columns: Columns) -> tuple[Scores, NDArray[np.float6
 
 
 def evaluate(bundle: Bundle, rows: Rows, params: EvaluationParams, seed: int) -> Predicted:
-    """Answers for the rows, with the blocks and weights that every interval shares."""
+    """Predictions for the rows, with the bootstrap blocks and weights that all intervals share."""
     scores, labels = predict(bundle, rows.columns)
     blocks = day_blocks(rows.seconds, len(rows), seed)
     weights = block_weights(int(blocks.max()) + 1 if len(blocks) else 0, params.replicates, seed)
@@ -51,7 +51,7 @@ def evaluate(bundle: Bundle, rows: Rows, params: EvaluationParams, seed: int) ->
 
 
 def without_live(columns: Columns, schema: Schema) -> Columns:
-    """The same rows with every live feature missing."""
+    """The same rows with all live features missing."""
     return {
         feature.name: blank(columns[feature.name]) if feature.live else columns[feature.name]
         for feature in schema.features
@@ -59,12 +59,12 @@ def without_live(columns: Columns, schema: Schema) -> Columns:
 
 
 def blank(values: NDArray[np.generic]) -> NDArray[np.generic]:
-    """As many missing values of the same type."""
+    """An array of missing values, with the same length and type."""
     return np.full_like(values, None if values.dtype == object else np.nan)
 
 
 def slices(bundle: Bundle, predicted: Predicted, params: EvaluationParams) -> tuple[Slice, ...]:
-    """Figures of the rows that share a value, for the features in params, values with enough rows only.
+    """Metrics for each value of the features in params; only values with enough rows.
 
     Raises ParamsError when params name a column that isn't a categorical or boolean feature.
     """
@@ -83,7 +83,7 @@ def slices(bundle: Bundle, predicted: Predicted, params: EvaluationParams) -> tu
 
 
 def slice_rows(schema: Schema, columns: Columns, params: EvaluationParams) -> list[tuple[str, str, NDArray[np.bool_]]]:
-    """(feature, value, its rows) for every slice with at least `slice_min_rows` rows, in order."""
+    """(feature, value, its rows) for every slice with at least `slice_min_rows` rows, in a fixed order."""
     found = []
     for name in params.slices:
         kinds = {feature.name: feature.type for feature in schema.features}
@@ -101,7 +101,7 @@ def slice_rows(schema: Schema, columns: Columns, params: EvaluationParams) -> li
 
 
 def importance(bundle: Bundle, predicted: Predicted, params: EvaluationParams, seed: int) -> dict[str, float]:
-    """How much worse the headline metric gets when one feature is shuffled (Breiman, 2001); largest first."""
+    """The loss in the headline metric when a feature is shuffled (Breiman, 2001); largest first."""
     generator = np.random.default_rng(seed)
     chosen = np.sort(generator.permutation(len(predicted.rows))[: params.importance_rows])
     rows = predicted.rows.take(chosen)

@@ -1,4 +1,4 @@
-"""Stage 3: learn on training rows how columns become numbers, and encode every row."""
+"""Stage 3: learn the encoding from training rows, and encode all rows."""
 
 import sys
 

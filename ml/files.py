@@ -1,4 +1,4 @@
-"""Where each stage's files are, as dvc.yaml names them."""
+"""The paths of the stages' files, as in dvc.yaml."""
 
 from pathlib import Path
 

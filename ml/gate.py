@@ -1,4 +1,4 @@
-"""The gate: whether a candidate becomes champion. Pure: bundles and test rows in, a verdict out."""
+"""The gate: decides from bundles and test rows whether a candidate becomes champion. It has no side effects."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -18,24 +18,24 @@ from ml.tables import to_columns
 
 
 class Verdict(Document):
-    """What the gate decided; reports/gate.json."""
+    """The gate's decision; reports/gate.json."""
 
     decision: Literal["champion", "same", "challenger"]
     """champion: it passed; same: it is the incumbent; challenger: it was refused."""
     candidate: str
     """Bundle version."""
     incumbent: str
-    """Bundle version, `none` (there was none yet), or `unreadable` (there is one, but its files can't be had)."""
+    """Bundle version, `none` (there is no incumbent yet), or `unreadable` (its files aren't available)."""
     reasons: tuple[str, ...] = ()
     improvement: Figure | None = None
-    """Of the gate's metric on the same test rows, paired; positive is better."""
+    """Paired improvement of the gate's metric on the same test rows; positive is better."""
     slices: dict[str, Figure] = {}
-    """The same by `feature=value`."""
+    """The improvement by slice, `feature=value`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One side's answers for the test rows."""
+    """A bundle's predictions for the test rows."""
 
     target: NDArray[np.float64]
     scores: NDArray[np.float64]
@@ -54,10 +54,11 @@ def judge(
     test: pd.DataFrame,
     params: Params,
 ) -> Verdict:
-    """Champion when it clears the thresholds and surely beats the incumbent, overall and in no slice surely worse.
+    """The candidate becomes champion if it satisfies three conditions.
 
-    Both sides are judged by the versions that never saw the test rows (`evaluated/`, where there is one).
-    Raises ParamsError when the gate's metrics don't fit the task.
+    It satisfies the thresholds, it is significantly better than the incumbent over all rows, and it is not
+    significantly worse on any slice. Both bundles are judged by their models that never saw the test rows
+    (`evaluated/`, if it exists). Raises ParamsError when the gate's metrics don't fit the task.
     """
     version, parts = candidate
     schema, gate = parts.schema, params.gate
@@ -66,7 +67,9 @@ def judge(
     wanted = {gate.metric, *gate.minimum, *gate.maximum}
     if unknown := sorted(wanted - set(METRICS[schema.task])):
         there = ", ".join(METRICS[schema.task])
-        raise ParamsError(f"gate: {', '.join(unknown)} is no metric of a {schema.task} model; there are {there}")
+        raise ParamsError(
+            f"gate: {', '.join(unknown)} is not a metric of a {schema.task} model; its metrics are {there}"
+        )
 
     blocks = day_blocks(seconds_of(test, params.data.time), len(test), params.seed)
     weights = block_weights(int(blocks.max()) + 1, params.evaluation.replicates, params.seed)
@@ -87,7 +90,7 @@ def judge(
         schema.target,
     ):
         reasons.append(
-            "the incumbent predicts another target or other classes, which can't be compared: name another gate.base"
+            "the incumbent predicts another target or other classes, so they can't be compared: set another gate.base"
         )
         return Verdict(decision="challenger", candidate=version, incumbent=incumbent[0], reasons=tuple(reasons))
 
@@ -105,7 +108,7 @@ def judge(
         reasons.append(
             f"{gate.metric}: better by {overall.value:.5f} "
             f"({_end(overall, 'low'):.5f} to {_end(overall, 'high'):.5f}), "
-            f"not surely more than gate.margin ({gate.margin})"
+            f"not significantly more than gate.margin ({gate.margin})"
         )
     parts_of_test = slice_rows(schema, to_columns(test, schema), params.evaluation)
     by_slice = {f"{name}={value}": gain(chosen) for name, value, chosen in parts_of_test}
@@ -114,7 +117,7 @@ def judge(
         if _end(figure, "high") < -gate.slice_margin:
             reasons.append(
                 f"{name}: {gate.metric} is worse by {-figure.value:.5f}, "
-                f"surely more than gate.slice_margin ({gate.slice_margin})"
+                f"significantly more than gate.slice_margin ({gate.slice_margin})"
             )
     return Verdict(
         decision="challenger" if reasons else "champion",

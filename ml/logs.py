@@ -1,11 +1,11 @@
-"""How the pipeline's stages log: one line per event, to standard error."""
+"""Logging of the pipeline's stages: one line per event, on standard error."""
 
 import logging
 import sys
 
 
 def stage_logger(stage: str) -> logging.Logger:
-    """The stage's logger, set up for a program run from the shell; call it from `main()` only."""
+    """The stage's logger, with logging configured for a program; call this only from `main()`."""
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S"
     )

@@ -1,6 +1,6 @@
-"""Figures of a prediction, and their intervals by resampling whole blocks (days) of rows.
+"""Metrics of predictions, and their intervals by resampling whole blocks (days) of rows.
 
-Rows of one day share their weather and their congestion, so intervals that resample single rows are several times too
+Rows of the same day have the same weather and congestion, so intervals that resample single rows are several times too
 narrow. Resampling whole blocks keeps the dependence: the block bootstrap of Künsch (1989), with a day as the block.
 """
 
@@ -21,21 +21,21 @@ METRICS: dict[Task, tuple[str, ...]] = {
 }
 LARGER_IS_BETTER = frozenset({"roc_auc", "pr_auc", "accuracy", "f1", "f1_macro", "r2"})
 LEVEL = 0.95
-"""Of every interval."""
+"""Percentiles of every interval."""
 
 Weights = NDArray[np.float64]
-"""Shape (1 + replicates, blocks): how often each block was drawn; the first row is the data as it is."""
+"""Shape (1 + replicates, blocks): how often each block was drawn; the first row is the original data."""
 
 
 def day_blocks(seconds: NDArray[np.float64] | None, rows: int, seed: int) -> NDArray[np.int64]:
-    """The block of each row, numbered from 0: its day, or a random one of at most 2,000 where rows have no time."""
+    """The block of each row, numbered from 0: its day, or, if rows have no time, a random block of at most 2,000."""
     if seconds is None:
         return np.random.default_rng(seed).permutation(rows) % min(max(rows, 1), 2000)
     return np.unique(np.floor(seconds / 86400), return_inverse=True)[1].astype(np.int64)
 
 
 def block_weights(blocks: int, replicates: int, seed: int) -> Weights:
-    """Weights of `replicates` draws of as many blocks as there are, with replacement, behind a row of ones."""
+    """A row of ones, then the weights of `replicates` bootstrap draws of the blocks, with replacement."""
     if not blocks:
         return np.ones((1 + replicates, 0))
     draws = np.random.default_rng(seed).multinomial(blocks, np.full(blocks, 1 / blocks), size=replicates)
@@ -50,11 +50,11 @@ def values(
     blocks: NDArray[np.int64],
     weights: Weights,
 ) -> NDArray[np.float64]:
-    """The metric on the rows as they are, and on each replicate: shape (1 + replicates,).
+    """The metric on the original rows, and on each replicate: shape (1 + replicates,).
 
-    `actual` and `predicted` hold class indices (as floats), or numbers for a regression;
-    `scores` is what `Bundle.scores` gives.
-    A replicate in which the metric isn't defined (one class only, say) is NaN.
+    `actual` and `predicted` contain class indices (as floats), or numbers for a regression;
+    `scores` is the result of `Bundle.scores`.
+    If the metric isn't defined on a replicate (for example with a single class), it is NaN.
     """
 
     def mean(per_row: NDArray[Any]) -> NDArray[np.float64]:
@@ -86,7 +86,7 @@ def values(
                 return np.mean(each, axis=0)
             case "roc_auc" | "pr_auc":
                 return _ranked(metric, actual == 1, scores[:, 1], blocks, weights)
-    raise ValueError(f"{metric!r} is no metric; there are {', '.join(sorted(set(sum(METRICS.values(), ()))))}")
+    raise ValueError(f"{metric!r} is not a metric; metrics are {', '.join(sorted(set(sum(METRICS.values(), ()))))}")
 
 
 def figures(
@@ -97,7 +97,7 @@ def figures(
     blocks: NDArray[np.int64],
     weights: Weights,
 ) -> dict[str, Figure]:
-    """Each metric with its bootstrap percentile interval; a metric that isn't defined on these rows is left out."""
+    """Each metric with its bootstrap percentile interval; metrics that aren't defined on these rows are left out."""
     found = {}
     for metric in metrics:
         drawn = values(metric, actual, scores, predicted, blocks, weights)
@@ -107,7 +107,7 @@ def figures(
 
 
 def interval(drawn: NDArray[np.float64]) -> Figure:
-    """The first value, between the percentiles of all others."""
+    """The first value, with the percentiles of all other values as its interval."""
     replicates = drawn[1:][np.isfinite(drawn[1:])]
     if len(replicates) < 2:
         return Figure(value=float(drawn[0]))
@@ -116,7 +116,7 @@ def interval(drawn: NDArray[np.float64]) -> Figure:
 
 
 def improvement(metric: str, candidate: NDArray[np.float64], incumbent: NDArray[np.float64]) -> Figure:
-    """How much better the candidate is, paired replicate by replicate: positive is better, whatever the metric."""
+    """The candidate's improvement, paired by replicate: positive is better for every metric."""
     sign = 1.0 if metric in LARGER_IS_BETTER else -1.0
     return interval(sign * (candidate - incumbent))
 
@@ -136,7 +136,7 @@ def _f1(
 def _ranked(
     metric: str, positive: NDArray[np.bool_], score: NDArray[np.float64], blocks: NDArray[np.int64], weights: Weights
 ) -> NDArray[np.float64]:
-    """ROC-AUC or average precision, weighted, equal scores as one step (as scikit-learn's)."""
+    """Weighted ROC-AUC or average precision; equal scores are a single step, as in scikit-learn."""
     order = np.argsort(-score, kind="stable")
     ordered, block, hit = score[order], blocks[order], positive[order]
     if not len(ordered):

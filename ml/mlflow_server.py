@@ -1,4 +1,4 @@
-"""`mlflow server` with the same options, whose SQLite database is created whole before MLflow opens it."""
+"""`mlflow server` with the same options; first it creates the complete SQLite database."""
 
 import argparse
 import sys

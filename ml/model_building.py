@@ -1,4 +1,4 @@
-"""Stage 4: fit, choose the calibration and the threshold, refit on everything, compile."""
+"""Stage 4: fit, choose the calibration and the threshold, refit on all rows, compile."""
 
 import logging
 import sys
@@ -27,7 +27,7 @@ PARITY_ROWS = 5000
 
 
 def build(params: Params, log: logging.Logger) -> Parts:
-    """The whole stage as one function of the earlier stages' files; see the module's first line."""
+    """The whole stage: from the files of the earlier stages to the parts of a bundle."""
     schema = Schema.model_validate_json(SCHEMA.read_bytes())
     encoding = Encoding.model_validate_json(ENCODING.read_bytes())
     rows = {part: read_rows(part, schema, params) for part in PARTS}
@@ -44,8 +44,8 @@ def build(params: Params, log: logging.Logger) -> Parts:
         if set(params.model.calibration) - {"none"}:
             methods = params.model.calibration
             if schema.task == "multiclass" and set(methods) & {"sigmoid", "isotonic"}:
-                methods = ("none", "temperature")  # the one method of these for more than two classes
-            # The last fold is the validation part, which the model above has not seen: one fit is saved.
+                methods = ("none", "temperature")  # the other methods are only for two classes
+            # The last fold is the validation part. The model above hasn't seen it, so this fold needs no further fit.
             for number, (learn, predict) in enumerate(
                 rolling_origin(len(rows["train"]), params.model.calibration_folds - 1)
             ):

@@ -1,4 +1,4 @@
-"""Stage 5: figures, slices and plots on the test rows, by the model that never saw them; completes the candidate."""
+"""Stage 5: metrics, slices and plots on the test rows, of a model fitted without them; completes the candidate."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ from ml.schema import Schema
 
 
 def complete_card(parts: Parts, params: Params, report: Report, summary: Summary) -> Card:
-    """The card with everything that the test rows tell."""
+    """The card, completed with the results on the test rows."""
     evaluated = bundle_of("", parts.evaluated or parts)
     schema = parts.schema
     predicted = evaluate(evaluated, read_rows("test", schema, params), params.evaluation, params.seed)
@@ -63,7 +63,7 @@ def complete_card(parts: Parts, params: Params, report: Report, summary: Summary
 
 
 def write_reports(card: Card, schema: Schema) -> None:
-    """reports/metrics.json, and one CSV per plot in reports/plots/."""
+    """Write reports/metrics.json, and a CSV file per plot in reports/plots/."""
     METRICS_FILE.parent.mkdir(parents=True, exist_ok=True)
     document = {
         "horizon": schema.horizon,
@@ -92,7 +92,7 @@ def write_reports(card: Card, schema: Schema) -> None:
 
 
 def _rounded(figure: Figure) -> Mapping[str, float | None]:
-    # Five digits: the sixth is below every interval here, and may depend on the processor.
+    # Five digits: the sixth digit is much smaller than the intervals, and may depend on the processor.
     return {key: None if value is None else round(value, 5) for key, value in figure.model_dump().items()}
 
 

@@ -1,4 +1,4 @@
-"""params.yaml -> one frozen, validated object; unknown keys are an error."""
+"""Reads params.yaml into a frozen, validated object; unknown keys are an error."""
 
 from datetime import date, timedelta
 from pathlib import Path
@@ -31,7 +31,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class FeatureParams(Document):
-    """What the owner of the data declares about a column; all else is inferred."""
+    """What the owner of the data declares about a column; everything else is inferred."""
 
     type: FeatureType | None = None
     required: bool = False
@@ -43,26 +43,26 @@ class FeatureParams(Document):
 
 
 class DataParams(Document):
-    """Which rows, which target, which columns."""
+    """The raw table, its target and its columns."""
 
     source: Literal["flights", "table"]
     """`flights`: the default data; `table`: the file at `uri`."""
     uri: str
     """A file, s3:// or https:// URI (CSV or Parquet). For `flights`: the lock file that pins its package."""
     format: Literal["csv", "parquet"] | None = None
-    """None: by the URI's ending."""
+    """None: from the URI's ending."""
     horizon: Duration | None = None
     """How long before the event a prediction is made (flights: before the scheduled departure)."""
     target: str
     task: Task
     positive: str | None = None
-    """Binary: the label that counts as positive; None: the last one in sorted order (1, True, yes)."""
+    """Binary: the label of the positive class; None: the last label in sorted order (1, True, yes)."""
     id: str | None = None
     """A column that names the row; never a feature."""
     time: str | None = None
-    """The column that says when a row happened: for time splits, freshness and day blocks."""
+    """The column with the time of a row: for time splits, freshness and day blocks."""
     declared_only: bool = False
-    """Use the declared features alone; otherwise every other column is one too, its type inferred."""
+    """Use only the declared features; otherwise all other columns are features too, with inferred types."""
     exclude: tuple[str, ...] = ()
     """Columns that are never features."""
     features: dict[str, FeatureParams] = {}
@@ -77,33 +77,33 @@ class ColumnRule(Document):
     required: bool = False
     categories: tuple[str, ...] | None = None
     pattern: str | None = None
-    """A regular expression that a whole text must match."""
+    """A regular expression that the whole text must match."""
 
 
 class FreshnessRule(Document):
-    """The newest row may be at most this old."""
+    """The maximum age of the newest row."""
 
     max_age: Duration
     as_of: date | None = None
-    """Counted from the start of this day; None: from now."""
+    """The age is measured from the start of this day; None: from now."""
 
 
 class ContractParams(Document):
     """The data contract, checked at ingestion."""
 
     on_breach: Literal["stop", "set_aside"] = "stop"
-    """`set_aside` keeps breaching rows out of the pipeline and lists them; a breach of the whole table always stops."""
+    """`set_aside` excludes rows that break the contract and lists them; a breach of the whole table always stops."""
     max_set_aside: Share = 0.01
-    """More than this share of rows set aside stops the pipeline too."""
+    """If more than this share of rows is set aside, the pipeline stops."""
     min_rows: int = 1
     unique: tuple[str, ...] = ()
-    """Columns that together name one row."""
+    """Columns that together identify a row."""
     columns: dict[str, ColumnRule] = {}
     freshness: FreshnessRule | None = None
 
 
 class SplitParams(Document):
-    """Which rows train, which choose the threshold, which are kept for the report."""
+    """Which rows are for training, for choosing the threshold (validation), and for the reported figures (test)."""
 
     method: Literal["random", "stratified", "time"]
     validation: date | Share = 0.15
@@ -114,10 +114,10 @@ class SplitParams(Document):
     def _borders_fit(self) -> Self:
         borders = (self.validation, self.test)
         if isinstance(borders[0], date) != isinstance(borders[1], date):
-            raise ValueError("validation and test are both days or both shares")
+            raise ValueError("validation and test must both be days or both be shares")
         if isinstance(self.validation, date) and isinstance(self.test, date):
             if self.method != "time":
-                raise ValueError(f"days are for method: time, this one is {self.method}")
+                raise ValueError(f"days are only for method: time, but the method is {self.method}")
             if self.validation >= self.test:
                 raise ValueError(f"validation ({self.validation}) must begin before test ({self.test})")
         elif float(str(self.validation)) + float(str(self.test)) >= 1:
@@ -129,28 +129,28 @@ EncodingKind = Literal["onehot", "target", "frequency"]
 
 
 class EncodingParams(Document):
-    """How columns become numbers."""
+    """How columns are encoded as numbers."""
 
     onehot_limit: int = 12
-    """Up to this many categories get a column each; more are target-encoded."""
+    """Features with up to this number of categories are one-hot encoded, features with more are target-encoded."""
     categories: dict[str, tuple[EncodingKind, ...]] = {}
-    """Per categorical column, instead of that default."""
+    """Encodings of certain categorical columns, instead of that default."""
     crosses: tuple[tuple[str, ...], ...] = ()
     """Combinations of columns, target-encoded as one category."""
     datetime_parts: tuple[DatetimePart, ...] = ("month", "dayofweek", "hour")
     datetimes: dict[str, tuple[DatetimePart, ...]] = {}
-    """Per datetime column, instead of that default; an empty list leaves the column out."""
+    """Parts for certain datetime columns, instead of that default; an empty list leaves the column out."""
     text_terms: int = 100
-    """Words per text column."""
+    """Maximum number of words per text column."""
     text_terms_min_rows: int = 2
     folds: int = 5
-    """Training rows are target-encoded out of fold, in this many folds."""
+    """Number of folds for the out-of-fold target encoding of training rows."""
     live_dropout: Share = 0.0
     """Share of training rows that lose all their live features, so that the model learns what their absence means."""
 
 
 class EstimatorParams(Document):
-    """One scikit-learn estimator; several are averaged (soft vote)."""
+    """A scikit-learn estimator; several estimators are averaged (soft vote)."""
 
     kind: Literal[
         "linear",  # LogisticRegression or Ridge, on imputed and scaled columns
@@ -172,40 +172,43 @@ class ThresholdParams(Document):
 
     maximize: ThresholdMetric = "f1"
     cost_false_positive: float = 1.0
-    """With `cost`: what a false alarm costs, in the unit of `cost_false_negative`."""
+    """With `cost`: the cost of a false positive, in the unit of `cost_false_negative`."""
     cost_false_negative: float = 1.0
 
 
 class ModelParams(Document):
-    """The estimators and what is fitted around them."""
+    """The estimators, their weights, calibration and threshold."""
 
     name: str
     estimators: Annotated[tuple[EstimatorParams, ...], Field(min_length=1)]
     class_weight: Literal["balanced"] | None = None
     """`balanced` weighs classes by their inverse frequency."""
     recency_half_life: Duration | None = None
-    """A row this much older than the newest counts half; needs a time column."""
+    """A row that is older than the newest row by this time has half its weight; needs a time column."""
     calibration: tuple[CalibrationMethod, ...] = ("none", "sigmoid", "isotonic")
-    """Candidates; the lowest log-loss over the folds wins, `none` on a tie. Classification only."""
+    """Candidate methods; the method with the lowest log-loss over the folds is used, `none` on a tie.
+
+    Classification only.
+    """
     calibration_folds: int = 3
-    """Rolling-origin folds (random ones where there is no time)."""
+    """Number of rolling-origin folds, in the order of the rows."""
     threshold: ThresholdParams = ThresholdParams()
     refit: bool = True
-    """Fit the serving model on every row after the figures were taken."""
+    """After the figures are computed, fit the serving model on all rows."""
     parity_tolerance: float = 1e-5
-    """Compiled and original model may differ by this much, or the bundle falls back to `runtime: sklearn`.
+    """If the compiled model differs from the original by more than this, the bundle uses `runtime: sklearn`.
 
     In probability; for a regression as a share of the target's standard deviation.
     """
 
 
 class EvaluationParams(Document):
-    """What is reported on the test rows."""
+    """What is reported about the test rows."""
 
     replicates: int = 200
-    """Bootstrap replicates of an interval (95 %)."""
+    """Number of bootstrap replicates for the 95 % intervals."""
     slices: tuple[str, ...] = ()
-    """Features whose values get figures of their own."""
+    """Features for whose values metrics are reported separately."""
     slice_min_rows: int = 500
     importance_rows: int = 5000
 
@@ -214,18 +217,18 @@ Metric = Literal["roc_auc", "pr_auc", "log_loss", "brier", "accuracy", "f1", "f1
 
 
 class GateParams(Document):
-    """What a candidate must clear to become champion."""
+    """The conditions for a candidate to become champion."""
 
     metric: Metric
-    """The figure in which it must beat the incumbent."""
+    """The metric in which it must be better than the incumbent."""
     margin: float = 0.0
-    """By at least this much; the paired interval's end counts, not its middle."""
+    """The required improvement; the lower end of the paired interval must exceed it."""
     slice_margin: float = 0.05
-    """How much worse a slice's interval may be, for sure, before it refuses."""
+    """The candidate is refused if it is significantly worse on a slice, by more than this."""
     minimum: dict[Metric, float] = {}
-    """Figures that must be reached by the bad end of the interval (larger is better)."""
+    """Metrics (larger is better) whose interval's lower end must reach this value."""
     maximum: dict[Metric, float] = {}
-    """Figures that must not be passed by the bad end of the interval (smaller is better)."""
+    """Metrics (smaller is better) whose interval's upper end must not exceed this value."""
     base: str = "main"
     """The git branch whose bundle is the incumbent."""
 
@@ -238,7 +241,7 @@ class RegistryParams(Document):
 
 
 class Params(Document):
-    """All of params.yaml."""
+    """The content of params.yaml."""
 
     seed: int
     data: DataParams
@@ -253,13 +256,13 @@ class Params(Document):
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
         if self.split.method == "time" and self.data.time is None:
-            raise ValueError("split.method: time needs data.time, the column that says when a row happened")
+            raise ValueError("split.method: time needs data.time, the column with the time of a row")
         if self.split.method == "stratified" and self.data.task == "regression":
             raise ValueError("split.method: stratified needs classes; use random or time for a regression")
         if self.contract.freshness is not None and self.data.time is None:
-            raise ValueError("contract.freshness needs data.time, the column that says when a row happened")
+            raise ValueError("contract.freshness needs data.time, the column with the time of a row")
         if self.model.recency_half_life is not None and self.data.time is None:
-            raise ValueError("model.recency_half_life needs data.time, the column that says when a row happened")
+            raise ValueError("model.recency_half_life needs data.time, the column with the time of a row")
         if self.data.source == "flights" and self.data.horizon is None:
             raise ValueError("data.source: flights needs data.horizon, such as 2h")
         return self

@@ -1,4 +1,4 @@
-"""What the drift monitor compares with: how the rows that a model learnt from are distributed, and some of them."""
+"""The reference for the drift monitor: the distributions of a model's training rows, and a sample of these rows."""
 
 from typing import Any, cast
 
@@ -36,7 +36,7 @@ def describe_rows(rows: Rows, schema: Schema, scores: Scores, seed: int) -> Refe
 
 
 def as_request(value: Any, feature: Feature) -> str | float | int | bool | None:
-    """One typed value as a request would write it."""
+    """A typed value in the format of a request."""
     if value is None or value != value:  # noqa: PLR0124 - NaN
         return None
     match feature.type:

@@ -1,7 +1,7 @@
-"""Stage 6: the gate. A candidate that passes becomes models/bundle and the registry's champion.
+"""Stage 6: the gate. If the candidate passes, it becomes models/bundle and the registry's champion.
 
-Runs on every `dvc repro`, because a fresh tracking store must get its champion even when nothing else changed; so it
-finds out that there is nothing to do from a few small files, before it imports anything heavy.
+This stage runs on every `dvc repro`, because a new tracking store must get its champion even if nothing else changed.
+To be fast, it first checks with a few small files whether there is anything to do, before it imports large packages.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ Incumbent = tuple[str, Parts] | Literal["none", "unreadable"]
 
 
 def base_revision(base: str) -> str | None:
-    """The commit whose bundle is the incumbent: of origin's base branch, the local one, or HEAD; None outside git."""
+    """The commit of the incumbent: origin's base branch, else the local base branch, else HEAD; None outside git."""
     for name in (f"refs/remotes/origin/{base}", f"refs/heads/{base}", "HEAD"):
         found = subprocess.run(
             ["git", "rev-parse", "--verify", "--quiet", name], capture_output=True, text=True, check=False
@@ -50,7 +50,7 @@ def locked_hash(lock: str, path: str) -> str | None:
 
 
 def read_incumbent(base: str, folder: Path, log: logging.Logger) -> Incumbent:
-    """The bundle that DVC has for the base branch, fetched from its cache or remote into `folder`."""
+    """The base branch's bundle, fetched from DVC's cache or remote into `folder`."""
     revision = base_revision(base)
     lock = None
     if revision is not None:
@@ -64,14 +64,14 @@ def read_incumbent(base: str, folder: Path, log: logging.Logger) -> Incumbent:
     try:
         DVCFileSystem(rev=revision).get(str(BUNDLE), str(folder), recursive=True)
         return read_parts(folder)
-    except Exception as error:  # a missing object, remote or credential, each by another class
+    except Exception as error:  # a missing object, remote or credential; each raises another class
         reason = " ".join(str(error).split()) or type(error).__name__
         log.warning("the incumbent (models/bundle of %s) can't be read: %s", (revision or "")[:12], reason[:300])
         return "unreadable"
 
 
 def unchanged(params: Params, log: logging.Logger) -> bool:
-    """Whether the last run of this stage decided on this very candidate, and the store still has it."""
+    """Whether the last run of this stage registered this candidate, and the store still has it."""
     try:
         marker = json.loads(MARKER.read_text())
         run_id = marker.pop("run")
@@ -87,7 +87,7 @@ def unchanged(params: Params, log: logging.Logger) -> bool:
 def _marker(params: Params) -> dict[str, Any]:
     served, candidate = read_manifest(BUNDLE).version, read_manifest(CANDIDATE).version
     return {
-        # Its hash, because the address of a database may hold a password.
+        # A hash, because the address of a database may contain a password.
         "store": hashlib.sha256(tracking_uri()[0].encode()).hexdigest(),
         "candidate": candidate,
         "bundle": served,
@@ -98,7 +98,7 @@ def _marker(params: Params) -> dict[str, Any]:
 
 
 def promote(candidate: Path, served: Path) -> None:
-    """Copy the candidate to where serving, image and monitor read; a reader sees the old bundle or the new one."""
+    """Copy the candidate to the bundle that is served and deployed; readers see the old or the new bundle."""
     served.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{served.name}-", dir=served.parent))
     try:
@@ -109,7 +109,7 @@ def promote(candidate: Path, served: Path) -> None:
 
 
 def run(params: Params, log: logging.Logger) -> int:
-    """Judge, promote or keep, register; the exit status."""
+    """Judge the candidate, promote it or keep the incumbent, register; returns the exit status."""
     from ml.gate import Verdict, judge
     from ml.tables import read_parquet
 
@@ -131,12 +131,12 @@ def run(params: Params, log: logging.Logger) -> int:
     for reason in verdict.reasons:
         log.warning("gate: %s", reason)
     if verdict.incumbent == "unreadable":
-        log.warning("gate: promoted without a comparison; a deploy will want the incumbent, or its --first")
+        log.warning("gate: promoted without a comparison, because the incumbent can't be read")
     if verdict.decision == "challenger" and not BUNDLE.exists():
         instead = "the incumbent can't be read" if verdict.incumbent == "unreadable" else "there is no incumbent"
         print(
             f"register_model: the candidate did not pass the gate and {instead}, so there is no bundle to serve: "
-            "improve the model, or move gate.minimum and gate.maximum in params.yaml",
+            "improve the model, or change gate.minimum and gate.maximum in params.yaml",
             file=sys.stderr,
         )
         return 1
@@ -155,19 +155,19 @@ def _register(
             registered = version_under(server, params.registry.model, "champion")
             if registered not in (None, version, of_base):
                 log.warning(
-                    "the registry's champion is %s, the base branch's bundle %s: DVC's counts",
+                    "the registry's champion is %s, but the base branch's bundle is %s; the latter counts",
                     registered[:12],
                     of_base[:12],
                 )
             if alias == "champion" and registered == version:
-                log.info("%s is champion in the registry already", version[:12])
+                log.info("%s is already champion in the registry", version[:12])
                 _remember(params, "")
                 return 0
         run_id = register(server, CANDIDATE, version, parts, alias, params)
         if decision == "challenger" and isinstance(incumbent, tuple) and server.registry and not has_champion(params):
             register(server, BUNDLE, *incumbent, "champion", params, made_here=False)
     except TrackingError as error:
-        done = "models/bundle is in place" if decision != "challenger" else "models/bundle is as it was"
+        done = "models/bundle is updated" if decision != "challenger" else "models/bundle is unchanged"
         print(
             f"register_model: {error}; {done}, only the registration is missing: run `dvc repro` again", file=sys.stderr
         )
@@ -183,7 +183,7 @@ def _remember(params: Params, run_id: str) -> None:
 
 
 def _same_as_base(base: str) -> bool:
-    """Whether DVC knows the candidate's files to be those of the base branch's bundle; no file is read."""
+    """Whether the candidate has the same DVC hash as the base branch's bundle; doesn't read the bundles' files."""
     revision = base_revision(base)
     if revision is None:
         return False

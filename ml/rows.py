@@ -1,4 +1,4 @@
-"""The processed rows as every later stage reads them: typed columns, the target, when each row happened."""
+"""The processed rows, as all later stages read them: typed columns, the target, the time of each row."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -17,25 +17,25 @@ PARTS: tuple[Part, ...] = ("train", "validation", "test")
 
 
 class Summary(Document):
-    """What preprocessing did; data/processed/summary.json."""
+    """A summary of preprocessing; data/processed/summary.json."""
 
     rows: dict[str, int]
-    """By part."""
+    """Number of rows by part."""
     borders: dict[str, tuple[str, str]] = {}
-    """First and last time by part, where rows have one."""
+    """First and last time by part, if rows have a time."""
     without_target: int
     dropped_columns: dict[str, str]
-    """Name -> why it is no feature."""
+    """Name -> why it is not a feature."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Some rows, in time order where they have a time."""
+    """Some rows, in time order if they have a time."""
 
     columns: Columns
     target: NDArray[np.float64]
     seconds: NDArray[np.float64] | None
-    """When each row happened, in seconds since 1970; None where the data has no time."""
+    """The time of each row, in seconds since 1970; None if the data has no time."""
 
     def __len__(self) -> int:
         return len(self.target)
@@ -50,7 +50,7 @@ class Rows:
 
 
 def read_rows(part: str, schema: Schema, params: Params) -> Rows:
-    """The processed rows of one part."""
+    """The processed rows of a part."""
     table = read_parquet(PROCESSED / f"{part}.parquet")
     return Rows(to_columns(table, schema), target_of(table, schema), seconds_of(table, params.data.time))
 
@@ -64,16 +64,16 @@ def target_of(table: pd.DataFrame, schema: Schema) -> NDArray[np.float64]:
 
 
 def seconds_of(table: pd.DataFrame, time_column: str | None) -> NDArray[np.float64] | None:
-    """When each row happened, in seconds since 1970; None without a time column."""
+    """The time of each row, in seconds since 1970; None without a time column."""
     if time_column is None:
         return None
-    # A part without any offset reads the same either way: what lacks one counts as UTC.
+    # Times without an offset count as UTC, so a part without any offsets gives the same result in both cases.
     times = parse_times(table[time_column], utc=has_offset(table[time_column]))
     return np.asarray((times - pd.Timestamp(0)).dt.total_seconds(), dtype=np.float64)
 
 
 def concatenate(*many: Rows) -> Rows:
-    """All rows, one part after the other."""
+    """All rows of the given parts, in this order."""
     seconds = [rows.seconds for rows in many if rows.seconds is not None]
     return Rows(
         {name: np.concatenate([rows.columns[name] for rows in many]) for name in many[0].columns},

@@ -1,14 +1,15 @@
-"""The bundle's model as a function from matrix to scores: ONNX Runtime, or the pickled scikit-learn estimator.
+"""Runs the bundle's model, as a function from matrix to scores: ONNX Runtime, or the pickled scikit-learn estimator.
 
-A row's scores are the same bits alone and in any batch, or a row at the threshold could change its label with the rows
-beside it. Libraries don't promise that: a matrix product adds float32 numbers in an order that depends on the number of
-rows, and with two threads ONNX Runtime adds the trees of a large batch in another order. So every call has the same
-shape and one thread:
+A row's scores must be bitwise the same alone and in any batch. Otherwise a row near the threshold could get another
+label because of other rows in the request. Libraries don't guarantee this: the order in which a matrix product adds
+float32 numbers depends on the number of rows, and with two threads ONNX Runtime adds the trees of a large batch in
+another order. So every call has the same shape and a single thread:
 
-- ONNX Runtime is called once per row, on one thread. Each call costs about 4 µs beyond the model's own work.
-- scikit-learn takes milliseconds per call. Trees get blocks of BLOCK rows, the last block filled up with zeros: each
-  row is added by itself, in the order of the trees. An estimator with a linear member is called once per row: in a
-  matrix product even the position of a row in the block decides the order of its sum.
+- ONNX Runtime is called once per row, on a single thread. Each call takes about 4 µs in addition to the
+  model's own work.
+- A call of scikit-learn takes milliseconds. Trees get blocks of BLOCK rows, and the last block is filled up with zeros:
+  the trees' results are added separately for each row, in the order of the trees. An estimator with a linear member is
+  called once per row, because in a matrix product even the position of a row in the block changes the order of its sum.
 """
 
 import pickle
@@ -26,11 +27,11 @@ Scores = NDArray[np.float64]
 """Probabilities, shape (n, classes), rows summing to 1; or predicted numbers, shape (n,), for a regression."""
 
 BLOCK = 64
-"""Rows of each call of scikit-learn's trees."""
+"""Number of rows in each call of scikit-learn's trees."""
 
 
 class BundleError(Exception):
-    """A bundle that is missing, damaged, or can't be used here; the message says which and what to do."""
+    """A bundle that is missing, damaged, or unusable here; the message says why and what to do."""
 
 
 def compile_model(runtime: Runtime, model: bytes, task: Task) -> Callable[[NDArray[np.float32]], Scores]:
@@ -41,7 +42,7 @@ def compile_model(runtime: Runtime, model: bytes, task: Task) -> Callable[[NDArr
     run = _onnx_model(model) if runtime == "onnx" else _pickled_model(model, task)
 
     def scores(matrix: NDArray[np.float32]) -> Scores:
-        # In C order: numpy adds along the rows of another layout in another order.
+        # C order, because numpy's order of additions depends on the memory layout.
         output = np.ascontiguousarray(run(matrix), dtype=np.float64)
         return output.reshape(-1) if task == "regression" else output
 
@@ -49,7 +50,7 @@ def compile_model(runtime: Runtime, model: bytes, task: Task) -> Callable[[NDArr
 
 
 def _onnx_model(model: bytes) -> Callable[[NDArray[np.float32]], NDArray[Any]]:
-    import onnxruntime  # 0.3 s that a caller who only reads documents needn't pay
+    import onnxruntime  # takes 0.3 s, which callers that only read documents avoid
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -62,7 +63,7 @@ def _onnx_model(model: bytes) -> Callable[[NDArray[np.float32]], NDArray[Any]]:
     source, sinks = session.get_inputs()[0].name, [session.get_outputs()[-1].name]
 
     def run(matrix: NDArray[np.float32]) -> NDArray[Any]:
-        # At least once: an empty matrix is the runtime's to answer or to refuse.
+        # At least one call, so that the runtime itself handles an empty matrix.
         starts = range(max(len(matrix), 1))
         return np.concatenate([session.run(sinks, {source: matrix[row : row + 1]})[0] for row in starts])
 
@@ -71,14 +72,14 @@ def _onnx_model(model: bytes) -> Callable[[NDArray[np.float32]], NDArray[Any]]:
 
 def _pickled_model(model: bytes, task: Task) -> Callable[[NDArray[np.float32]], NDArray[Any]]:
     try:
-        # Only a file whose hash the manifest confirms gets here: a bundle is code, and is trusted like the image.
+        # The file's hash was verified with the manifest. A bundle is code, and is trusted like the image.
         estimator = pickle.loads(model)  # noqa: S301
     except ModuleNotFoundError as error:
         raise BundleError(
             f"this bundle's model doesn't compile (runtime: sklearn) and needs {error.name}, "
-            "which isn't installed here: serve it from the larger image target"
+            "which isn't installed here: use the image target `full`"
         ) from None
-    # Both come with scikit-learn.
+    # Both are dependencies of scikit-learn.
     import joblib
     from threadpoolctl import ThreadpoolController
 
@@ -90,8 +91,8 @@ def _pickled_model(model: bytes, task: Task) -> Callable[[NDArray[np.float32]], 
         rows, width = matrix.shape
         padded = np.zeros((-(-max(rows, 1) // block) * block, width), dtype=np.float32)
         padded[:rows] = matrix
-        # Forests add their trees in the order in which threads finish, and BLAS splits rows among its threads. The
-        # limit holds for the whole process, so two calls must not set and reset it at the same time.
+        # Forests add their trees in the order in which threads finish, and BLAS distributes rows over its threads. The
+        # limit applies to the whole process, so two calls must not set and reset it at the same time.
         with one_at_a_time, pools.limit(limits=1), joblib.parallel_config(backend="sequential"):
             blocks = [method(padded[start : start + block]) for start in range(0, len(padded), block)]
         return np.concatenate(blocks)[:rows]
@@ -100,7 +101,7 @@ def _pickled_model(model: bytes, task: Task) -> Callable[[NDArray[np.float32]], 
 
 
 def _is_linear(estimator: Any) -> bool:
-    """Whether the estimator, or any member of a pipeline or an average, multiplies by coefficients."""
+    """Whether the estimator, or any member of a pipeline or an average, is linear."""
     members = [step for _, step in getattr(estimator, "steps", ())]
     if hasattr(estimator, "named_estimators_"):  # an average; a forest's own trees can't be linear
         members += list(estimator.estimators_)

@@ -1,4 +1,4 @@
-"""What a row looks like: names, types, bounds and categories, shared by training and serving."""
+"""The schema of a row: names, types, bounds and categories, shared by training and serving."""
 
 from typing import Literal, Self
 
@@ -24,32 +24,32 @@ class SchemaError(ValueError):
 
 
 class Document(BaseModel):
-    """A frozen JSON or YAML document that rejects keys it doesn't know."""
+    """A frozen JSON or YAML document that rejects unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Feature(Document):
-    """One input column: what its owner declared, and what training learnt about it."""
+    """An input column: declared properties, and properties learnt in training."""
 
     name: str
     type: FeatureType
     required: bool = False
-    """A request must give a value; otherwise missing is a value that the model knows."""
+    """Whether a request must contain a value; otherwise the model accepts a missing value."""
     minimum: float | None = None
     """Declared hard bound (numeric): a smaller number is refused."""
     maximum: float | None = None
     """Declared hard bound (numeric): a larger number is refused."""
     unknown: Literal["accept", "refuse"] = "accept"
-    """What to do with a category that training never saw."""
+    """How a category that training never saw is treated."""
     live: bool = False
-    """Known only shortly before the prediction time; quality is reported with and without these."""
+    """Whether it is known only shortly before the prediction; quality is reported with and without live features."""
     description: str = ""
 
     integer: bool = False
-    """Learnt: every number seen was whole."""
+    """Learnt: whether all numbers were whole."""
     utc: bool = False
-    """Learnt: times carried an offset and count as UTC; otherwise they are wall-clock times without one."""
+    """Learnt: whether times have an offset and count as UTC; otherwise they are wall-clock times without an offset."""
     low: float | None = None
     """Learnt: smallest value in training (numeric, or datetime in epoch seconds)."""
     high: float | None = None
@@ -57,19 +57,19 @@ class Feature(Document):
     categories: tuple[str, ...] = ()
     """Learnt: categories in training, most frequent first."""
     example: str | float | bool | None = None
-    """A value from training, as a request would write it (datetime: ISO 8601)."""
+    """A value from training, in the format of a request (datetime: ISO 8601)."""
 
     @model_validator(mode="after")
     def _bounds_fit(self) -> Self:
         if (self.minimum is not None or self.maximum is not None) and self.type != "numeric":
-            raise ValueError(f"{self.name}: minimum and maximum are for numeric features, this one is {self.type}")
+            raise ValueError(f"{self.name}: minimum and maximum are for numeric features, but its type is {self.type}")
         if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
             raise ValueError(f"{self.name}: minimum {self.minimum} is above maximum {self.maximum}")
         return self
 
 
 class Schema(Document):
-    """The columns a model reads, in order, and the target it predicts."""
+    """The columns that a model reads, in order, and the target that it predicts."""
 
     target: str
     task: Task
@@ -77,7 +77,7 @@ class Schema(Document):
     """Labels in the order of the model's probabilities; binary: (negative, positive); regression: none."""
     features: tuple[Feature, ...]
     horizon: str | None = None
-    """How long before the event a prediction is made (e.g. `2h`), where the data has a prediction time."""
+    """How long before the event a prediction is made (e.g. `2h`), if the data has a prediction time."""
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
@@ -96,7 +96,7 @@ class Schema(Document):
         return self
 
     def feature(self, name: str) -> Feature:
-        """The feature of that name; KeyError when there is none."""
+        """The feature with this name; KeyError if it doesn't exist."""
         for feature in self.features:
             if feature.name == name:
                 return feature

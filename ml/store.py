@@ -1,8 +1,8 @@
-"""The SQLite database that MLflow keeps runs and models in: there whole, or not there.
+"""Creates MLflow's SQLite database atomically: it exists completely or not at all.
 
-MLflow creates it by some seventy schema migrations in place. SQLite commits each statement by itself, so a process that
-is killed meanwhile leaves tables that the next start can neither use nor finish. Here the migrations run on a file
-beside it, which gets the database's name once it is finished.
+MLflow creates the database with about seventy schema migrations in place. SQLite commits each statement separately, so
+a process that is killed during the migrations leaves tables that the next start can neither use nor complete. Here the
+migrations run on a temporary file, which gets the database's name when it is complete.
 """
 
 import fcntl
@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 FILES = ("", "-journal", "-wal", "-shm")
-"""What SQLite appends to a database's name for the files that it keeps beside it."""
+"""The suffixes of SQLite's additional files of a database."""
 PATIENCE = 30
 """Seconds to wait for a process that is writing to the database."""
 
@@ -23,7 +23,7 @@ class StoreError(Exception):
 
 
 def database_of(uri: str) -> Path | None:
-    """The database file that a store's address names; None when it names no SQLite file."""
+    """The database file in a store's address; None if the address isn't that of an SQLite file."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
@@ -39,7 +39,7 @@ def database_of(uri: str) -> Path | None:
 def prepare(database: Path) -> None:
     """Create the database if it is missing. It can be killed at any moment and called again; it removes no data.
 
-    Raises StoreError when the database is unfinished, of another version of MLflow, or no database.
+    Raises StoreError when the file is incomplete, belongs to another version of MLflow, or isn't a database.
     """
     try:
         database.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def prepare(database: Path) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Only this process works on the unfinished file in the folder; the lock ends with the process."""
+    """Make sure that only this process uses the temporary file in the folder; the lock ends with the process."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -77,12 +77,12 @@ def _remove(fresh: Path) -> None:
 
 
 def _refuse_leftovers(database: Path) -> None:
-    """SQLite would play an old journal back into the new database."""
+    """Refuse to continue if old journals exist: SQLite would apply them to the new database."""
     for suffix in FILES[1:]:
         leftover = database.with_name(database.name + suffix)
         if leftover.exists():
             raise StoreError(
-                f"{leftover} belongs to {database}, which is missing: restore that, or move {leftover.name} away"
+                f"{leftover} belongs to {database}, which is missing: restore it, or move {leftover.name} away"
             )
 
 
@@ -94,7 +94,7 @@ def _create(fresh: Path) -> None:
 
     @event.listens_for(engine, "connect")
     def hurry(connection: sqlite3.Connection, _record: object) -> None:
-        # A crash costs only this unfinished file, so it is synced once, at the end: a third of the time.
+        # A crash loses only this temporary file, so it is synced only at the end, which takes a third of the time.
         connection.execute("PRAGMA synchronous=OFF")
         connection.execute("PRAGMA journal_mode=MEMORY")
 
@@ -107,7 +107,7 @@ def _create(fresh: Path) -> None:
 
 
 def _place(fresh: Path, database: Path) -> None:
-    """Give the finished file its name; a database that another program created meanwhile stays."""
+    """Give the complete file its name; if another program has created a database meanwhile, keep that database."""
     try:
         os.link(fresh, database)  # unlike a rename, it never replaces a file
     except FileExistsError:
@@ -121,7 +121,7 @@ def _check(database: Path) -> None:
     from mlflow.store.db.utils import _get_latest_schema_revision
 
     wanted = _get_latest_schema_revision()  # type: ignore[no-untyped-call]
-    # Not read-only: SQLite must be able to roll back what a killed process was writing.
+    # Not read-only, because SQLite must be able to roll back the transaction of a killed process.
     with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=rw", uri=True, timeout=PATIENCE)) as connection:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         found = None
@@ -139,6 +139,6 @@ def _check(database: Path) -> None:
             f"place, then run `mlflow db upgrade sqlite:///{database}`"
         )
     raise StoreError(
-        f"{database} is unfinished, because MLflow was interrupted while it created it, and holds no run or model: "
+        f"{database} is unfinished, because MLflow was interrupted while it created it, and has no run or model: "
         "remove the file, then run this again"
     )

@@ -1,4 +1,4 @@
-"""Tables on disk, and the one place that turns a table's columns into the schema's types."""
+"""Reads and writes tables, and converts their columns to the schema's types; no other module does this."""
 
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,11 @@ from ml.schema import Columns, Feature, Schema, SchemaError
 TRUE = frozenset({"true", "yes", "1", "1.0", "t", "y"})
 FALSE = frozenset({"false", "no", "0", "0.0", "f", "n"})
 OFFSET = r"\d[T ]\d{2}.*(?:[Zz]|[+-]\d{2}(?::?\d{2})?)$"
-"""How an ISO 8601 time with an offset from UTC looks."""
+"""Matches an ISO 8601 time with an offset from UTC."""
 
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
-    """The table at `path`; FileNotFoundError when the stage that makes it has not run."""
+    """The table at `path`; FileNotFoundError if the stage that creates it has not run."""
     return pd.read_parquet(path, columns=columns)
 
 
@@ -27,7 +27,7 @@ def write_parquet(table: pd.DataFrame, path: Path) -> None:
 
 
 def to_columns(table: pd.DataFrame, schema: Schema) -> Columns:
-    """The schema's features as typed arrays; a column that the table lacks is missing in every row.
+    """The schema's features as typed arrays; if the table lacks a column, its values are missing in every row.
 
     Raises SchemaError naming the column, the value and its first row when a cast is impossible.
     """
@@ -46,9 +46,9 @@ def to_columns(table: pd.DataFrame, schema: Schema) -> Columns:
 
 
 def cast_column(column: "pd.Series[Any]", feature: Feature) -> NDArray[np.generic]:
-    """One column in the feature's type, as `ml.schema.Columns` describes it.
+    """A column converted to the feature's type, as `ml.schema.Columns` describes it.
 
-    Raises SchemaError naming the column, the value and its first row when one can't be read as that type.
+    Raises SchemaError naming the column, the value and its first row when a value can't be converted.
     """
     values, unreadable = read_column(column, feature)
     if unreadable.any():
@@ -56,13 +56,13 @@ def cast_column(column: "pd.Series[Any]", feature: Feature) -> NDArray[np.generi
         raise SchemaError(
             f"column {feature.name!r} is {feature.type}, but {int(unreadable.sum())} of its values are not: "
             f"the first is {column.iloc[first]!r} in row {first} "
-            "(declare another type in params.yaml, or mend the data)"
+            "(declare another type in params.yaml, or correct the data)"
         )
     return values
 
 
 def read_column(column: "pd.Series[Any]", feature: Feature) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-    """One column in the feature's type, and which rows hold a value that can't be read as that (missing ones can)."""
+    """A column converted to the feature's type, and which rows have a value (not missing) that can't be converted."""
     present = column.notna().to_numpy(dtype=bool)
     nested = holds_many(column)
     if nested.any():
@@ -70,7 +70,7 @@ def read_column(column: "pd.Series[Any]", feature: Feature) -> tuple[NDArray[np.
     values: NDArray[np.generic]
     match feature.type:
         case "numeric":
-            if column.dtype.kind in "mM":  # would be counts of a unit that the file's writer chose
+            if column.dtype.kind in "mM":  # as numbers they would depend on the time unit of the file
                 numbers = np.full(len(column), np.nan)
             else:
                 numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
@@ -91,14 +91,14 @@ def read_column(column: "pd.Series[Any]", feature: Feature) -> tuple[NDArray[np.
 
 
 def holds_many(column: "pd.Series[Any]") -> NDArray[np.bool_]:
-    """Which rows hold a list, an array, a mapping or bytes, which no request can send as one value."""
+    """Which rows contain a list, an array, a mapping or bytes; a request can't send these as a single value."""
     if column.dtype != object:
         return np.zeros(len(column), dtype=bool)
     return np.array([isinstance(value, list | tuple | dict | set | bytes | np.ndarray) for value in column], dtype=bool)
 
 
 def as_text(column: "pd.Series[Any]") -> "pd.Series[Any]":
-    """Values as a category is spelled: whole floats without `.0`, booleans as true and false."""
+    """Values as texts of categories: whole floats without `.0`, booleans as true and false."""
     if pd.api.types.is_bool_dtype(column.dtype):
         return column.map({True: "true", False: "false"}).astype("string").astype(object)
     if pd.api.types.is_float_dtype(column.dtype):
@@ -109,9 +109,9 @@ def as_text(column: "pd.Series[Any]") -> "pd.Series[Any]":
 
 
 def parse_times(column: "pd.Series[Any]", *, utc: bool) -> "pd.Series[Any]":
-    """Naive timestamps: of UTC when `utc`, else of the wall clock as written; NaT where a value can't be read.
+    """Naive timestamps: in UTC if `utc`, else wall-clock times as written; NaT for values that aren't times.
 
-    Among wall-clock times one with an offset can't be read; among UTC ones a time without counts as UTC.
+    Without `utc`, a time with an offset gives NaT. With `utc`, a time without an offset counts as UTC.
     """
     if isinstance(column.dtype, pd.DatetimeTZDtype):
         return column.dt.tz_convert("UTC").dt.tz_localize(None)

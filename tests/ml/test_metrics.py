@@ -92,5 +92,5 @@ def test_blocks_are_days_or_random_where_rows_have_no_time() -> None:
     np.testing.assert_array_equal(day_blocks(seconds, 4, 1), [0, 0, 1, 2])
     random = day_blocks(None, 5000, 1)
     assert len(set(random)) == 2000
-    with pytest.raises(ValueError, match="'colour' is no metric"):
+    with pytest.raises(ValueError, match="'colour' is not a metric"):
         values("colour", TARGET, SCORES, LABELS, ROWS, ONE)

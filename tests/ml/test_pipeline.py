@@ -201,16 +201,16 @@ def test_a_table_over_http_and_one_on_s3(workspace: Workspace, people: People, m
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"uri": "nowhere.csv"}, "nowhere.csv not found: data.uri in params.yaml names the table"),
-        ({"uri": "table.xyz"}, "is it CSV or Parquet? Say so with data.format"),
+        ({"uri": "nowhere.csv"}, "nowhere.csv not found: check data.uri in params.yaml"),
+        ({"uri": "table.xyz"}, "the format is unknown; set data.format"),
         ({"uri": "http://127.0.0.1:9/table.csv"}, "can't be read as csv"),
-        ({"target": "z"}, "the target 'z' is no column"),
+        ({"target": "z"}, "the target 'z' is not a column"),
         ({"task": "multiclass"}, "multiclass needs three values or more"),
         ({"target": "city"}, "binary needs two values in 'city', there are 4"),
-        ({"positive": "maybe"}, "'maybe' is no value of 'y'"),
-        ({"features": {"height": {}}}, "declares 'height', which the table doesn't have"),
+        ({"positive": "maybe"}, "'maybe' is not a value of 'y'"),
+        ({"features": {"height": {}}}, "declares 'height', but the table has no such column"),
         ({"features": {"city": {"type": "numeric"}}}, "column 'city' is numeric, but"),
-        ({"declared_only": True}, "no column is left to predict from"),
+        ({"declared_only": True}, "no column is left as a feature"),
     ],
 )
 def test_a_mistake_ends_the_stage_with_one_clear_line(

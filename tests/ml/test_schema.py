@@ -40,7 +40,7 @@ def test_a_repeated_feature_and_a_target_among_the_features_are_refused() -> Non
 
 
 def test_bounds_belong_to_numbers_and_are_in_order() -> None:
-    with pytest.raises(ValidationError, match="for numeric features, this one is text"):
+    with pytest.raises(ValidationError, match="for numeric features, but its type is text"):
         Feature(name="x", type="text", minimum=0)
     with pytest.raises(ValidationError, match=r"minimum 2\.0 is above"):
         Feature(name="x", type="numeric", minimum=2, maximum=1)

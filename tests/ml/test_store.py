@@ -133,7 +133,7 @@ def test_unfinished_database_is_named_with_the_remedy_and_not_touched(tmp_path: 
     database = copy(unfinished, tmp_path)
     with closing(sqlite3.connect(database)) as connection:  # SQLite's own clean-up comes first
         before = list(connection.iterdump())
-    with pytest.raises(StoreError, match=r"mlflow\.db is unfinished.*holds no run or model: remove the file") as raised:
+    with pytest.raises(StoreError, match=r"mlflow\.db is unfinished.*has no run or model: remove the file") as raised:
         prepare(database)
     assert len(str(raised.value).splitlines()) == 1
     with closing(sqlite3.connect(database)) as connection:

@@ -208,7 +208,7 @@ def test_a_server_that_is_not_there_is_said_so(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_password_in_the_address_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"https://me:{TOKEN}@mlflow.example")
-    with pytest.raises(TrackingError, match="holds credentials: leave them out, and set CAPSTONE_TEST") as refused:
+    with pytest.raises(TrackingError, match="contains credentials: remove them, and set CAPSTONE_TEST") as refused:
         probe(LOG)
     assert TOKEN not in str(refused.value)
     database = Server(f"postgresql://me:{TOKEN}@db.example/mlflow", explicit=True, registry=True)

@@ -322,7 +322,7 @@ def test_a_damaged_bundle_is_one_clear_line_at_start(bundles, tmp_path):
         (damaged / file.name).write_bytes(file.read_bytes())
     (damaged / "model.onnx").write_bytes(b"not a model")
     message = failed_start(MODEL_URI=damaged)
-    assert "model.onnx is not what bundle.json says" in message
+    assert "model.onnx doesn't match bundle.json" in message
     assert message.count("\n") == 1
 
 
