@@ -1,4 +1,4 @@
-"""Small real bundles, trained on made-up rows and compiled: what tests of every area serve, deploy or register."""
+"""Small real bundles, trained on invented rows and compiled; tests of all areas serve, deploy or register them."""
 
 import math
 import tempfile
@@ -42,10 +42,10 @@ FEATURES = (
     Feature(name="member", type="boolean", example=True),
     Feature(name="note", type="text", example="late refund"),
 )
-"""A feature of every type: required and not, bounded and not, refusing and accepting what is unknown."""
+"""A feature of every type: required and optional, with and without bounds, refusing or accepting new categories."""
 
 EXAMPLE: dict[str, Any] = {feature.name: feature.example for feature in FEATURES}
-"""A row as a request writes it."""
+"""A row in the format of a request."""
 
 ENCODING = Encoding(
     encoders=(
@@ -68,7 +68,7 @@ ENCODING = Encoding(
 
 
 def make_parts(kind: Kind = "binary", name: str | None = None, seed: int = 1) -> Parts:
-    """A bundle's parts; another seed gives another model, so another version."""
+    """A bundle's parts; another seed gives another model, and so another version."""
     columns, amount = _columns(seed)
     matrix = ENCODING.transform(columns)
     member = np.nan_to_num(np.asarray(columns["member"], dtype=np.float64))
@@ -139,7 +139,7 @@ def _compiled(kind: Kind, matrix: NDArray[np.float32], target: NDArray[Any]) -> 
         "regression": lambda: make_pipeline(SimpleImputer(), StandardScaler(), LinearRegression()),
     }[kind]()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the converters' own
+        warnings.simplefilter("ignore")  # warnings of the converters
         model.fit(matrix, target)
         graph = convert_sklearn(
             model,

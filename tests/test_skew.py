@@ -1,4 +1,4 @@
-"""No training/serving skew: test rows sent through HTTP get the pipeline's own answers."""
+"""No training/serving skew: for test rows, the service gives the same predictions as the pipeline."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What the service's image takes with the real bundle: size, start, memory and CPU, for one worker and for two.
+"""Measures the service's image with the real bundle: size, start, memory and CPU, with one worker and with two.
 
     .venv/bin/python -m tests.benchmarks.image [--target full]      # after `make repro` or `dvc pull`
 
@@ -36,12 +36,12 @@ from tests.image.containers import (
 HARD = ("--read-only", "--tmpfs", "/tmp")
 CALLERS, PAUSE, SECONDS = 4, 0.05, 15
 STEP = 16
-"""MiB between two memory limits that are tried."""
+"""Steps between tested memory limits, in MiB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What one number of workers takes."""
+    """The measurements for a number of workers."""
 
     workers: int
     start_seconds: float
@@ -56,7 +56,7 @@ class Use:
 
 
 def used(container: Container) -> tuple[float, float]:
-    """MiB that can't be given back, and seconds of CPU since its start; by version 1 or 2 of control groups."""
+    """Memory that can't be reclaimed (MiB), and CPU seconds since the start; from control groups version 1 or 2."""
     read = "cat memory/memory.usage_in_bytes memory/memory.stat cpuacct/cpuacct.usage"
     found = container.execute(
         "sh", "-c", f"cd /sys/fs/cgroup; {read} 2>/dev/null || cat memory.current memory.stat cpu.stat"
@@ -69,7 +69,7 @@ def used(container: Container) -> tuple[float, float]:
 
 
 def settled(container: Container) -> tuple[float, float]:
-    """The same, once every worker has loaded its model: memory no longer grows."""
+    """The same, after every worker has loaded its model and memory no longer grows."""
     before = -1.0
     while True:
         mib, seconds = used(container)
@@ -80,7 +80,7 @@ def settled(container: Container) -> tuple[float, float]:
 
 
 def load(container: Container, image: str, body: str) -> int:
-    """Requests answered in SECONDS. Raises FailedError when one was not."""
+    """Number of requests answered in SECONDS. Raises FailedError if a request fails."""
     options = ("--rm", "--interactive", "--network", f"container:{container.id}", "--env", f"BODY={body}")
     numbers = (str(CALLERS), str(PAUSE), str(SECONDS))
     script = (REPOSITORY / "tests" / "image" / "load.py").read_text()
@@ -91,7 +91,7 @@ def load(container: Container, image: str, body: str) -> int:
 
 
 def survives(image: str, workers: int, limit: int, body: str) -> bool:
-    """Whether that many MiB are enough: no process is killed."""
+    """Whether this memory limit is enough, so that no process is killed."""
     bound = (f"--memory={limit}m", f"--memory-swap={limit}m")
     with running(image, *HARD, *bound, WORKERS=workers) as container:
         try:

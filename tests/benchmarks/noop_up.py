@@ -18,7 +18,7 @@ ATLAS = [sys.executable, "-m", "infra.cli"]
 
 
 def measure() -> float:
-    """Seconds of one run; raises RuntimeError when it fails, or when it had something to do."""
+    """Seconds of a run; raises RuntimeError if it fails, or if it changed something."""
     begun = time.monotonic()
     done = subprocess.run(
         [*ATLAS, "up", "--stack", "local", "--json"], cwd=REPOSITORY, capture_output=True, text=True, check=False

@@ -26,12 +26,12 @@ REPOSITORY = Path(__file__).parents[2]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one command took."""
+    """The measurements of a command."""
 
     seconds: float
     peak_mib: float
     slowest: dict[str, float]
-    """Seconds by stage, as DVC's output told its beginnings."""
+    """Seconds by stage, from the starts of stages in DVC's output."""
 
 
 def measure(command: list[str], cwd: Path) -> Run:
@@ -86,7 +86,7 @@ def _children(root: psutil.Process) -> list[psutil.Process]:
 
 
 def clone(to: Path, trees: int | None) -> Path:
-    """A copy of the tracked files as they are in the working tree, in a git repository of its own."""
+    """A copy of the working tree's tracked files, in a separate git repository."""
     files = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout
     for name in files.splitlines():
         if name == "dvc.lock" or not (REPOSITORY / name).is_file():
@@ -105,7 +105,7 @@ def clone(to: Path, trees: int | None) -> Path:
 
 
 def repeat_table(cold: Path, wide: Path, times: int) -> int:
-    """Point `wide` at the raw table of `cold`, `times` over with ids of its own; returns its rows."""
+    """Let `wide` use `times` copies of the raw table of `cold`, with distinct ids; returns the number of rows."""
     table = pd.read_parquet(cold / "data/raw/table.parquet")
     params = yaml.safe_load((wide / "params.yaml").read_text())
     key = params["data"]["id"]

@@ -1,4 +1,4 @@
-"""The repository as somebody who adopted it has it: on a small table, with stack files of their own."""
+"""A repository of a user of Atlas: with a small table and its own stack files."""
 
 import os
 import shutil
@@ -33,7 +33,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def repro(folder: Path, origin: Path | None = None) -> None:
-    """`dvc repro` in the folder, with this Python; what `origin` has made is not made again."""
+    """`dvc repro` in the folder, with this Python; it uses the results that `origin` already has."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "DVC_", "GIT_"))}
     if origin:
         kept["DVC_GLOBAL_CONFIG_DIR"] = str(shared_cache(origin))
@@ -51,7 +51,7 @@ def commit(folder: Path, message: str) -> None:
 
 
 def write_stack(folder: Path, stack: str, settings: Mapping[str, object]) -> None:
-    """Pulumi.<stack>.yaml with these settings; what encrypts its secrets stays."""
+    """Pulumi.<stack>.yaml with these settings; the encryption of its secrets is unchanged."""
     file = folder / f"Pulumi.{stack}.yaml"
     kept = {key: value for key, value in yaml.safe_load(file.read_text()).items() if key == "encryptionsalt"}
     file.write_text(yaml.safe_dump({**kept, "config": {f"atlas:{key}": value for key, value in settings.items()}}))
@@ -59,7 +59,7 @@ def write_stack(folder: Path, stack: str, settings: Mapping[str, object]) -> Non
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `main` has, as it stands in this working tree."""
+    """The content of `main`: the files of this working tree."""
     path = tmp_path_factory.mktemp("jobs") / "origin"
     path.mkdir()
     files = subprocess.run(
@@ -86,7 +86,7 @@ def runner(origin: Path, tmp_path_factory: pytest.TempPathFactory) -> Runner:
 
 @pytest.fixture
 def github(monkeypatch: pytest.MonkeyPatch) -> Iterator[GithubServer]:
-    """GitHub's API, empty."""
+    """GitHub's API, without any content."""
     with serving() as server:
         monkeypatch.setenv("GITHUB_API_URL", server.address)
         yield server

@@ -1,4 +1,4 @@
-"""Runs a workflow's job on this machine, by act: `run:` steps are real, actions are replaced by what stands below.
+"""Runs a workflow's job on this machine with act: `run:` steps are real, actions are replaced by the scripts below.
 
 As on GitHub, what one job fetched is kept for the next: actions/cache gives a job its `.venv` ready-made, with the
 packages of the make target that the job asks for. A job that uses no cache (release.yml) makes all of it itself.
@@ -38,15 +38,15 @@ echo "PYTHONPATH=$PWD" >> "$GITHUB_ENV" # the packages have this project as it w
     "actions/download-artifact": 'mkdir -p "$(dirname "$PATH_GIVEN")" && cp -r "$ATLAS_ARTIFACTS/$NAME"/* "$(dirname "$PATH_GIVEN")/"',  # noqa: E501
     "anchore/sbom-action": 'mkdir -p "$(dirname "$OUTPUT_FILE")" && echo "{}" > "$OUTPUT_FILE"',
     "anchore/scan-action": 'test -f "$SBOM"',
-    # What the action does when the account trusts the job: the test of trust is in test_workflows.py.
+    # What the action does if the account trusts the job; test_workflows.py tests the trust.
     "aws-actions/configure-aws-credentials": 'test -n "$ROLE_TO_ASSUME" && echo "$ROLE_TO_ASSUME $ROLE_DURATION_SECONDS" >> "$ATLAS_ROLES"',  # noqa: E501
 }
-"""What needs GitHub, AWS, or a download -> what it does here; actions/checkout is act's own."""
+"""Actions that need GitHub, AWS, or a download -> the replacement here; act itself implements actions/checkout."""
 
 
 @cache
 def act() -> Path:
-    """The program, built with the machine's Go; skips the test where there is none."""
+    """The program, built with the machine's Go; skips the test if there is no Go."""
     go = find_go()
     if go is None:
         pytest.skip("act, which runs workflows, is built with Go, and there is none (go.dev)")
@@ -60,7 +60,7 @@ def act() -> Path:
 
 @dataclass
 class Runner:
-    """Runs jobs on clean clones of one repository."""
+    """Runs jobs on clean clones of a repository."""
 
     origin: Path
     folder: Path
@@ -83,14 +83,14 @@ class Runner:
         self.artifacts = self.folder / "artifacts"
 
     def clone(self) -> Path:
-        """A clean one."""
+        """A clean clone."""
         self.clones += 1
         path = self.folder / f"clone-{self.clones}"
         subprocess.run(["git", "clone", "-q", str(self.origin), str(path)], check=True)
         return path
 
     def _packages(self) -> Path:
-        """What `make .venv/run` installs on a clean clone: what jobs have that aren't given what tests need."""
+        """The packages that `make .venv/run` installs on a clean clone, without the packages for tests."""
         clone = self.clone()
         done = subprocess.run(
             ["make", "--silent", ".venv/run"], cwd=clone, env=_kept(), capture_output=True, text=True, check=False
@@ -111,7 +111,7 @@ class Runner:
         from_nothing: bool = False,
         code: int = 0,
     ) -> str:
-        """What the job said; fails the test when it ends otherwise than with `code`.
+        """The job's output; fails the test if its exit status isn't `code`.
 
         The job finds what was made of the data before in DVC's cache, unless it has to make it `from_nothing`.
         """
@@ -155,7 +155,7 @@ class Runner:
 
 
 def shared_cache(origin: Path) -> Path:
-    """A folder with a configuration of DVC whose cache is the repository's own."""
+    """A folder with a DVC configuration that uses the repository's cache."""
     folder = origin.parent / "dvc"
     folder.mkdir(exist_ok=True)
     (folder / "config").write_text(f"[cache]\n    dir = {origin / '.dvc' / 'cache'}\n")
@@ -163,13 +163,13 @@ def shared_cache(origin: Path) -> Path:
 
 
 def _kept() -> dict[str, str]:
-    """This process's environment, without what speaks of its own run."""
+    """This process's environment, without variables about its own run."""
     own = ("GITHUB_", "PYTEST_", "ATLAS_PYTHON")
     return {name: value for name, value in os.environ.items() if not name.startswith(own)}
 
 
 def _inputs_of(action: str) -> list[str]:
-    """What the workflows give it."""
+    """The inputs that the workflows pass."""
     found: set[str] = set()
     for path in (REPOSITORY / ".github").rglob("*.yml"):
         document = yaml.safe_load(path.read_text())

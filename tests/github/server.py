@@ -1,4 +1,4 @@
-"""As much of GitHub's API as `atlas ci` asks: comments, issues and releases of one repository, in memory."""
+"""A stub of GitHub's API for `atlas ci`: comments, issues and releases of a repository, in memory."""
 
 import http.server
 import json
@@ -14,14 +14,14 @@ BOT = {"login": "github-actions[bot]", "type": "Bot", "id": 1}
 
 @dataclass
 class GithubServer:
-    """What is there."""
+    """The stored comments, issues and releases."""
 
     address: str = ""
     comments: list[dict[str, Any]] = field(default_factory=list)
     issues: list[dict[str, Any]] = field(default_factory=list)
     releases: list[dict[str, Any]] = field(default_factory=list)
     denied: bool = False
-    """Whether every writing call is refused, as a token without the permission is."""
+    """Whether every write is refused, as for a token without the permission."""
 
     def answer(self, method: str, path: str, given: dict[str, Any]) -> tuple[int, Any]:
         """Status and body."""
@@ -57,7 +57,7 @@ class GithubServer:
         for issue in self.issues:
             if issue["number"] == number:
                 return issue
-        # A pull request's, which is there before any run.
+        # The issue of a pull request, which exists before any run.
         return {"number": number, "url": f"{self.address}/repos/o/r/issues/{number}", "state": "open", "id": number}
 
     def _add(self, to: list[dict[str, Any]], given: dict[str, Any], kind: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The job that deploys, on a real cluster: image built and pushed, pods, predictions, `dvc push`, and the way back.
+"""The job that deploys, on a real cluster: image, pods, predictions, `dvc push`, and the rollback.
 
 AWS and EKS are recorded, S3 and ECR's list of images are moto's, a registry of this machine holds the images. It needs
 what tests/infra/test_real_cluster.py needs.
@@ -38,7 +38,7 @@ from tests.infra.test_release import HOST
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 APP = f"atlas-jobs-{uuid.uuid4().hex[:6]}"
-"""A run that was killed can't be in the way of the next."""
+"""A new name for each run, so that a killed run doesn't affect the next run."""
 
 
 @dataclass
@@ -56,11 +56,11 @@ class Dev:
         commit(self.origin, f"dev: {', '.join(changed) or 'its settings'}")
 
     def image(self) -> str:
-        """What the cluster was last asked to run."""
+        """The image that the cluster should run."""
         return str(self.apps.read_namespaced_deployment(f"{APP}", APP).spec.template.spec.containers[0].image)
 
     def predict(self) -> int:
-        """The status of one prediction through the load balancer."""
+        """The status of a prediction request through the load balancer."""
         [service] = self.core.list_namespaced_service(APP).items
         connection = http.client.HTTPConnection(service.status.load_balancer.ingress[0].ip, 5000, timeout=10)
         try:
@@ -117,7 +117,7 @@ esac""",
     settings |= {"appName": APP, "namespace": APP, "baseImage": found.BASE_IMAGE}
     stack = Dev(origin, settings, client.CoreV1Api(api), client.AppsV1Api(api))
     stack.configure()
-    # Its place in the backend, as `atlas bootstrap` leaves it.
+    # The stack in the backend, as `atlas bootstrap` creates it.
     checkout = Checkout(origin, {})
     checkout.atlas("preview", "--stack", "dev")
     commit(origin, "dev has its place")
@@ -132,12 +132,12 @@ esac""",
 
 
 def known_to_ecr(repository: str, digest: str) -> None:
-    """Let ECR's list have the image, which the registry that stands for it holds."""
+    """Add the image to the recorded ECR; the image itself is in the local registry."""
     document = {
         "schemaVersion": 2,
         "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
         "config": {"size": 1},
-        # moto takes images of equal manifests for one.
+        # moto treats images with equal manifests as the same image.
         "layers": [{"digest": digest}],
     }
     boto3.client("ecr").put_image(
@@ -150,7 +150,7 @@ def test_commit_is_deployed_and_one_that_does_not_come_up_is_rolled_back(
 ) -> None:
     said = runner.run("push", "deploy", "deploy")
     assert runner.roles.read_text().splitlines()[-1] == f"{VARIABLES['ATLAS_DEPLOY_ROLE']} 14400"
-    # From nothing to an answering service, and what made it is kept.
+    # From nothing to an answering service; the data and models are pushed.
     assert "A prediction, asked and answered just now" in said
     assert dev.predict() == 200
     [bucket] = [one["Name"] for one in boto3.client("s3").list_buckets()["Buckets"] if "-data-" in one["Name"]]
@@ -158,7 +158,7 @@ def test_commit_is_deployed_and_one_that_does_not_come_up_is_rolled_back(
     assert kept > 5
     repository, digest = dev.image().removeprefix(f"{found.REGISTRY}/").split("@")
 
-    # By digest, so that ECR's list can say which has answered; the next run gets its data from the bucket.
+    # The image is deployed by digest, and marked in ECR as good; the next run gets its data from the bucket.
     boto3.client("ecr").create_repository(repositoryName=repository)
     known_to_ecr(repository, digest)
     dev.configure(image=f"{HOST}/{repository}@{digest}")

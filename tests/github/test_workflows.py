@@ -1,4 +1,4 @@
-"""What must hold in every workflow, whoever edits it; actionlint and zizmor, in `make lint`, see the rest."""
+"""Rules for every workflow; `make lint` checks the rest with actionlint and zizmor."""
 
 import json
 import re
@@ -31,9 +31,9 @@ PERMISSIONS = {
     "release.release": {"contents": "write"},
 }
 CHANGES = {"deploy.deploy": "dev", "promote.promote": "prod", "destroy.destroy": "dev"}
-"""Jobs that change a stack, and which (unless it is asked for another)."""
+"""Jobs that change a stack, with the default stack."""
 SECRETS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "CAPSTONE_TEST"}
-"""That may be there, in an environment: docs/ci.md, the second choice."""
+"""Secrets that an environment may have: the second choice in docs/ci.md."""
 LONGEST_SESSION = BootstrapSettings.model_json_schema()["properties"]["sessionHours"]["maximum"]
 """Hours."""
 EACH = pytest.mark.parametrize("job", jobs(), ids=str)
@@ -82,14 +82,14 @@ def test_run_lines_are_commands_that_a_person_can_type(job: Job) -> None:
             check_make([word for word in words[1:] if not word.startswith("$")])
         else:
             assert words[0] == ".venv/bin/atlas", line
-            # A variable stands for a stack, a tag.
+            # A variable is replaced by a stack or a tag.
             check_atlas([re.sub(r"\$\w+", "dev", word) for word in words[1:]])
 
 
 @EACH
 def test_nothing_that_others_write_gets_into_a_shell_line(job: Job) -> None:
     assert [line for line in job.runs if "${{" in line] == []
-    # What they write reaches a command only by a variable, and in quotation marks.
+    # Text from outside reaches a command only through a variable, in quotation marks.
     assert [line for line in job.runs if re.search(r'(?<!")\$\w+', line)] == []
     assert "pull_request_target" not in job.on
     assert "issue_comment" not in job.on
@@ -101,7 +101,7 @@ def test_secrets_are_few_and_an_environments(job: Job) -> None:
     assert found <= SECRETS
     assert not found or "environment" in job.body
     assert "AKIA" not in text_of(job)
-    # The job's own token goes to the one step that tells GitHub.
+    # Only the step that writes to GitHub gets the job's token.
     with_token = [step for step in job.steps if "github.token" in json.dumps(step)]
     assert [step["run"].split()[:3] for step in with_token if step["run"].split()[1] != "ci"] == []
     assert "github.token" not in json.dumps({key: value for key, value in job.body.items() if key != "steps"})
@@ -128,7 +128,7 @@ def test_job_ends_and_is_not_in_its_own_way(job: Job) -> None:
     minutes = int(job.body["timeout-minutes"])
     assert minutes <= 360  # GitHub's own limit
     if job.role:
-        # Whoever works on the account is told by it that the session has ended; a timeout would tell nobody anything.
+        # The command reports an expired session; a timeout would give no reason.
         assert minutes > LONGEST_SESSION * 60
         [credentials] = [step for step in job.steps if "configure-aws-credentials" in str(step.get("uses"))]
         assert credentials["with"]["role-duration-seconds"] == "${{ vars.ATLAS_SESSION_SECONDS || 14400 }}"
@@ -136,7 +136,7 @@ def test_job_ends_and_is_not_in_its_own_way(job: Job) -> None:
 
 @pytest.mark.slow
 def test_worst_destroy_is_within_a_session() -> None:
-    """Each kind of thing that has a limit of its own for its delete takes all of it, one after the other."""
+    """The worst case: all resources with a delete time limit need their full limit, one after another."""
     slow: dict[str, float] = {}
     for one in up("full").state():
         limit = float((one.get("customTimeouts") or {}).get("delete", 0))
@@ -159,7 +159,7 @@ def test_role_trusts_exactly_the_jobs_that_take_it(role: str) -> None:
 
 
 def taken(job: Job) -> str:
-    """The role's name, by the variable that bootstrap puts into the repository or the job's environment."""
+    """The role's name, from the variable that bootstrap sets in the repository or the job's environment."""
     stack = CHANGES.get(str(job), "")
     return {
         "${{ vars.ATLAS_PREVIEW_ROLE }}": "atlas-preview",

@@ -1,4 +1,4 @@
-"""The workflows taken apart: jobs, steps, and the subject that GitHub's token would have in each."""
+"""Parses the workflows: jobs, steps, and the subject of GitHub's token in each job."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ SETUP = REPOSITORY / ".github" / "actions" / "setup" / "action.yml"
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as GitHub reads it: `on` is no boolean."""
+    """YAML as GitHub reads it: `on` is not a boolean."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -31,7 +31,7 @@ def read(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Job:
-    """One job of a workflow."""
+    """A job of a workflow."""
 
     workflow: str
     name: str
@@ -47,12 +47,12 @@ class Job:
 
     @property
     def runs(self) -> list[str]:
-        """What its steps run, but those of actions."""
+        """The commands of its `run:` steps."""
         return [str(step["run"]) for step in self.steps if "run" in step]
 
     @property
     def role(self) -> str | None:
-        """The expression that names the role it takes."""
+        """The expression of the role that it assumes."""
         for step in self.steps:
             if str(step.get("uses", "")).startswith("aws-actions/configure-aws-credentials@"):
                 return str(step["with"]["role-to-assume"])
@@ -60,7 +60,7 @@ class Job:
 
     @property
     def subjects(self) -> set[str]:
-        """What GitHub's token names as its subject, for each way in which the job can start.
+        """The subjects of GitHub's token, for each way in which the job can start.
 
         After docs.github.com, "OpenID Connect reference": the environment, else `pull_request`, else the ref.
         """
@@ -76,7 +76,7 @@ class Job:
             elif event == "push":
                 found |= {f"ref:refs/heads/{branch}" for branch in (given or {}).get("branches", ["*"])}
             elif event == "workflow_dispatch":
-                # By hand it can be started on any branch, unless the job says otherwise.
+                # It can be started by hand on any branch, unless the job has a condition.
                 only = re.search(r"github\.ref == 'refs/heads/([\w-]+)'", str(self.body.get("if", "")))
                 found.add(f"ref:refs/heads/{only[1] if only else '*'}")
             elif event == "schedule":
@@ -106,7 +106,7 @@ def jobs() -> list[Job]:
 
 
 def used() -> Iterator[tuple[str, str, str]]:
-    """File, action@ref and comment of every action that is used."""
+    """File, action@ref and comment of all used actions."""
     for path in (*files(), SETUP):
         for line in path.read_text().splitlines():
             found = re.match(r"\s*-?\s*uses: (\S+)(?: # (.*))?$", line)

@@ -1,4 +1,4 @@
-"""The images that the tests run, each built once; without a Docker engine every test here is skipped."""
+"""The images for the tests, each built once; without a Docker engine these tests are skipped."""
 
 import os
 import pickle
@@ -18,7 +18,7 @@ LABELS = {"BUNDLE_VERSION": "version-of-the-bundle"}
 
 @pytest.fixture(scope="session", autouse=True)
 def base() -> str:
-    """The base image; skips every test of this folder where images can't be built."""
+    """The base image; skips all tests of this folder if images can't be built."""
     try:
         return base_image()
     except MissingError as error:
@@ -32,7 +32,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def sklearn_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One that didn't compile: the estimator itself, pickled."""
+    """A bundle whose model isn't compiled: the pickled estimator."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     parts: Parts = make_parts()

@@ -1,4 +1,4 @@
-"""Images and containers of the service, by the machine's own Docker engine."""
+"""Builds images and runs containers of the service, with the machine's Docker engine."""
 
 import http.client
 import json
@@ -16,19 +16,19 @@ from typing import Any
 
 REPOSITORY = Path(__file__).parents[2]
 SOURCES = ("Dockerfile", ".dockerignore", "requirements", "ml", "service")
-"""What the image is made from, beside the bundle."""
+"""The files that the image is built from, besides the bundle."""
 LOCAL_BASE = "127.0.0.1:5555/python:3.11-slim"
 """Tried before the Dockerfile's own base, so that a machine without the internet can test too."""
 PATIENCE = 60
-"""Seconds until a wait gives up."""
+"""Time limit, in seconds, for waiting."""
 
 
 class MissingError(Exception):
-    """What this machine lacks for building and running images."""
+    """What is missing on this machine to build and run images."""
 
 
 class FailedError(Exception):
-    """A docker command that failed; the message is its output's end."""
+    """A docker command that failed; the message is the end of its output."""
 
 
 def docker(*arguments: str | Path, given: str | None = None, timeout: float = 120) -> str:
@@ -66,7 +66,7 @@ def base_image() -> str:
 
 
 def lay_out(context: Path, bundle: Path) -> Path:
-    """A build context with this bundle in the place of DVC's."""
+    """A build context with this bundle instead of DVC's."""
     context.mkdir(parents=True)
     for name in SOURCES:
         source = REPOSITORY / name
@@ -79,7 +79,7 @@ def lay_out(context: Path, bundle: Path) -> Path:
 
 
 def build(context: Path, *options: str, target: str = "slim", arguments: Mapping[str, str] | None = None) -> None:
-    """`docker buildx build` with the tests' base; `options` say where the image goes. Raises FailedError."""
+    """`docker buildx build` with the tests' base image; `options` set the output. Raises FailedError."""
     given = {"BASE_IMAGE": base_image()} | dict(arguments or {})
     pairs = [part for name, value in given.items() for part in ("--build-arg", f"{name}={value}")]
     docker("buildx", "build", "--progress=plain", "--target", target, *pairs, *options, context, timeout=900)
@@ -91,7 +91,7 @@ class Container:
 
     id: str
     started: float
-    """By time.monotonic, just before docker was asked for it."""
+    """The time (time.monotonic) just before `docker run`."""
 
     @property
     def port(self) -> int:
@@ -109,14 +109,17 @@ class Container:
             connection.close()
 
     def predict(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer for one row; an assertion fails when there is none."""
+        """The answer for a row; an assertion fails if there is no answer."""
         status, text = self.request("POST", "/predict", {"rows": [dict(row)]})
         assert status == 200, text
         answer: dict[str, Any] = json.loads(text)
         return answer
 
     def wait_ready(self) -> float:
-        """Seconds from `docker run` to the first ready answer. Raises FailedError with the log when it ends before."""
+        """Seconds from `docker run` to the first ready answer.
+
+        Raises FailedError with the log if the container ends.
+        """
         port = 0
         while True:
             with suppress(OSError, http.client.HTTPException, FailedError):
@@ -138,20 +141,20 @@ class Container:
         return found
 
     def wait_end(self) -> int:
-        """The exit code, once it has ended."""
+        """The exit code, after the container has ended."""
         return int(docker("wait", self.id, timeout=PATIENCE))
 
     def log(self) -> str:
-        """All that it said on either stream."""
+        """Its output on both streams."""
         done = subprocess.run(["docker", "logs", self.id], capture_output=True, text=True, check=False)
         return done.stdout + done.stderr
 
     def execute(self, *command: str) -> str:
-        """Standard output of a command in it. Raises FailedError."""
+        """Standard output of a command in the container. Raises FailedError."""
         return docker("exec", self.id, *command)
 
     def stop(self) -> float:
-        """Seconds that `docker stop` took with its own grace period of 10."""
+        """Seconds that `docker stop` took, with its default grace period of 10 seconds."""
         begun = time.monotonic()
         docker("stop", self.id)
         return time.monotonic() - begun
@@ -159,7 +162,7 @@ class Container:
 
 @contextmanager
 def running(image: str, *options: str, **environment: object) -> Iterator[Container]:
-    """A container of the image, detached; removed at the end."""
+    """A detached container of the image; removed at the end."""
     variables = [part for name, value in environment.items() for part in ("--env", f"{name}={value}")]
     started = time.monotonic()
     container = Container(
@@ -172,6 +175,6 @@ def running(image: str, *options: str, **environment: object) -> Iterator[Contai
 
 
 def inspect(image: str) -> dict[str, Any]:
-    """What `docker image inspect` says."""
+    """The result of `docker image inspect`."""
     (found,) = json.loads(docker("image", "inspect", image))
     return dict(found)

@@ -1,4 +1,4 @@
-"""The image as a cluster or a person runs it: real builds, real containers."""
+"""The image, run as a cluster or a person would run it: real builds, real containers."""
 
 import json
 import os
@@ -21,10 +21,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SIGNAL = """
 import contextlib, os, signal, sys
 for pid in sys.argv[2:]:
-    with contextlib.suppress(ProcessLookupError):  # whoever listed the processes was one
+    with contextlib.suppress(ProcessLookupError):  # the process that listed the processes may have ended
         os.kill(int(pid), signal.Signals[sys.argv[1]])
 """
-"""In place of `kill`, which a slim image lacks."""
+"""A replacement for `kill`, which the slim image doesn't have."""
 HARD = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
 """As Kubernetes' restricted Pod Security runs it, with a read-only root."""
 SERVED = ("__init__.py", "bundle.py", "card.py", "decision.py", "encoding.py", "runtime.py", "schema.py")
@@ -43,12 +43,12 @@ def normal(name: str) -> str:
 
 
 def ask(image: str, code: str) -> Any:
-    """What this Python code, run in a fresh container, prints as JSON."""
+    """The JSON output of this Python code in a new container."""
     return json.loads(docker("run", "--rm", "--interactive", image, "python3", "-", given=code))
 
 
 def failed_start(image: str, *options: str, **environment: object) -> str:
-    """What a start that must fail says."""
+    """The messages of a start that must fail."""
     with running(image, *options, **environment) as container:
         assert container.wait_end() == 1, container.log()
         return container.log()
@@ -107,7 +107,7 @@ def test_size_and_layers(slim, full, record_property):
         assert list(sizes) == ["/app", "/opt/venv"]
         assert megabytes(sizes["/opt/venv"]) < most
         assert megabytes(sizes["/app"]) < 3
-        assert layers[:-2] == base[:-2], "both targets stand on the same layers"
+        assert layers[:-2] == base[:-2], "both targets share their base layers"
 
 
 def megabytes(text: str) -> float:
@@ -121,7 +121,7 @@ def test_labels_say_what_it_is(slim):
     prefix = "org.opencontainers.image"
     assert labels[f"{prefix}.version"] == labels["atlas.bundle.version"] == LABELS["BUNDLE_VERSION"]
     assert labels[f"{prefix}.title"]
-    assert "unknown" not in labels.values(), "what the build isn't told, no label claims"
+    assert "unknown" not in labels.values(), "all build arguments are set"
 
 
 # --- how it runs ---
@@ -183,7 +183,7 @@ def test_another_port_is_served_and_watched(slim):
 
 
 def test_the_health_check_turns_healthy_and_sees_a_hung_service(slim):
-    # A proxy for the service's own calls is none for the check.
+    # The health check must not use the proxy of the service's own requests.
     with running(slim, "--health-interval", "1s", http_proxy="http://127.0.0.1:9", WORKERS=1) as container:
         container.wait_ready()
         for _ in range(100):
@@ -193,7 +193,7 @@ def test_the_health_check_turns_healthy_and_sees_a_hung_service(slim):
         assert container.state()["Health"]["Status"] == "healthy"
         check = inspect(slim)["Config"]["Healthcheck"]["Test"][1:]
         container.execute(*check)
-        # 2 s are its patience: all processes of the service stop answering.
+        # All processes of the service stop answering; the check's time-out is 2 s.
         docker("pause", container.id)
         docker("unpause", container.id)
         worker = container.execute("python3", "-c", WORKERS).split()
@@ -210,7 +210,7 @@ for folder in pathlib.Path("/proc").glob("[0-9]*"):
     if folder.name != "1" and b"service" in (folder / "cmdline").read_bytes():
         print(folder.name)
 """
-"""The process ids of the workers: no ps in the image."""
+"""Lists the process ids of the workers, because the image has no ps."""
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -255,7 +255,7 @@ def test_a_stop_under_a_steady_load_loses_no_request_and_ends_in_time(slim, work
 
 def test_a_stop_during_the_start_is_quick_too(slim):
     with running(slim) as container:
-        # From the moment on that it listens to signals at all, which takes Python itself a moment.
+        # Wait until it handles signals, because Python itself needs a moment to start.
         while not int(re.findall(r"SigCgt:\s*(\w+)", container.execute("cat", "/proc/1/status"))[0], 16) >> 14 & 1:
             time.sleep(0.02)
         assert container.stop() < 5
@@ -357,9 +357,9 @@ def test_secrets_and_indexes_are_used_and_leave_no_trace_and_the_digest_is_alway
     epoch = {"SOURCE_DATE_EPOCH": "0", **LABELS}
     first = digest(context)
 
-    # Another checkout: other times, other modes, nothing cached, a private pip configuration and certificate.
+    # Another checkout: other file times and modes, no cache, a private pip configuration and certificate.
     other = lay_out(tmp_path / "other", bundle)
-    # Old, but as no other run's: BuildKit takes a file of equal name, size and time for one that it was sent before.
+    # An old time that no other run uses: BuildKit assumes that files with the same name, size and time are the same.
     old = time.time() - 200_000_000
     for path in other.rglob("*"):
         path.chmod(0o700 if path.is_dir() else 0o600)
@@ -373,7 +373,7 @@ def test_secrets_and_indexes_are_used_and_leave_no_trace_and_the_digest_is_alway
     certificates = tmp_path / "ca.crt"
     certificates.write_text(docker("run", "--rm", base_image(), "cat", "/etc/ssl/certs/ca-certificates.crt"))
     secrets = ("--secret", f"id=pip,src={pip}", "--secret", f"id=ca,src={certificates}")
-    assert digest(other, "--no-cache", *secrets) == first, "so neither secret nor checkout left a trace"
+    assert digest(other, "--no-cache", *secrets) == first, "neither the secrets nor the checkout change the image"
 
 
 @pytest.mark.parametrize(

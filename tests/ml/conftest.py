@@ -1,4 +1,4 @@
-"""A workspace of its own for the stages (a table, its params.yaml, the stages run in it), and a real MLflow server."""
+"""Fixtures: a separate workspace for the stages (a table, its params.yaml), and a real MLflow server."""
 
 import importlib
 import os
@@ -22,7 +22,7 @@ STAGES = ("data_ingestion", "data_preprocessing", "feature_engineering", "model_
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """The current directory, laid out as the pipeline wants it."""
+    """The current directory, with the pipeline's structure."""
 
     path: Path
 
@@ -92,7 +92,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real `mlflow server` on SQLite that hands artifacts out itself."""
+    """A real `mlflow server` with SQLite that also serves artifacts."""
     home, port = tmp_path_factory.mktemp("mlflow"), free_port()
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",

@@ -1,4 +1,4 @@
-"""A bundle is written whole or not at all, its version is what decides answers, and damage is named."""
+"""A bundle is written atomically, its version depends on what determines predictions, and damage is reported."""
 
 import json
 import pickle

@@ -1,4 +1,4 @@
-"""A breach names its rule and its rows, and stops the pipeline or sets rows aside, as params say."""
+"""A breach names its rule and its rows; depending on the params it stops the pipeline or sets rows aside."""
 
 from datetime import UTC, datetime
 from pathlib import Path

@@ -75,7 +75,7 @@ def test_times_count_as_utc_when_any_row_has_an_offset() -> None:
     assert feature.utc
     assert (feature.low, feature.high) == (1704067200.0, 1704078000.0)
     assert not process(table(z=["2024-01-01T00:00", "2024-01-01T05:00"] * 20)).schema.feature("z").utc
-    # The same in every part, and in the seconds that age and rolling origins count by.
+    # The same in every part, and in the times that are used for the age and for rolling origins.
     seconds = seconds_of(processed.parts["train"], "z")
     assert seconds is not None
     assert set(seconds) == {1704067200.0, 1704078000.0}

@@ -1,4 +1,4 @@
-"""`dvc repro` in a repository of its own: gate, registry, cache and remotes, with the real tools."""
+"""`dvc repro` in a separate repository: gate, registry, cache and remotes, with the real tools."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from tests.ml.small import small_pipeline
 
 REPOSITORY = Path(__file__).parents[2]
 
-# MLflow's own imports warn of what its dependencies deprecate.
+# MLflow's imports cause deprecation warnings from its dependencies.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default"), pytest.mark.timeout(600)]
 
 
@@ -174,12 +174,12 @@ def test_a_refused_candidate_leaves_the_served_bundle(clone: Clone) -> None:
     assert "not significantly more than gate.margin" in said
     assert clone.served == before
     assert "data_ingestion' didn't change" in said
-    # Also when the folder is gone: the incumbent comes back from DVC's cache.
+    # Also if the folder is missing: the incumbent is restored from DVC's cache.
     shutil.rmtree(clone.path / "models/bundle")
     clone.ok("dvc", "repro")
     assert clone.served == before
     assert clone.champion().tags["bundle_version"] == before
-    # And when the tracking store is gone: it gets the incumbent as champion beside the challenger.
+    # Also if the tracking store is missing: the incumbent is registered as champion, besides the challenger.
     shutil.rmtree(clone.path / ".atlas/mlflow")
     clone.ok("dvc", "repro")
     assert clone.gate["decision"] == "challenger"
@@ -212,7 +212,7 @@ def test_a_better_candidate_becomes_champion(clone: Clone) -> None:
 
 
 def test_a_bundle_that_can_not_be_read_is_said_so(clone: Clone, tmp_path: Path) -> None:
-    """As in a fresh clone without a remote: promoted without a comparison, and marked."""
+    """As in a new clone without a remote: the candidate is promoted without a comparison, and this is recorded."""
     fresh = Clone(tmp_path / "fresh", clone.environment)
     clone.ok("git", "clone", "-q", str(clone.path), str(fresh.path))
     fresh.trees(12)
@@ -258,7 +258,10 @@ def test_a_registry_that_disagrees_with_dvc_is_said_so(clone: Clone, server: str
     champion = client.get_model_version_by_alias("small", "champion")
     client.set_model_version_tag("small", champion.version, "bundle_version", "f" * 64)
     said = clone.ok("dvc", "repro", MLFLOW_TRACKING_URI=server)
-    assert f"the registry's champion is {'f' * 12}, but the base branch's bundle is {clone.served[:12]}; the latter counts" in said
+    assert (
+        f"the registry's champion is {'f' * 12}, but the base branch's bundle is {clone.served[:12]}; the latter counts"
+        in said
+    )
     now = client.get_model_version_by_alias("small", "champion")
     assert now.tags["bundle_version"] == clone.served
 

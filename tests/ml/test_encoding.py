@@ -1,4 +1,4 @@
-"""Encoders give what scikit-learn and pandas give, and a row's numbers never depend on its neighbours."""
+"""Encoders give the same results as scikit-learn and pandas, and a row's encoding doesn't depend on other rows."""
 
 from datetime import UTC, datetime, timedelta
 

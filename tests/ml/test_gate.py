@@ -1,4 +1,4 @@
-"""Only a candidate that is surely good enough, and surely better than the incumbent, becomes champion."""
+"""A candidate becomes champion only if it is significantly better than the thresholds and than the incumbent."""
 
 import numpy as np
 import pandas as pd
@@ -48,7 +48,7 @@ def test_the_first_candidate_that_clears_the_thresholds_is_champion(test_rows: p
 def test_a_threshold_counts_by_the_intervals_bad_end(test_rows: pd.DataFrame) -> None:
     clear = verdict(1.5, None, test_rows, maximum={"log_loss": 1.0})
     assert clear.decision == "champion"
-    # Between the figure and the interval's end: the figure alone would pass.
+    # A threshold between the value and the interval's end: the value alone would pass.
     refused = verdict(1.5, None, test_rows, minimum={"roc_auc": 0.80})
     assert refused.decision == "challenger"
     assert "roc_auc: 0.80" in refused.reasons[0]

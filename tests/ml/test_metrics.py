@@ -1,4 +1,4 @@
-"""Figures are scikit-learn's, and intervals come from whole days."""
+"""Metrics are the same as scikit-learn's, and intervals resample whole days."""
 
 import numpy as np
 import pytest

@@ -14,7 +14,7 @@ from tests.ml.conftest import Workspace
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks/explore.ipynb"
 
-# Jupyter's client and MLflow warn of what their dependencies deprecate.
+# Jupyter's client and MLflow cause deprecation warnings from their dependencies.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
 

@@ -1,4 +1,4 @@
-"""params.yaml is validated whole, and a mistake is named with its key and value."""
+"""All of params.yaml is validated, and an error names key and value."""
 
 import re
 from datetime import date, timedelta

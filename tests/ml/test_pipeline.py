@@ -1,4 +1,4 @@
-"""Tables of other shapes go through the real stages by params.yaml alone."""
+"""The real stages process other tables, with changes only in params.yaml."""
 
 import functools
 import http.server
@@ -47,7 +47,7 @@ def test_a_binary_table_with_every_type_and_nothing_declared(workspace: Workspac
     assert {file.stem for file in PLOTS.iterdir()} == {
         "roc", "precision_recall", "calibration", "confusion", "importance",
     }  # fmt: skip
-    # Unseen categories, unknown columns and missing values are answered.
+    # Rows with unseen categories, unknown columns and missing values get predictions.
     odd = pd.DataFrame({"age": [None, 40.0], "city": ["Atlantis", None], "colour": ["red", "blue"]})
     scores = load_bundle(CANDIDATE).scores(to_columns(odd, parts.schema))
     np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-6)

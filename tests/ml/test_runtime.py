@@ -1,4 +1,4 @@
-"""A row's scores are the same bits alone and in any batch, for every kind of model and for both runtimes."""
+"""A row's scores are bitwise the same alone and in any batch, for every kind of model and for both runtimes."""
 
 import pickle
 from typing import Any
@@ -56,7 +56,7 @@ CALIBRATIONS: tuple[Calibration, ...] = (
 
 @pytest.fixture(scope="module")
 def matrix() -> NDArray[np.float32]:
-    """Columns of very different sizes, so that the order of a float32 sum shows; some values are missing."""
+    """Columns with very different magnitudes, so that the order of additions matters; some values are missing."""
     generator = np.random.default_rng(5)
     values = generator.normal(size=(ROWS, WIDTH)) * 10 ** generator.uniform(-3, 3, WIDTH) + 10 ** generator.uniform(
         -2, 4, WIDTH
@@ -75,7 +75,7 @@ def schemas() -> dict[Task, Schema]:
 def fitted(
     request: pytest.FixtureRequest, matrix: NDArray[np.float32], schemas: dict[Task, Schema]
 ) -> tuple[Schema, Model]:
-    """A model of every task and kind, fitted as the pipeline fits it."""
+    """A model for every task and kind, fitted in the same way as in the pipeline."""
     task, name = request.param
     known = np.nan_to_num(matrix.astype(np.float64))
     spread = known.std(axis=0)
@@ -96,7 +96,7 @@ def fitted(
 
 @pytest.fixture(scope="module", params=["onnx", "sklearn"])
 def served(request: pytest.FixtureRequest, fitted: tuple[Schema, Model]) -> tuple[Schema, Any]:
-    """The model as the runtime of this name serves it."""
+    """The model, run by the runtime with this name."""
     schema, model = fitted
     runtime: Runtime = request.param
     file = to_onnx(model, schema, WIDTH) if runtime == "onnx" else pickle.dumps(model.estimator)
@@ -109,7 +109,7 @@ def bits(scores: Scores) -> list[bytes]:
 
 @pytest.fixture(scope="module")
 def alone(served: tuple[Schema, Any], matrix: NDArray[np.float32]) -> Scores:
-    """The scores of the first rows, each asked for alone."""
+    """The scores of the first rows, computed row by row."""
     _, run = served
     return np.concatenate([run(matrix[row : row + 1]) for row in range(2 * BLOCK + 2)])
 

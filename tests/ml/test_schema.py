@@ -1,4 +1,4 @@
-"""The schema refuses what would make rows ambiguous."""
+"""The schema refuses definitions that would make rows ambiguous."""
 
 import pytest
 from pydantic import ValidationError

@@ -1,4 +1,4 @@
-"""MLflow's SQLite database: created whole, however often that is interrupted; an unfinished file is named and kept."""
+"""MLflow's SQLite database is created atomically, even after interruptions; an incomplete file is reported and kept."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ import pytest
 
 from ml.store import StoreError, database_of, prepare
 
-# MLflow's own imports warn of what its dependencies deprecate.
+# MLflow's imports cause deprecation warnings from its dependencies.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default"), pytest.mark.timeout(300)]
 
 INTERRUPTED = """
@@ -26,7 +26,7 @@ from ml import store
 database, create = Path(sys.argv[1]), sys.argv[3]
 
 def until_killed(moment):
-    # Kills itself there, as a machine's sudden end does.
+    # The process kills itself there, to simulate a crash of the machine.
     die = lambda: os.kill(os.getpid(), signal.SIGKILL)
     if moment.isdigit():
         count = 0
@@ -56,7 +56,7 @@ for moment in sys.argv[2].split(","):
 
 
 def interrupted(database: Path, *moments: str, create: str = "ours") -> list[str]:
-    """Create the database in processes that are killed at these moments, one after the other; what came of each."""
+    """Create the database in processes that are killed at these moments, and return the result of each."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", INTERRUPTED, str(database), ",".join(moments), create],
         capture_output=True,
@@ -74,7 +74,7 @@ def beside(database: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def created(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole database, to copy."""
+    """A complete database, as a template to copy."""
     database = tmp_path_factory.mktemp("created") / "mlflow.db"
     prepare(database)
     return database
@@ -82,14 +82,14 @@ def created(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def unfinished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What MLflow itself leaves when it is killed while it creates its database, to copy."""
+    """The files that MLflow leaves if it is killed while it creates its database, as a template to copy."""
     database = tmp_path_factory.mktemp("unfinished") / "mlflow.db"
     assert interrupted(database, "20", create="mlflow") == [f"20 -{int(signal.SIGKILL)} True"]
     return database
 
 
 def copy(source: Path, folder: Path) -> Path:
-    """The database with what SQLite left beside it."""
+    """The database and SQLite's additional files."""
     for file in source.parent.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
     return folder / source.name
@@ -108,7 +108,7 @@ def test_creation_that_is_killed_again_and_again_starts_anew_and_ends_whole(tmp_
 
 def schema(database: Path) -> list[str]:
     with closing(sqlite3.connect(database)) as connection:
-        # Not the SQL itself: SQLAlchemy writes a table's constraints in any order.
+        # Not the SQL text, because SQLAlchemy writes a table's constraints in an arbitrary order.
         columns = connection.execute(
             'SELECT item.type, item.name, part.name, part.type, part."notnull" FROM sqlite_master AS item '
             "LEFT JOIN pragma_table_info(item.name) AS part ORDER BY 1, 2, 3"

@@ -1,4 +1,4 @@
-"""Reading a column: values in the feature's type, and exactly the rows that can't be read as that."""
+"""Reading a column gives values in the feature's type, and the rows that can't be converted."""
 
 from datetime import UTC, date, datetime
 from typing import Any

@@ -1,4 +1,4 @@
-"""The registration against real MLflow servers: plain, with a token, without a registry, and not there."""
+"""The registration with real MLflow servers: without and with a token, without a registry, unreachable."""
 
 import base64
 import http.server
@@ -23,7 +23,7 @@ from service.settings import load_settings
 from tests.ml.conftest import free_port
 from tests.ml.logistic import logistic_parts
 
-# MLflow's own imports warn of what its dependencies deprecate.
+# MLflow's imports cause deprecation warnings from its dependencies.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default"), pytest.mark.timeout(300)]
 
 LOG = logging.getLogger("test")
@@ -31,7 +31,7 @@ TOKEN = "s3cret-token"
 
 
 class Front(http.server.BaseHTTPRequestHandler):
-    """A proxy before the server: asks for a token, or hides endpoints, as its class attributes say."""
+    """A proxy in front of the server; depending on its class attributes it requires a token or hides endpoints."""
 
     upstream = ""
     token: str | None = None
@@ -191,7 +191,7 @@ def test_a_server_without_registry_keeps_the_model_as_artifacts_and_only_once(
     assert register(found, folder, version, read_parts(folder)[1], "champion", params) == run
     assert still_there(params.registry.model, "champion", version, run, LOG)
     assert not still_there(params.registry.model, "champion", version, "0" * 32, LOG)
-    # Asked over REST: today's client would look for the missing endpoints first.
+    # Over REST, because the current client would first use the missing endpoints.
     with urllib.request.urlopen(
         f"{address}/api/2.0/mlflow/artifacts/list?run_id={run}&path=model/artifacts/bundle", timeout=10
     ) as answer:

@@ -1,4 +1,7 @@
-"""Bundles, predictors, and the application as a WSGI object; what runs as a process lives in test_process.py."""
+"""Fixtures: bundles, predictors, and the application as a WSGI object.
+
+test_process.py runs the service as a process.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +38,7 @@ def predictor(predictors: dict[str, Predictor]) -> Predictor:
 
 @pytest.fixture
 def make_app(monkeypatch: pytest.MonkeyPatch, predictor: Predictor) -> Callable[..., flask.Flask]:
-    """The application with these settings, over the binary bundle unless told otherwise."""
+    """The application with these settings; by default over the binary bundle."""
     monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
 
     def make(loaded: Predictor | None = predictor, **settings: object) -> flask.Flask:

@@ -1,4 +1,4 @@
-"""Whatever the OpenAPI document allows or forbids, the service answers as documented, and never with a 500."""
+"""For allowed and for forbidden requests, the service answers as its OpenAPI document says, and never with a 500."""
 
 from collections.abc import Callable
 from typing import Any
@@ -42,6 +42,6 @@ def test_nothing_that_a_caller_sends_breaks_the_contract(
 
         given(case=operation.as_strategy())(fuzz)()
     assert operations >= 9
-    # The next request is none the worse for it.
+    # Later requests still work.
     answer = app.test_client().post("/predict", json={"rows": [predictors[kind].example()]})
     assert answer.status_code == 200

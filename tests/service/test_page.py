@@ -1,4 +1,4 @@
-"""The page in a real browser: a prediction made by a person, for each kind of model."""
+"""The page in a real browser: fills in the form and requests a prediction, for each kind of model."""
 
 import shutil
 import threading
@@ -36,7 +36,7 @@ def browser() -> Iterator[Browser]:
 def open_page(
     browser: Browser, make_app: Callable[..., flask.Flask], predictors: dict[str, Predictor]
 ) -> Iterator[Callable[[str, str], tuple[Page, list[str]]]]:
-    """The page at a path of a service with that kind of model, and what its console says."""
+    """The page at this path, of a service with this kind of model, and the messages of its console."""
     servers, contexts = [], []
 
     def open_(kind: str, path: str) -> tuple[Page, list[str]]:

@@ -1,4 +1,4 @@
-"""Rows become answers or declared problems, whatever the rows hold."""
+"""Any rows give either predictions or a list of problems."""
 
 import math
 import subprocess
@@ -21,7 +21,7 @@ quick = settings(max_examples=60, deadline=None, derandomize=True, suppress_heal
 
 
 def refusal(predictor: Predictor, **values: object) -> tuple[str | None, str]:
-    """Field and code of the one problem that the example row has with these values."""
+    """Field and code of the single problem of the example row with these values."""
     with pytest.raises(InvalidRowsError) as refused:
         predictor.predict([EXAMPLE | values])
     (problem,) = refused.value.problems

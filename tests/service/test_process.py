@@ -1,4 +1,4 @@
-"""`python -m service` as a process: two workers under gunicorn, spoken to over real sockets."""
+"""`python -m service` as a process: two gunicorn workers, and clients with real sockets."""
 
 import http.client
 import json
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 BODY = json.dumps({"rows": [EXAMPLE]}).encode()
 PATIENCE = 30
-"""Seconds until a test that waits for something gives up."""
+"""Time limit, in seconds, for waiting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +41,13 @@ class Service:
             connection.close()
 
     def raw(self, text: bytes) -> socket.socket:
-        """A connection on which this has been sent."""
+        """A connection on which these bytes have been sent."""
         connection = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
         connection.sendall(text)
         return connection
 
     def predicted(self) -> float:
-        """Rows answered, as /metrics says."""
+        """The number of predicted rows, from /metrics."""
         lines = self.request("GET", "/metrics")[1].splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("atlas_predictions_total{"))
 
@@ -62,7 +62,7 @@ class Service:
 
 
 def environment(**variables: object) -> dict[str, str]:
-    """This process's environment without the service's own variables, and with these."""
+    """This process's environment without the service's variables, and with the given variables."""
     ours = {"MODEL_URI", "PORT", "WORKERS", "THREADS", "MLFLOW_TRACKING_URI", "PROMETHEUS_MULTIPROC_DIR", "HOST"}
     kept = {name: value for name, value in os.environ.items() if name not in ours}
     return kept | {name: str(value) for name, value in variables.items()}
@@ -87,7 +87,7 @@ def receive(connection: socket.socket) -> bytes:
 
 @pytest.fixture
 def start(bundles: dict[str, Path], tmp_path: Path) -> Iterator[Callable[..., Service]]:
-    """Starts the service with two workers and these variables; stops it at the end."""
+    """Starts the service with two workers and the given variables; stops it at the end."""
     started: list[subprocess.Popen[str]] = []
 
     def run(**variables: object) -> Service:
@@ -273,7 +273,7 @@ def test_the_log_is_json_with_the_callers_request_id(start):
 
 
 def failed_start(**variables: object) -> str:
-    """What a start that must fail says on standard error."""
+    """The messages on standard error of a start that must fail."""
     done = subprocess.run(
         [sys.executable, "-m", "service"],
         env=environment(**variables),
@@ -295,7 +295,7 @@ def test_sigterm_ends_a_start_too(bundles, tmp_path):
             stderr=file,
             text=True,
         )
-    while "ml.bundle" not in log.read_text():  # imported at the start's first third
+    while "ml.bundle" not in log.read_text():  # imported in the first third of the start
         time.sleep(0.005)
     process.send_signal(signal.SIGTERM)
     assert process.wait(PATIENCE) == 0

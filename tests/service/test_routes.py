@@ -1,4 +1,4 @@
-"""The HTTP side: three protocols, one answer; every refusal is JSON that says what to do."""
+"""The HTTP routes: three protocols give the same predictions; every error is JSON that says what to do."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ def post(client, body: str | bytes, content_type: str = "application/json", path
 
 
 def refused(response) -> tuple[int, str]:
-    """Status and code of an error, whose body has the shape that every error has."""
+    """Status and code of an error; also checks the structure of its body."""
     body = response.get_json()
     assert set(body) == {"error", "request_id"}
     assert set(body["error"]) == {"code", "message", "problems"}
@@ -24,7 +24,7 @@ def refused(response) -> tuple[int, str]:
 
 
 def sample(client, name: str) -> float:
-    """The value of one line of /metrics, 0 where there is none."""
+    """The value of a metric in /metrics; 0 if it isn't there."""
     for line in client.get("/metrics").text.splitlines():
         if line.startswith(name + " "):
             return float(line.rpartition(" ")[2])

@@ -1,4 +1,4 @@
-"""A release's notes."""
+"""The notes of a release."""
 
 import subprocess
 from pathlib import Path

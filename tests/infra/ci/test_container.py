@@ -1,4 +1,4 @@
-"""The smoke test of an image, on images that are bad in one way each; real Docker."""
+"""The smoke test of an image, with images that have a single defect each; real Docker."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What is told on GitHub, to a stand-in for its API: once, and edited."""
+"""Comments, issues and releases on GitHub are written once and then edited; a stub replaces GitHub's API."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The pipeline held to its commit: what DVC says, and what it means."""
+"""Comparing the pipeline with its commit: DVC's output, and its interpretation."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ STATUS = {
 
 
 def told(monkeypatch: pytest.MonkeyPatch, code: int = 0, out: str = "", err: str = "") -> None:
-    """Let DVC say this."""
+    """Replace DVC's output with this."""
     done: subprocess.CompletedProcess[str] = subprocess.CompletedProcess([], code, out, err)
     monkeypatch.setattr(pipeline, "dvc", lambda *_: done)
 

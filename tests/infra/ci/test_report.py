@@ -1,4 +1,4 @@
-"""The comment, rendered from what real commands said.
+"""The comment, rendered from the output of real commands.
 
 model.json is of `atlas ci repro` (DVC's metrics and plots diff, of which every twelfth point is kept), preview.json of
 `atlas preview --save`, by the real engine on recording providers.
@@ -32,7 +32,7 @@ def foreseen() -> dict[str, Any]:
 
 
 def test_comment_is_as_the_golden_file_has_it(model: report.Model, foreseen: dict[str, Any]) -> None:
-    """`ATLAS_GOLDEN=write pytest tests/infra/ci` writes it anew."""
+    """`ATLAS_GOLDEN=write pytest tests/infra/ci` writes the golden file."""
     text = report.render(model, foreseen, LINK)
     golden = HERE / "comment.md"
     if os.environ.get("ATLAS_GOLDEN") == "write":

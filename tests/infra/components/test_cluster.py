@@ -1,4 +1,4 @@
-"""The cluster as the engine records it: pinned, private, closed to all but those who are listed."""
+"""The cluster, as the engine records it: pinned versions, private, access only for listed principals."""
 
 import json
 from typing import Any

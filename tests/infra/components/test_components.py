@@ -1,4 +1,4 @@
-"""Each component by itself, on Pulumi's mocks: what it declares for which arguments.
+"""Each component alone, on Pulumi's mocks: the resources that it declares for its arguments.
 
 The cluster, which is made by a component of another package, is in test_cluster.py, the workload in test_manifests.py.
 """
@@ -35,7 +35,7 @@ TAGS = {"project": "atlas", "stack": "test"}
 
 
 class World(mocks.Mocks):
-    """Notes what is declared; every id is the name, every ARN has it."""
+    """Records the declared resources; a resource's id is its name, and its ARN contains the name."""
 
     def __init__(self) -> None:
         self.declared: list[tuple[str, str, dict[str, Any]]] = []
@@ -58,14 +58,14 @@ class World(mocks.Mocks):
 
 @pytest.fixture
 def declared() -> Callable[[Callable[[], Any]], World]:
-    """Run a function that declares resources to its end; what it declared."""
+    """Run a function that declares resources, and return the declared resources."""
 
     def run(program: Callable[[], Any]) -> World:
         world = World()
 
         def declare() -> None:
             mocks.set_mocks(world, project="atlas", stack="test")
-            # It waits until everything that was declared is registered.
+            # It waits until all declared resources are registered.
             pulumi.runtime.test(program)()
 
         THREAD.submit(Context().run, declare).result()
@@ -226,7 +226,7 @@ def test_monitoring_ways_have_both_ends_and_none_is_ssh(declared: Any) -> None:
     }
     assert ways == back
     assert ("sg-p", "sg-c", 10250) in ways
-    # EC2 refuses descriptions with anything else (CreateSecurityGroup's constraints).
+    # EC2 refuses descriptions with other characters (constraints of CreateSecurityGroup).
     allowed = re.compile(r"[a-zA-Z0-9. _\-:/()#,@\[\]+=&;{}!$*]{0,255}")
     described = [*world.of("SecurityGroupIngressRule").values(), *world.of("SecurityGroupEgressRule").values()]
     assert [rule["description"] for rule in described if not allowed.fullmatch(rule["description"])] == []

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 class Place:
-    """A repository's checkout, and a stack of nothing but its image."""
+    """A checkout of a repository, and a stack with only its image."""
 
     def __init__(self, folder: Path, dockerfile: str) -> None:
         self.host, self.name = found.registry(), f"atlas-test/image-{uuid.uuid4().hex[:8]}"
@@ -75,7 +75,7 @@ ARG BASE_IMAGE
 FROM scratch AS bundle
 COPY models/bundle /
 FROM ${BASE_IMAGE} AS slim
-# A file of now, as an installer leaves.
+# A file with the current time, like those of an installer.
 RUN mkdir /made && echo made > /made/file
 COPY service /app
 COPY --from=bundle / /app/models/bundle
@@ -105,7 +105,7 @@ def test_a_bundle_can_be_anywhere_and_equal_ones_make_equal_images(tmp_path: Pat
     second = place.up()
     assert place.configuration(second[0])["config"]["Labels"]["version"] == "two"
     assert len({*first, *second}) == 4
-    # Its content alone counts, and each change of it.
+    # Only the content matters, and each change of it.
     (tmp_path / "checkout" / "elsewhere" / "new").rename(tmp_path / "outside")
     place.baked = str(tmp_path / "outside")
     assert place.up() == second

@@ -1,4 +1,4 @@
-"""The table of costs names everything that the program makes and AWS bills, at prices that have a source."""
+"""The cost table contains all resources of the program that AWS bills, with prices that have a source."""
 
 import json
 import subprocess
@@ -33,7 +33,7 @@ FREE_KINDS = (
     "aws:s3/bucketPolicy", "aws:s3/bucketPublic", "aws:s3/bucketServerSide", "aws:s3/bucketVersioning",
     "aws:s3/bucketObject", "aws:secretsmanager/secretVersion", "random:", "pulumi:",
 )  # fmt: skip
-"""What AWS takes no money for, by the beginning of its type; objects are in the line of their buckets."""
+"""Prefixes of resource types that are free; objects are counted with their buckets."""
 
 
 def settings(given: dict[str, str]) -> AwsSettings:
@@ -84,7 +84,7 @@ def test_sizes_of_disks_and_machines_are_those_that_the_program_asks_for(variant
 
 
 def test_the_seeds_set_up_costs_what_is_known() -> None:
-    """Cluster, one t3.small, two t3.medium, NAT, load balancer: some 216 USD, and a few of keys, logs and storage."""
+    """Cluster, a t3.small, two t3.medium, NAT, load balancer: about 216 USD, and a few USD for keys, logs, storage."""
     assert 214 < total(table(settings(dict(BASE)))) < 224
 
 

@@ -1,4 +1,4 @@
-"""What a booting host needs of the world (mirror, AWS, instance metadata), and a container to be the host."""
+"""Fixtures: a container as the host, and what a booting host needs: mirror, AWS, instance metadata."""
 
 import gzip
 import hashlib
@@ -31,7 +31,7 @@ from tests.infra.support.waiting import eventually
 HERE = Path(__file__).parent
 IMAGE = "atlas-test-host"
 BASE_IMAGE = "BASE_IMAGE"
-"""Environment variable: an image of Debian 12 with Python 3.11; else one that Docker has, else the public one."""
+"""Environment variable with an image of Debian 12 with Python 3.11; default: a local image, else the public image."""
 VOLUME_ID = "vol-0123456789abcdef0"
 PASSWORD = "correct-horse-" + uuid.uuid4().hex
 REGION = "us-east-1"
@@ -52,7 +52,7 @@ def docker(*arguments: str, check: bool = True, **options: Any) -> str:
 
 
 def wait_for(what: str, ask: Callable[[], Any], seconds: float = 60) -> Any:
-    """The first true answer; a busy machine gets three minutes at least."""
+    """The first true result; waits at least three minutes, because the machine may be busy."""
     return eventually(ask, what, max(seconds, 180))
 
 
@@ -84,15 +84,15 @@ def image() -> str:
 
 @dataclass
 class World:
-    """Everything outside of the host, on an address that containers reach and nobody else does."""
+    """Everything outside of the host, on an address that only containers can reach."""
 
     address: str
     aws: str
     mirror: str
     releases: Mapping[str, Release]
-    """By name, with the sums of what the mirror serves."""
+    """Releases by name, with the checksums of the mirror's files."""
     asked: list[str] = field(default_factory=list)
-    """Paths that the mirror was asked for."""
+    """Paths that were requested from the mirror."""
     kubernetes: str = ""
     """An empty cluster's API."""
     certificate: str = ""
@@ -100,7 +100,7 @@ class World:
     tokens: set[str] = field(default_factory=set)
     """What it was shown."""
     broken: dict[str, int | bytes] = field(default_factory=dict)
-    """Release -> status, or bytes, that the mirror answers with instead; "*": for all."""
+    """Release -> status or bytes with which the mirror answers instead; "*": for all releases."""
 
     def client(self, service: str) -> Any:
         return boto3.client(
@@ -223,7 +223,7 @@ def _outside(world: World, files: Mapping[str, bytes]) -> type[http.server.BaseH
 
 
 def _programs(name: str, folder: Path) -> dict[str, Path]:
-    """The hosts' versions where they have been built, else Debian's."""
+    """The hosts' versions if they have been built, else Debian's versions."""
     found = {program: tool(program) for program in PROGRAMS[name]}
     if all(found.values()):
         return {program: path for program, path in found.items() if path}
@@ -238,21 +238,21 @@ def _programs(name: str, folder: Path) -> dict[str, Path]:
 
 def _tarball(root: str, files: Mapping[str, Path]) -> bytes:
     buffer = io.BytesIO()
-    # Little compression: these are made anew for each run.
+    # Little compression, because these archives are created for each run.
     with (
         gzip.GzipFile(fileobj=buffer, mode="wb", compresslevel=1) as packed,
         tarfile.open(fileobj=packed, mode="w") as archive,
     ):
         for name, path in files.items():
             entry = archive.gettarinfo(str(path), f"{root}/{name}")
-            # Release archives carry their builder's ids, which mean nobody here.
+            # Release archives contain their builder's user ids, which don't exist here.
             entry.mode, entry.uid, entry.gid, entry.uname, entry.gname = 0o755, 1001, 1001, "runner", "runner"
             archive.addfile(entry, io.BytesIO(path.read_bytes()))
     return buffer.getvalue()
 
 
 AWS_INSTALL = """#!/bin/sh
-# As AWS's own: a copy below --install-dir, links in --bin-dir.
+# Like AWS's installer: a copy below --install-dir, links in --bin-dir.
 set -e
 while [ $# -gt 0 ]; do
   case $1 in
@@ -309,7 +309,7 @@ class Host:
         files = {
             "var/lib/cloud/seed/nocloud/user-data": self.user_data,
             "var/lib/cloud/seed/nocloud/meta-data": f"instance-id: i-{self.name}\nlocal-hostname: {self.name}\n",
-            # On an instance this is 169.254.169.254.
+            # On an EC2 instance the address is 169.254.169.254.
             "etc/systemd/system.conf.d/metadata.conf": "[Manager]\n"
             f"DefaultEnvironment=AWS_EC2_METADATA_SERVICE_ENDPOINT={world.mirror.removesuffix('/mirror')}\n",
         }
@@ -329,7 +329,7 @@ class Host:
         return docker("logs", self.name)
 
     def booted(self, seconds: float = 240) -> str:
-        """What cloud-init says once it is through."""
+        """The status that cloud-init reports after it has finished."""
         return wait_for(
             "end of cloud-init",
             lambda: next(
@@ -343,7 +343,10 @@ class Host:
         return self.run(f"systemctl is-active {unit}", check=False)
 
     def refresh(self) -> str:
-        """Fetch the configuration; the unit's state afterwards. The timer waits: its fetch would be joined."""
+        """Run atlas-config and return the unit's state.
+
+        The timer is stopped meanwhile, so that it can't start the unit too.
+        """
         script = (
             "systemctl stop atlas-config.timer;"
             'while [ "$(systemctl show -P ActiveState atlas-config)" = activating ]; do sleep 0.2; done;'
@@ -352,7 +355,7 @@ class Host:
         return self.run(script, check=False).strip().splitlines()[-1]
 
     def says(self, text: str) -> bool:
-        """Whether the console comes to say it."""
+        """Whether this text appears on the console."""
         return bool(wait_for(repr(text), lambda: text in self.console(), 20))
 
     def get(self, port: int, path: str, options: str = "") -> str:
@@ -364,7 +367,7 @@ class Host:
         return json.loads(text)["data"]["result"] if text.startswith("{") else []
 
     def attach(self) -> None:
-        """What `aws ec2 attach-volume` and udev do together."""
+        """Do what `aws ec2 attach-volume` and udev do together."""
         link = f"/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_{VOLUME_ID.replace('-', '')}"
         self.run(
             "[ -e /disk/image ] || truncate --size 64M /disk/image; loop=$(losetup --find); "
@@ -373,7 +376,7 @@ class Host:
         )
 
     def release(self) -> None:
-        """Let the loop device go by itself when its file system is unmounted."""
+        """Detach the loop device automatically when its file system is unmounted."""
         self.run("losetup --detach-all", check=False)
 
     def remove(self) -> None:
@@ -384,7 +387,7 @@ class Host:
 def hosts(
     image: str, world: World, disk: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., Host]]:
-    """Makes hosts, and removes them at the end, before the disk."""
+    """Creates hosts, and removes them at the end, before the disk."""
     made: list[Host] = []
 
     def make(boot: HostBoot, disk: str | None = None) -> Host:
@@ -398,7 +401,7 @@ def hosts(
 
 @pytest.fixture(scope="module")
 def disk(image: str) -> Iterator[str]:
-    """A Docker volume: what stays when a host goes."""
+    """A Docker volume, which is kept when a host is removed."""
     name = f"atlas-test-{uuid.uuid4().hex[:8]}"
     docker("volume", "create", name)
     yield name

@@ -1,4 +1,4 @@
-"""What the hosts are told at their first start: rendered, linted, small enough, and without anything secret."""
+"""The hosts' user data: rendered, linted, small enough, and without secrets."""
 
 import re
 import subprocess
@@ -111,7 +111,7 @@ def test_settings_reach_the_shell_as_they_are(region: str, cluster: str, endpoin
 @pytest.mark.parametrize("role", BOOTS)
 def test_nothing_secret_is_said(role: str) -> None:
     text = user_data(BOOTS[role])
-    # Keys, tokens, private keys: what secret scanners look for.
+    # Patterns of secret scanners: keys, tokens, private keys.
     for secret in (
         r"AKIA|ASIA[A-Z0-9]{16}",
         r"BEGIN [A-Z ]*PRIVATE KEY",
@@ -119,7 +119,7 @@ def test_nothing_secret_is_said(role: str) -> None:
         r"k8s-aws-v1\.",
     ):
         assert not re.search(secret, text)
-    # Passwords are only ever files that are filled on the host.
+    # Passwords are only in files that are written on the host.
     values = re.findall(r"(?im)^\s*\w*(?:password|secret_key)\w*\s*[=:]\s*(.*)$", text)
     assert set(values) <= {"$__file{/run/credentials/grafana.service/admin-password}"}
     assert "set -x" not in text

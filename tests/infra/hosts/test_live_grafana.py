@@ -1,4 +1,4 @@
-"""The Grafana host really boots; its program is a stand-in, everything around it is not."""
+"""The Grafana host really boots; only Grafana's program is a stub."""
 
 import json
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def host(hosts: Callable[..., Host], world: World) -> Host:
     secret = world.client("secretsmanager").create_secret(Name="grafana-admin", SecretString=PASSWORD)
     made = hosts(world.boot("grafana", BUCKET, secret_arn=secret["ARN"]))
     made.start()
-    # Whoever looks at the process list all the while must not see it.
+    # The password must never appear in the process list.
     made.run(
         "nohup bash -c 'until [ -e /var/tmp/stop ]; do cat /proc/[0-9]*/cmdline 2>/dev/null; sleep 0.1; done' "
         "</dev/null >/var/tmp/processes 2>/dev/null &"
@@ -82,7 +82,8 @@ def test_the_password_is_in_memory_and_nowhere_else(host: Host) -> None:
     assert PASSWORD not in host.run(
         "cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '", check=False
     )
-    # No file on the disk has it either; /run is memory. (Given on standard input, or the search would find itself.)
+    # No file on disk contains it either; /run is in memory. (It is passed on standard input, so that the search doesn't
+    # find itself.)
     search = "grep -rlFf /dev/stdin / --exclude-dir={proc,sys,run,dev} 2>/dev/null || true"
     assert docker("exec", "--interactive", host.name, "bash", "-c", search, input=PASSWORD) == ""
 
@@ -138,6 +139,6 @@ def test_without_its_secret_it_does_not_start_and_says_so(hosts: Callable[..., H
     assert other.booted() == "error"
     assert other.says("not-there can't be read: does it exist, may this host's role read it")
     assert "000" in other.get(3000, "/api/health", "-o /dev/null -w '%{http_code}'")
-    # Once it is there, everything goes on by itself.
+    # After the secret exists, the host continues by itself.
     world.client("secretsmanager").create_secret(Name="not-there", SecretString=PASSWORD)
     wait_for("Grafana", lambda: '"ok"' in other.get(3000, "/api/health"), 150)

@@ -1,4 +1,4 @@
-"""The Prometheus host really boots: systemd, cloud-init and real programs in a container; mirror and AWS beside it."""
+"""The Prometheus host really boots: systemd, cloud-init, real programs in a container; mirror and AWS are simulated."""
 
 import base64
 import json
@@ -62,20 +62,20 @@ def configuration(world: World) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Start:
-    """A first start that met a mirror that is down, then one that serves something else, then no data volume."""
+    """A first start with failures: the mirror is down, then it serves a wrong file, then the volume is missing."""
 
     host: Host
     status: str
-    """cloud-init's, after the first try."""
+    """The status of cloud-init after the first try."""
     state: str
     result: str
-    """systemd's, of atlas-install after it."""
+    """systemd's state of atlas-install after the first try."""
     tries: int
-    """Requests of the first try."""
+    """Number of requests in the first try."""
     installed: str
-    """What of node_exporter there was after its wrong file."""
+    """What was installed of node_exporter after the wrong file."""
     waiting: str
-    """Prometheus's state while the volume wasn't there."""
+    """Prometheus's state while the volume was missing."""
 
 
 @pytest.fixture(scope="module")
@@ -105,13 +105,13 @@ def start(hosts: Callable[..., Host], world: World, disk: str) -> Start:
 
 @pytest.fixture
 def host(start: Start) -> Host:
-    """A host that got there in the end."""
+    """A host that finally started."""
     return start.host
 
 
 @pytest.mark.timeout(900)
 def test_it_fails_loudly_tries_again_and_gets_there(start: Start) -> None:
-    # The mirror is down: after its retries the first try ends, cloud-init reports it, systemd goes on.
+    # The mirror is down: the first try fails after its retries, cloud-init reports this, and systemd tries again.
     assert start.status == "error"
     assert start.tries == 6  # curl's own retries, with back-off
     assert start.state in {"activating", "failed"}
@@ -139,7 +139,7 @@ def test_everything_answers_and_is_scraped(host: Host) -> None:
     assert float(host.query("time() - atlas_config_timestamp_seconds")[0]["value"][1]) < 200
     alertmanagers = json.loads(host.get(9090, "/api/v1/alertmanagers"))["data"]["activeAlertmanagers"]
     assert alertmanagers == [{"url": "http://127.0.0.1:9093/api/v2/alerts"}]
-    # Alertmanager is there for the host itself alone.
+    # Alertmanager is reachable only from the host itself.
     listening = host.run("ss -Hltn 'sport = :9090 or sport = :9093 or sport = :9100' | awk '{print $4}'").split()
     assert sorted(listening) == ["*:9090", "*:9100", "127.0.0.1:9093"]
 
@@ -162,7 +162,7 @@ def test_the_kubelet_token_is_prometheus_s_alone(host: Host) -> None:
 @pytest.mark.timeout(900)  # with the start, where it is run alone
 def test_prometheus_asks_kubernetes_as_the_host_s_role(host: Host, world: World) -> None:
     wait_for("request", lambda: world.tokens)
-    # From inside of its sandbox: the exec plugin found the AWS CLI, the region and the instance's credentials.
+    # In its sandbox, the exec plugin found the AWS CLI, the region and the instance's credentials.
     assert all(token.startswith("Bearer k8s-aws-v1.") for token in world.tokens)
 
 
@@ -256,7 +256,7 @@ def test_services_are_locked_in(host: Host) -> None:
     accounts = host.run("ps -o user:32= -C prometheus,alertmanager,node_exporter").split()
     assert sorted(accounts) == ["alertmanager", "node_exporter", "prometheus"]
     units = "/etc/systemd/system/{atlas-*,prometheus.service,alertmanager.service,node_exporter.service}"
-    # Debian 12's systemd doesn't know the back-off that Ubuntu 24.04's does.
+    # Debian 12's systemd doesn't support this back-off; Ubuntu 24.04's does.
     told = host.run(f"systemd-analyze verify {units} 2>&1 | grep -v 'RestartSteps\\|RestartMaxDelaySec'", check=False)
     assert told == ""
 
@@ -279,7 +279,7 @@ def test_data_outlives_a_restart_and_the_host_itself(
     boot = world.boot("prometheus", BUCKET, cluster="flask-app-cluster", volume_id=VOLUME_ID)
     successor = hosts(boot, disk)
     successor.start()
-    # Its accounts have other numbers: whoever comes first gets the next one.
+    # Its accounts have other user ids, because they are created in another order.
     successor.run("useradd --system somebody; useradd --system somebodyelse")
     successor.attach()
     assert successor.booted() == "done"

@@ -1,4 +1,4 @@
-"""Processes under a real supervisord: they start healthy or not at all, heal, and end with nothing left."""
+"""Processes under a real supervisord: a start waits until they are healthy, they are restarted, and nothing is left."""
 
 import socket
 import stat

@@ -1,7 +1,7 @@
-"""What rules and dashboards read of the kubelets; test_cluster.py finds each on a real one."""
+"""The kubelet metrics that rules and dashboards use; test_cluster.py checks each of them on a real kubelet."""
 
 DISKS = frozenset({"container_fs_usage_bytes", "container_fs_limit_bytes"})
-"""Left out by a kubelet with `localStorageCapacityIsolation: false`."""
+"""Missing on a kubelet with `localStorageCapacityIsolation: false`."""
 SERIES = DISKS | {
     "kubelet_running_pods",
     # /metrics/resource

@@ -1,4 +1,4 @@
-"""Everything that infra/monitoring renders, by the name of its golden file."""
+"""All files that infra/monitoring renders, by the name of their golden file."""
 
 import json
 from typing import Any
@@ -10,7 +10,7 @@ from infra.monitoring.prometheus import aws_jobs, local_jobs, prometheus_config
 
 
 def rendered() -> dict[str, str]:
-    """File name -> text, for made-up addresses."""
+    """File name -> text, for example addresses."""
     local = prometheus_config("15s", "rules.yml", local_jobs("127.0.0.1:5000", "127.0.0.1:9090"))
     topic = "arn:aws:sns:us-east-1:123456789012:atlas-dev-alerts"
     own = provisioning(prometheus_url="http://10.20.0.10:9090", dashboards="/etc/atlas/current/dashboards")
@@ -41,12 +41,12 @@ def panels() -> list[tuple[str, dict[str, Any]]]:
 
 
 def queries(*files: str) -> list[str]:
-    """Each PromQL of these dashboards once, in order."""
+    """The distinct PromQL queries of these dashboards, in order."""
     found = [target["expr"] for file, panel in panels() if not files or file in files for target in panel["targets"]]
     return list(dict.fromkeys(found))
 
 
 def of_a_cluster(expression: str) -> bool:
-    """Whether it has no data without pods and nodes."""
+    """Whether the query has no data without pods and nodes."""
     named = any(name in expression for name in ("pod:", "node:", "kubelet_running_pods"))
     return named and "or vector(0)" not in expression

@@ -1,4 +1,4 @@
-"""Real Prometheus, Alertmanager, node_exporter and the service as processes on loopback, and what they answer."""
+"""Runs real Prometheus, Alertmanager, node_exporter and the service on loopback, and queries them."""
 
 import json
 import os
@@ -19,12 +19,12 @@ import pytest
 from tests.infra.monitoring.tools.build import tool
 
 PATIENCE = 60
-"""Seconds until something that must come is given up."""
+"""Time limit, in seconds, for waiting."""
 BUILD = "build it with `.venv/bin/python -m tests.infra.monitoring.tools.build`"
 
 
 def hosts_own(name: str) -> str:
-    """A program of the version that the hosts install; skips the test where it hasn't been built."""
+    """A program in the version of the hosts; skips the test if it hasn't been built."""
     path = tool(name)
     if path is None:
         pytest.skip(f"no {name} of the hosts' version: {BUILD}")
@@ -32,7 +32,7 @@ def hosts_own(name: str) -> str:
 
 
 def on_path(name: str) -> str:
-    """The machine's own program, such as Debian's; skips the test where there is none."""
+    """The machine's own program, such as Debian's; skips the test if there is none."""
     path = shutil.which(name)
     if path is None:
         pytest.skip(f"{name} is not on PATH: `apt-get install prometheus`")
@@ -40,12 +40,12 @@ def on_path(name: str) -> str:
 
 
 EITHER: Mapping[str, Callable[[str], str]] = {"machine": on_path, "hosts": hosts_own}
-"""The local stack's Prometheus is what the machine has, an AWS stack's what its host installs."""
+"""The local stack uses the machine's Prometheus, an AWS stack the version that its host installs."""
 
 
 @contextmanager
 def running(folder: Path, command: list[str], ready: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that answers at `ready`; ended on leaving. Its output is in a file of `folder`, and in the failure."""
+    """A process that answers at `ready`; stopped at the end. Its output is in a file in `folder`, and in failures."""
     log = folder / f"{Path(command[0]).name}-{urllib.parse.urlsplit(ready).port}.log"
     with log.open("wb") as file:
         process = subprocess.Popen(command, env=os.environ | environment, stdout=file, stderr=file)
@@ -75,7 +75,7 @@ def service(folder: Path, bundle: Path, port: int) -> Any:
 
 
 def prometheus(folder: Path, binary: str, config: str, port: int) -> Any:
-    """Prometheus with this configuration's text."""
+    """Prometheus with this configuration."""
     (folder / "prometheus.yml").write_text(config)
     return running(
         folder,
@@ -95,7 +95,7 @@ def text(url: str) -> str:
 
 
 def api(port: int, path: str, **parameters: str) -> Any:
-    """`data` of an answer of Prometheus's API; fails with what it says otherwise."""
+    """`data` in an answer of Prometheus's API; fails with its error message."""
     address = f"http://127.0.0.1:{port}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
     try:
         return json.loads(text(address))["data"]
@@ -104,7 +104,7 @@ def api(port: int, path: str, **parameters: str) -> Any:
 
 
 def query(port: int, expression: str) -> dict[str, float]:
-    """Labels as text -> value, without those that are no number."""
+    """Labels as text -> value, without values that aren't numbers."""
     found = api(port, "query", query=expression)["result"]
     values = {json.dumps(series["metric"], sort_keys=True): float(series["value"][1]) for series in found}
     return {labels: value for labels, value in values.items() if value == value}  # noqa: PLR0124 - NaN

@@ -1,4 +1,4 @@
-"""An AWS stack's Prometheus on a real cluster: pods found, kubelets read, with the declared permissions."""
+"""An AWS stack's Prometheus on a real cluster: finds pods and scrapes kubelets with the declared permissions."""
 
 import base64
 import json
@@ -41,7 +41,7 @@ threading.Thread(target=http.server.HTTPServer(("", 5000), Metrics).serve_foreve
 while True:
     sum(range(1_000_000))
 """
-"""Answers like the service, and always wants more CPU than it may have."""
+"""Answers like the service, and always uses more CPU than its limit."""
 IDLE = "import time; time.sleep(86400)"
 """Wants none: on a busy machine all pods share little, and the pod that is measured must be able to reach its limit."""
 LOOK = ["get", "list", "watch"]
@@ -54,7 +54,7 @@ chooses: tens of seconds when it is idle, minutes when the machine is busy."""
 class Watched:
     port: int
     core: Any
-    """The cluster's core API, as administrator."""
+    """The cluster's core API, with administrator permissions."""
 
 
 def pod(name: str, app: str, ports: list[dict[str, Any]], code: str = IDLE) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def pod(name: str, app: str, ports: list[dict[str, Any]], code: str = IDLE) -> d
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    """Prometheus with the stack's jobs, as an account that may do what its IAM role's group may."""
+    """Prometheus with the stack's jobs, and an account with the permissions of its IAM role's Kubernetes group."""
     binary = hosts_own("prometheus")
     admin = found.kubeconfig()
     found.registry()
@@ -150,7 +150,7 @@ def remove(core: Any, rbac: Any) -> None:
 
 
 def write_access(folder: Path, admin: dict[str, Any], token: str) -> None:
-    """The files that a host has: a kubeconfig whose plugin gives a token, that token for kubelets, and the CA."""
+    """The files of a host: a kubeconfig whose plugin returns a token, the token for kubelets, and the CA."""
     cluster = admin["clusters"][0]["cluster"]
     (folder / "token").write_text(token)
     (folder / "cluster-ca.crt").write_bytes(base64.b64decode(cluster["certificate-authority-data"]))
@@ -177,7 +177,7 @@ def write_access(folder: Path, admin: dict[str, Any], token: str) -> None:
 
 
 def trust(address: str, authority: Path) -> dict[str, Any]:
-    """How this cluster's kubelet can be trusted: EKS's has a certificate of the cluster's CA for its own address."""
+    """The TLS settings for this cluster's kubelet; EKS's kubelets have a certificate of the cluster's CA."""
     import socket
 
     context = ssl.create_default_context(cafile=str(authority))
@@ -229,7 +229,7 @@ def test_series_of_the_kubelet_are_there_and_few(watched: Watched) -> None:
     meta = {name for name in names if name == "up" or name.startswith(("scrape_", "ALERTS"))}
     assert names - meta - SERIES == set()
     assert SERIES - names in ({*()}, DISKS)
-    # What other namespaces run is nobody's business here.
+    # Pods of other namespaces aren't scraped.
     assert {json.loads(labels).get("namespace") for labels in query(watched.port, own)} == {None, NAMESPACE}
 
 

@@ -1,4 +1,4 @@
-"""Dashboards and rules on real Prometheus servers that scrape the real service; Alertmanager and who it tells."""
+"""Dashboards and rules on real Prometheus servers that scrape the real service; Alertmanager and its messages."""
 
 import json
 import math
@@ -36,7 +36,7 @@ from tests.infra.support.waiting import eventually
 pytestmark = pytest.mark.slow
 
 FIRING = 'ALERTS{alertstate="firing"}'
-"""No data is good news."""
+"""Queries that have no data if everything is fine."""
 ROWS = [
     EXAMPLE,
     EXAMPLE | {"amount": 700.0},  # beyond what training saw
@@ -66,7 +66,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 
 def ask(port: int) -> None:
-    """One request for each kind of row, by each protocol's route."""
+    """A request for each kind of row, with the route of each protocol."""
     for path in ("/predict", "/invocations"):
         for row in ROWS:
             body = {"rows": [row]} if path == "/predict" else {"dataframe_records": [row]}
@@ -87,7 +87,7 @@ def has_data(port: int, expression: str) -> bool:
 
 @pytest.fixture(scope="module")
 def local(served: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of a local stack's Prometheus, the machine's own, after some requests to the service."""
+    """The port of a local stack's Prometheus (the machine's own program), after some requests to the service."""
     folder = tmp_path_factory.mktemp("local")
     (port,) = free_ports(1)
     jobs = local_jobs(f"127.0.0.1:{served}", f"127.0.0.1:{port}")
@@ -98,7 +98,7 @@ def local(served: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """Ports of what runs on the two hosts, here on one."""
+    """Ports of the programs on the two hosts; here all run on this machine."""
 
     prometheus: int
     alertmanager: int
@@ -107,7 +107,7 @@ class Host:
 
 @pytest.fixture(scope="module")
 def host(served: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    """An AWS stack's Prometheus with all of its jobs that need no cluster; Grafana's targets don't answer."""
+    """An AWS stack's Prometheus with all jobs that need no cluster; Grafana's targets don't answer."""
     folder = tmp_path_factory.mktemp("host")
     own, alertmanager, node_exporter, nobody = free_ports(4)
     (folder / "atlas.prom").write_text(f"atlas_config_ok 1\natlas_config_timestamp_seconds {time.time():.0f}\n")
@@ -140,7 +140,7 @@ def host(served: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host
 
 
 def settle(port: int, served: int) -> None:
-    """Ask the service until each kind of answer has been counted twice, a scrape apart, and rules have seen it."""
+    """Send requests until two scrapes have counted each kind of answer, and the rules were evaluated after that."""
 
     def counted() -> bool:
         ask(served)
@@ -156,7 +156,7 @@ def test_query_about_service_and_model_has_data_on_a_local_stack(local: int, exp
     assert eventually(lambda: has_data(local, expression), expression, 15)
 
 
-# Of a cluster: test_cluster.py.
+# Queries that need a cluster: test_cluster.py.
 @pytest.mark.parametrize("expression", [found for found in queries() if found != FIRING and not of_a_cluster(found)])
 def test_query_has_data_on_the_host(host: Host, expression: str) -> None:
     assert eventually(lambda: has_data(host.prometheus, expression), expression, 15)
@@ -166,7 +166,7 @@ def test_dashboards_tell_the_kinds_of_input_apart(local: int) -> None:
     shares = {
         kind: query(local, f"model:{kind}_ratio:rate1h") for kind in ("out_of_range", "unknown_category", "missing")
     }
-    # Of five rows one is refused, and each of three is odd in one way.
+    # Of five rows, one is refused, and three have a different kind of warning each.
     assert {kind: [json.loads(labels)["feature"] for labels in found] for kind, found in shares.items()} == {
         "out_of_range": ["amount"],
         "unknown_category": ["colour"],
@@ -190,18 +190,18 @@ def test_rules_hold_no_error_and_nothing_about_aws_on_a_local_stack(local: int) 
     assert elsewhere
     assert {name for name in elsewhere if has_data(local, name)} == set()
     pending = {rule["name"] for rule in rules if rule["type"] == "alerting" and rule["state"] != "inactive"}
-    # This bundle's rows end in June 2024; the odd rows above are many.
+    # This bundle's rows end in June 2024, and the unusual rows above are a large share.
     assert pending <= {"ModelOld", "InputsOutOfRange", "InputsUnknown"}
 
 
 def both_measured(host: Host, name: str) -> bool:
-    """Whether there is such a figure of each host."""
+    """Whether this metric exists for each host."""
     return {json.loads(labels)["host"] for labels in query(host.prometheus, name)} == {"prometheus", "grafana"}
 
 
 def test_host_measures_both_hosts_and_is_told_that_configuration_is_well(host: Host) -> None:
     for name in ("host:cpu:ratio5m", "host:memory:ratio", "host:disk:ratio"):
-        # Each target is scraped at a moment of its own, and a rate needs two.
+        # Targets are scraped at different moments, and a rate needs two scrapes.
         eventually(partial(both_measured, host, name), f"{name} of both hosts")
         # A rate over a few scrapes, a second apart, is not exact.
         assert all(-0.2 < value < 1.2 for value in query(host.prometheus, name).values())
@@ -215,7 +215,7 @@ def test_prometheus_has_found_alertmanager(host: Host) -> None:
 
 
 def selected(port: int, expression: str) -> set[str]:
-    """Names of the series that an expression reads, as Prometheus's own parser finds them."""
+    """Names of the series in an expression, found by Prometheus's own parser."""
 
     def walk(node: Any) -> Iterator[str]:
         if isinstance(node, dict):
@@ -246,12 +246,12 @@ def test_every_series_that_rules_and_dashboards_read_exists(host: Host, served: 
     read = {name for expression in expressions for name in selected(host.prometheus, expression)}
     own = {rule["record"] for rule in rules if "record" in rule}
     of_prometheus = {"up", "ALERTS", "scrape_duration_seconds"}
-    # Written on the hosts for node_exporter.
+    # These are written on the hosts, for node_exporter.
     script = (REPOSITORY / "infra/hosts/files/atlas-config").read_text()
     assert all(name in script for name in ("atlas_config_ok", "atlas_config_timestamp_seconds"))
     real = exposed(served, host.prometheus, host.alertmanager, host.node_exporter)
     assert read - own - of_prometheus - SERIES - real == set()
-    # And nothing is recorded that nobody reads.
+    # Every recorded metric is used.
     assert own - read == set()
 
 
@@ -270,7 +270,7 @@ def queries_and_rules() -> set[str]:
 
 
 def post(port: int, *alerts: dict[str, str]) -> None:
-    """Alerts as Prometheus sends them."""
+    """Alerts in the format in which Prometheus sends them."""
     body = [
         {
             "labels": labels,
@@ -355,7 +355,7 @@ def test_alert_reaches_who_subscribed_to_the_topic(tmp_path: Path, monkeypatch: 
         arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
         sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
         config = alertmanager_config(region="us-east-1", topic_arn=topic)
-        # So as not to wait for half a minute.
+        # A short group_wait, to avoid waiting for 30 seconds.
         (tmp_path / "alertmanager.yml").write_text(config.replace("group_wait: 30s", "group_wait: 1s"))
         with running(
             tmp_path,

@@ -1,4 +1,4 @@
-"""What the local stack gives Grafana where that is installed; here a stand-in takes its place, so that it always is."""
+"""The files that the local stack gives to Grafana if it is installed; here a stub replaces Grafana."""
 
 import json
 import os
@@ -52,7 +52,7 @@ def test_grafana_has_its_data_source_and_dashboards(
     first = board["panels"][0]["targets"][0]["expr"]
     eventually(lambda: query(checkout.ports["prometheus"], first), first)
 
-    # A dashboard that somebody changed comes back, and nothing restarts for it.
+    # A dashboard that somebody changed is restored, without a restart.
     before = checkout.pids()["grafana"]
     shutil.copy(folder / "model.json", tmp_path)
     (folder / "model.json").write_text("{}")

@@ -1,6 +1,6 @@
-"""What is rendered is what the golden files say, and what Grafana's own types can read.
+"""Rendered files are equal to the golden files, and Grafana's own types can read them.
 
-After a change that is meant: ATLAS_GOLDEN=write .venv/bin/pytest tests/infra/monitoring/test_rendered.py
+After an intended change: ATLAS_GOLDEN=write .venv/bin/pytest tests/infra/monitoring/test_rendered.py
 """
 
 import json
@@ -20,7 +20,7 @@ from tests.infra.monitoring.rendered import panels, rendered
 
 GOLDEN = Path(__file__).parent / "golden"
 UNITS = {"none", "short", "s", "percentunit", "reqps", "cps"}
-"""Of Grafana's own list of units."""
+"""Units from Grafana's list."""
 
 
 def test_golden_files_are_those_of_what_is_rendered() -> None:
@@ -57,7 +57,7 @@ def test_panel_says_what_it_shows_and_in_which_unit(file: str, panel: dict[str, 
     assert references
     assert len(set(references)) == len(references)
     assert all(target["expr"] for target in panel["targets"])
-    # Grafana's own thresholds turn a number red from 80 on, whatever it counts.
+    # Grafana's default thresholds make every number red from 80 on.
     assert (
         panel["type"] != "stat" or panel["fieldConfig"]["defaults"].get("thresholds") or "textMode" in panel["options"]
     )

@@ -1,4 +1,4 @@
-"""Prometheus's and Alertmanager's own tools on rules and configurations: this machine's version and the hosts'."""
+"""Checks rules and configurations with promtool and amtool, in this machine's version and the hosts' version."""
 
 import re
 import shutil
@@ -31,7 +31,7 @@ def promtool(request: pytest.FixtureRequest) -> str:
 
 
 def told(*command: str) -> str:
-    """What the command printed; fails the test when it fails."""
+    """The command's output; fails the test if the command fails."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -89,7 +89,7 @@ def prepared(file: Path, folder: Path, evaluations: int = 0) -> Path:
 
 
 def seconds(duration: str) -> int:
-    """Of 30m, say."""
+    """Seconds in a duration such as 30m."""
     return int(duration[:-1]) * {"s": 1, "m": 60, "h": 3600}[duration[-1]]
 
 
@@ -106,8 +106,8 @@ def test_prometheus_reads_the_local_configuration(promtool: str, tmp_path: Path)
 
 
 def test_prometheus_reads_the_configuration_of_its_host(tmp_path: Path) -> None:
-    # Of the hosts' version alone: Debian's is built without Kubernetes.
-    # It wants the files that the configuration names to be there, whatever is in them.
+    # Only with the hosts' version, because Debian's is built without Kubernetes.
+    # The files that the configuration names must exist, but their content doesn't matter.
     for name in ("token", "kubeconfig", "cluster-ca.crt"):
         (tmp_path / name).touch()
     assert_reads(hosts_own("promtool"), prometheus_aws(str(tmp_path), str(tmp_path / "token")), tmp_path)

@@ -1,1 +1,1 @@
-"""Providers that really build, push and apply, for tests on a real Docker engine and a real cluster."""
+"""Real providers, for tests with a real Docker engine and a real cluster."""

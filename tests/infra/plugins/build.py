@@ -21,11 +21,11 @@ BINARY = "pulumi-resource-docker-build"
 
 
 class BuildError(Exception):
-    """A provider can't be had; the message says why."""
+    """A provider isn't available; the message says why."""
 
 
 def cache() -> Path:
-    """Where providers are kept: NAME/VERSION/pulumi-resource-NAME."""
+    """The cache of providers: NAME/VERSION/pulumi-resource-NAME."""
     return cache_folder() / "plugins"
 
 
@@ -35,7 +35,7 @@ def docker_build_folder() -> Path:
     Raises BuildError where there is no Go, or it can't build it.
     """
     wanted = version("pulumi_docker_build")
-    # Other modules make another binary.
+    # Other modules give another binary.
     modules = b"".join((HERE / name).read_bytes() for name in ("go.mod", "go.sum"))
     folder = cache() / "docker-build" / f"{wanted}-{hashlib.sha256(modules).hexdigest()[:8]}"
     target = folder / BINARY
@@ -49,7 +49,7 @@ def docker_build_folder() -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     fresh = folder / f"new-{os.getpid()}"
     flags = f"-s -w -X {MODULE}.Version={wanted}"
-    # Gently: it takes minutes beside whatever else runs.
+    # With low priority, because the build takes minutes and other tests run at the same time.
     command = [
         "nice",
         "-n",
@@ -72,12 +72,12 @@ def docker_build_folder() -> Path:
 
 
 def kubernetes_folder() -> Path:
-    """The folder with a kubernetes provider that applies to the cluster in its kubeconfig."""
+    """The folder with a kubernetes provider that applies objects to the cluster in its kubeconfig."""
     digest = hashlib.sha256(f"{REPOSITORY} {sys.executable}".encode()).hexdigest()[:8]
     folder = cache() / "kubernetes" / f"{version('pulumi_kubernetes')}-{digest}"
     folder.mkdir(parents=True, exist_ok=True)
     fresh = folder / f"new-{os.getpid()}"
-    # PYTHONPATH, since the engine starts plugins in the program's folder.
+    # PYTHONPATH is needed, because the engine starts plugins in the program's folder.
     fresh.write_text(
         f"#!/bin/sh\nPYTHONPATH={REPOSITORY} exec {sys.executable} -W ignore "
         '-m tests.infra.plugins.kubernetes_provider "$@"\n'
@@ -88,7 +88,7 @@ def kubernetes_folder() -> Path:
 
 
 def docker_build_plugin() -> Path:
-    """The folder to put on PATH; skips the test where it can't be had."""
+    """The folder to put on PATH; skips the test if it isn't available."""
     import pytest
 
     try:

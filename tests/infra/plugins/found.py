@@ -1,4 +1,4 @@
-"""What there is on this machine: a Docker engine, a registry, a cluster. Tests skip where one is missing."""
+"""Finds a Docker engine, a registry and a cluster on this machine; tests are skipped if they are missing."""
 
 import json
 import os
@@ -13,13 +13,13 @@ import pytest
 import yaml
 
 REGISTRY = os.environ.get("ATLAS_TEST_REGISTRY", "127.0.0.1:5555")
-"""A registry without a password, which Docker and the cluster reach under this name."""
+"""A registry without a password; both Docker and the cluster use this name."""
 BASE_IMAGE = os.environ.get("ATLAS_TEST_BASE_IMAGE", f"{REGISTRY}/python:3.11-slim")
 """Python 3.11 on Debian, in that registry."""
 
 
 def registry() -> str:
-    """Its host and port; skips the test when nothing answers there, or there's no Docker engine to push to it."""
+    """Its host and port; skips the test if it doesn't answer, or if there is no Docker engine to push to it."""
     if shutil.which("docker") is None or _exit("docker", "buildx", "inspect") != 0:
         pytest.skip("no Docker engine with buildx")
     repository, tag = BASE_IMAGE.removeprefix(f"{REGISTRY}/").rsplit(":", 1)
@@ -45,7 +45,7 @@ def manifest(repository: str, reference: str) -> tuple[str, Any]:
 
 @cache
 def kubeconfig() -> dict[str, Any]:
-    """The kubeconfig of a cluster for tests; skips the test when there is none, or it doesn't answer."""
+    """The kubeconfig of a cluster for tests; skips the test if there is none, or if it doesn't answer."""
     path = os.environ.get("KUBECONFIG", "")
     if not path or not Path(path).is_file():
         pytest.skip("no cluster: KUBECONFIG names no file")

@@ -34,13 +34,13 @@ MANAGER = "pulumi-kubernetes"
 OWN = ("__inputs", "__initialApiVersion", "__fieldManager")
 EVENTS_SECONDS = 1.0
 PATIENCE = "ATLAS_TEST_ROLLOUT_SECONDS"
-"""How long a rollout may take, instead of what the program allows it."""
+"""The time limit for a rollout, instead of the program's."""
 ECR = "ATLAS_TEST_ECR"
-"""HOST=REGISTRY: a registry of this machine that stands for a stack's ECR, from which the cluster pulls."""
+"""HOST=REGISTRY: a registry on this machine that replaces a stack's ECR; the cluster pulls from it."""
 
 
 def _pullable(body: Object) -> Object:
-    """With images of the registry that stands for ECR."""
+    """Replace ECR's address in images with that of the local registry."""
     host, _, registry = os.environ.get(ECR, "").partition("=")
     found: Object = json.loads(json.dumps(body).replace(f"{host}/", f"{registry}/")) if host else body
     return found
@@ -210,7 +210,7 @@ class Applier(Recorder):
         return dict(made.to_dict())
 
     def _foreseen(self, inputs: Object, context: Any, old: Object | None = None) -> Object:
-        """What the API server would make of it; the inputs where that can't be asked yet."""
+        """The API server's dry-run result; the inputs if the server can't be queried yet."""
         if self.api is None or has_unknown(inputs):
             return {**(old or {}), **inputs}
         try:
@@ -251,7 +251,7 @@ class Applier(Recorder):
         return _id(live), outputs
 
     def _tell_warnings(self, urn: str, made: Object, over: threading.Event) -> None:
-        """Pass on the object's own events of type Warning, as they come."""
+        """Report the object's events of type Warning."""
         told: set[str] = set()
         while self.engine is not None and not over.wait(EVENTS_SECONDS):
             try:
@@ -281,7 +281,7 @@ class Applier(Recorder):
 
 
 def _fail_partly(context: Any, message: str, reasons: list[str], identifier: str, properties: Any, inputs: Any) -> None:
-    """Fail so that the engine keeps what was made, and tries again at the next `up`."""
+    """Fail in a way that the engine keeps the created object, and tries again at the next `up`."""
     detail = any_pb2.Any()
     detail.Pack(
         provider_pb2.ErrorResourceInitFailed(
@@ -294,7 +294,7 @@ def _fail_partly(context: Any, message: str, reasons: list[str], identifier: str
 
 
 def _said(error: DynamicApiError) -> str:
-    """The API server's own sentence."""
+    """The API server's error message."""
     try:
         return str(json.loads(error.body or "")["message"])
     except (TypeError, ValueError, KeyError):
@@ -311,7 +311,7 @@ def _body(inputs: Object) -> Object:
 
 
 def _outputs(live: Object, inputs: Object) -> Object:
-    """The object as the cluster has it, and what it was asked to be."""
+    """The object in the cluster, and its inputs."""
     shown = {key: value for key, value in live.items() if key not in OWN}
     (shown.get("metadata") or {}).pop("managedFields", None)
     if "stringData" in inputs:
@@ -320,7 +320,7 @@ def _outputs(live: Object, inputs: Object) -> Object:
 
 
 def _pruned(live: Any, inputs: Any) -> Any:
-    """What is live of what was asked for."""
+    """The live values of the fields that are inputs."""
     if isinstance(inputs, dict) and isinstance(live, dict):
         return {
             key: value if key == "stringData" or key.startswith("__") else _pruned(live[key], value)
@@ -353,7 +353,7 @@ def _within(path: str, field: str) -> bool:
 
 
 def serve(servicer: Applier) -> None:
-    """Print the port, as the engine expects of a plugin, and answer until it kills us."""
+    """Print the port, as the engine expects, and answer requests until the engine kills this process."""
     largest = 2**28
     server = grpc.server(
         futures.ThreadPoolExecutor(max_workers=16), options=[("grpc.max_receive_message_length", largest)]

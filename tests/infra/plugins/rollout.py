@@ -1,4 +1,4 @@
-"""Waiting as pulumi-kubernetes 4.34 waits, and what it says when waiting was in vain.
+"""Waits for objects like pulumi-kubernetes 4.34, and reports the same reasons if they don't become ready.
 
 Read from its source (provider/pkg/await): what makes an object ready, the messages, that it waits for its whole timeout
 even when Kubernetes has given up on a rollout. One thing is shorter here: endpoints settle in 2 s instead of 10.
@@ -19,7 +19,7 @@ INTERVAL_SECONDS = 0.5
 
 
 class WaitError(Exception):
-    """It isn't ready in time, or the engine was told to stop; `reasons` says what is in the way."""
+    """The object isn't ready in time, or the engine was told to stop; `reasons` says why."""
 
     def __init__(self, message: str, reasons: list[str]) -> None:
         super().__init__(message)
@@ -28,7 +28,7 @@ class WaitError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Waiter:
-    """Looks at the cluster until something is so."""
+    """Polls the cluster until a condition is true."""
 
     find: Callable[[str, str, str | None, Mapping[str, str]], list[Object]]
     """(apiVersion, kind, namespace, labels) -> objects."""
@@ -37,7 +37,7 @@ class Waiter:
     stopping: threading.Event
 
     def ready(self, made: Object, seconds: float) -> Object:
-        """The object once it does what it is for; most kinds do at once. Raises WaitError."""
+        """The object, after it is ready; most kinds are ready at once. Raises WaitError."""
         kind = made["kind"]
         if kind not in ("Deployment", "Service"):
             return made
@@ -56,7 +56,7 @@ class Waiter:
                 raise WaitError(f"'{made['metadata']['name']}' timed out waiting to be Ready", reasons)
 
     def gone(self, old: Object, seconds: float) -> None:
-        """Return once the object is no more. Raises WaitError."""
+        """Return after the object is deleted. Raises WaitError."""
         deadline = time.monotonic() + seconds
         while (now := self.get(old)) is not None:
             if now["metadata"].get("uid") != old["metadata"].get("uid", now["metadata"].get("uid")):
@@ -66,7 +66,7 @@ class Waiter:
                 raise WaitError(f"'{old['metadata']['name']}' was not deleted in time", [f"it is held by {held}"])
 
     def problems(self, live: Object) -> list[str]:
-        """Why it isn't ready; empty when it is."""
+        """Why it isn't ready; empty if it is ready."""
         if live["kind"] == "Deployment":
             return self.deployment(live)
         return self.service(live) if live["kind"] == "Service" else []
@@ -110,7 +110,7 @@ class Waiter:
         return reasons
 
     def service(self, live: Object) -> list[str]:
-        """Why nobody answers behind a Service."""
+        """Why a Service has no ready pods."""
         reasons = []
         spec, namespace = live["spec"], live["metadata"]["namespace"]
         if spec.get("selector") and spec.get("type") != "ExternalName":
@@ -131,7 +131,7 @@ class Waiter:
 
 
 def pod_problems(pod: Object) -> list[str]:
-    """What the pod says of itself: why it isn't scheduled, pulled, started, ready; how it ended the last time."""
+    """The pod's status: why it isn't scheduled, pulled, started or ready; how it ended the last time."""
     status = pod.get("status") or {}
     conditions = {condition["type"]: condition for condition in status.get("conditions") or []}
     scheduled = conditions.get("PodScheduled", {})

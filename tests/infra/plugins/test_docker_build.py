@@ -1,4 +1,4 @@
-"""Pulumi's docker-build provider, as the image component uses it: pushed, known by digest, never built in a preview."""
+"""Pulumi's docker-build provider, as the image component uses it: pushes, gives a digest, never builds in a preview."""
 
 import uuid
 from pathlib import Path
@@ -56,7 +56,7 @@ def test_image_is_pushed_once_changes_with_its_context_and_outlives_the_stack(tm
     assert found.manifest(REPOSITORY, "one")[0] == first["digest"]
     assert first["ref"].endswith(f"@{first['digest']}")
 
-    # Another login, a file that .dockerignore keeps out: nothing to do.
+    # Another login, or a file that .dockerignore excludes, changes nothing.
     given["password"] = "second"
     (context / "elsewhere").write_text("changed")
     assert (life.preview().steps, life.up().steps) == ({}, {})

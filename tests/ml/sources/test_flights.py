@@ -1,4 +1,4 @@
-"""A row holds what was known at its prediction time, and nothing later."""
+"""A row contains only what was known at its prediction time."""
 
 from dataclasses import replace
 
@@ -29,7 +29,7 @@ def table(tables: Tables) -> pd.DataFrame:
 
 
 def known_until(tables: Tables, moment: pd.Timestamp) -> Tables:
-    """The world as it looked at that moment (UTC): later events corrupted, so that any use of them shows."""
+    """The tables as known at this moment (UTC): later events are corrupted, so that any use of them is detected."""
     flights = with_times(tables.flights, tables.airports)
     not_left = ~(flights["departed"] <= moment)
     not_landed = ~(flights["landed"] <= moment)
@@ -49,7 +49,8 @@ def test_what_happens_after_the_prediction_changes_nothing(tables: Tables, table
     now = pd.Timestamp(moment)
     scheduled = with_times(tables.flights, tables.airports)["scheduled"].to_numpy()
     then = build(known_until(tables, now), HORIZON).set_index("flight_id")
-    # Predicted at this very moment or shortly before; longer ago, and departures of since then would show as known.
+    # Only rows with a prediction time at this moment or shortly before. For earlier prediction times, departures
+    # between the prediction time and this moment aren't corrupted, so their use wouldn't be detected.
     due = (scheduled - HORIZON <= now) & (scheduled - HORIZON > now - pd.Timedelta("1min"))
     if not due.any():
         due = (scheduled - HORIZON <= now) & (scheduled - HORIZON > now - pd.Timedelta("10min"))
@@ -62,7 +63,7 @@ def test_what_happens_after_the_prediction_changes_nothing(tables: Tables, table
 @pytest.mark.slow
 @pytest.mark.slow
 def test_the_clock_test_catches_a_later_event(tables: Tables) -> None:
-    """Corrupting what was known changes rows: the test above can fail."""
+    """If known events are corrupted, rows change; so the test above can fail."""
     now = pd.Timestamp("2013-02-08 20:31")
     whole = build(tables, HORIZON).set_index("flight_id")
     earlier = build(known_until(tables, now - pd.Timedelta("2h")), HORIZON).set_index("flight_id")
@@ -80,7 +81,7 @@ def test_a_shorter_horizon_knows_more(tables: Tables, table: pd.DataFrame) -> No
 
 
 def test_weather_is_never_newer_than_the_prediction(tables: Tables) -> None:
-    """Give each observation its own time as its temperature, and read off how old it was."""
+    """Set each observation's temperature to its time, to see how old the used observation is."""
     observed = pd.to_datetime(tables.weather["time_hour"], utc=True).dt.tz_localize(None)
     start = observed.min()
     stamped = tables.weather.assign(temp=(observed - start).dt.total_seconds() / 60)
@@ -93,7 +94,7 @@ def test_weather_is_never_newer_than_the_prediction(tables: Tables) -> None:
 
 
 def test_a_waiting_flight_counts_with_its_waiting_time(tables: Tables) -> None:
-    """Two flights of one origin: one left 10 minutes late, one should have left an hour ago and has not."""
+    """Two flights from the same origin: the first left 10 minutes late, the second should have left an hour ago."""
     made = pd.concat([tables.flights.iloc[[0]]] * 3, ignore_index=True).assign(
         day=4,
         origin="JFK",
