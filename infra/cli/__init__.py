@@ -1,4 +1,4 @@
-"""The `atlas` command: the program in this repository, through the Automation API; a module per group of commands."""
+"""The `atlas` command: runs this repository's program through the Automation API; a module per group of commands."""
 
 from importlib import import_module
 
@@ -19,7 +19,7 @@ COMMANDS = {
     "status": "status:status",
     "up": "stack:up",
 }
-"""Command -> module:function; only the module of the command that is asked for is imported."""
+"""Command -> module:function; only the module of the requested command is imported."""
 
 
 class _Commands(click.Group):

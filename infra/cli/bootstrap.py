@@ -1,4 +1,4 @@
-"""`atlas bootstrap`: what an account needs once, before any other stack and after the last; and the way back."""
+"""`atlas bootstrap`: creates what an account needs before the first stack and after the last, and removes it again."""
 
 import json
 import shlex
@@ -18,12 +18,12 @@ from infra.settings import AwsSettings, BootstrapSettings
 @click.command()
 @json_option
 @click.option(
-    "--destroy", is_flag=True, help="The way back: delete bucket, key and roles. Refuses while stacks are up."
+    "--destroy", is_flag=True, help="Delete bucket, key and roles. Refuses while other stacks have resources."
 )
-@click.option("--yes", is_flag=True, help="With --destroy: don't ask.")
+@click.option("--yes", is_flag=True, help="With --destroy: don't ask for confirmation.")
 @guarded
 def bootstrap(as_json: bool, destroy: bool, yes: bool) -> None:
-    """Make the state bucket, its key and GitHub's roles, and put the AWS stacks' state there. Again: changes nothing.
+    """Create the state bucket, its key and GitHub's roles, and move the state there. A second run changes nothing.
 
     Example: atlas bootstrap
     """
@@ -54,7 +54,7 @@ def _explain(
     outputs: Mapping[str, Any],
     variables: Mapping[str, Mapping[str, str]],
 ) -> None:
-    """What is left for a person to do."""
+    """Print the remaining steps, which a person must do."""
     click.echo("# On this machine `atlas` knows the bucket; for `pulumi` by hand, and on other machines:")
     click.echo(f"export PULUMI_BACKEND_URL={shlex.quote(variables['']['PULUMI_BACKEND_URL'])}")
     for stack, own in stacks.items():

@@ -1,4 +1,4 @@
-"""`atlas ci …`: the steps of the GitHub workflows that are no command of their own; each can be run by hand."""
+"""`atlas ci …`: steps of the GitHub workflows; each of them can also be run by hand."""
 
 import json
 from pathlib import Path
@@ -16,18 +16,18 @@ from infra.errors import FailedError, SettingsError, StepError
 from infra.settings import AwsSettings
 
 MODEL = Path(".atlas/ci/model.json")
-"""What `atlas ci repro` notes for the report, relative to the repository."""
+"""The file in which `atlas ci repro` stores its results for the report, relative to the repository."""
 
 base_option = click.option(
     "--base",
     default=None,
-    help="What figures and plots are compared with; without it the pull request's base branch, else the commit before.",
+    help="The revision to compare with; default: the pull request's base branch, else the previous commit.",
 )
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def ci() -> None:
-    """The steps of the GitHub workflows that are no command of their own; each can be run by hand.
+    """Steps of the GitHub workflows; each of them can also be run by hand.
 
     Example: atlas ci repro
     """
@@ -37,9 +37,10 @@ def ci() -> None:
 @stack_option
 @guarded
 def pull(stack: str) -> None:
-    """Fetch what dvc.lock names: from the stack's bucket when it has one, else from DVC's default remote.
+    """Fetch the outputs in dvc.lock from the stack's bucket, or, if it has none, from DVC's default remote.
 
-    A remote that isn't there yet, or lacks some of it, is said and is no failure: the pipeline makes it again.
+    If the remote doesn't exist yet, or some outputs are missing, this is reported, but isn't a failure: the pipeline
+    makes them again.
 
     Example: atlas ci pull --stack dev
     """
@@ -51,7 +52,7 @@ def pull(stack: str) -> None:
 @stack_option
 @guarded
 def push(stack: str) -> None:
-    """Send data and models to the stack's bucket, where the next machine pulls them from.
+    """Push data and models to the stack's bucket, so that other machines can pull them.
 
     Example: atlas ci push --stack dev
     """
@@ -71,7 +72,7 @@ def _use_remote(stack: AtlasStack) -> str | None:
 @ci.command()
 @guarded
 def lock() -> None:
-    """Fail unless dvc.lock is of this commit's code, parameters and data; says which command mends it.
+    """Fail unless dvc.lock belongs to this commit's code, parameters and data; names the command that fixes it.
 
     Example: atlas ci lock
     """
@@ -83,9 +84,9 @@ def lock() -> None:
 @base_option
 @guarded
 def repro(base: str | None) -> None:
-    """Run the pipeline, compare what it made with what is committed, and note figures and plots for the report.
+    """Run the pipeline, compare its results with the committed results, and store figures and plots for the report.
 
-    Outputs that differ by no more than another machine's arithmetic are reported; other differences fail.
+    Differences that another machine's floating-point arithmetic can cause are only reported; others are a failure.
 
     Example: atlas ci repro --base origin/main
     """
@@ -118,13 +119,13 @@ def repro(base: str | None) -> None:
     "--preview",
     "previewed",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="What `atlas preview --save FILE` wrote; a file that isn't there is told as a preview that didn't run.",
+    help="The file of `atlas preview --save FILE`; if it doesn't exist, the report says that the preview didn't run.",
 )
-@click.option("--summary", is_flag=True, help="Append it to the job's summary (GITHUB_STEP_SUMMARY), too.")
-@click.option("--comment", is_flag=True, help="Write it into the pull request's one comment, too (GITHUB_TOKEN).")
+@click.option("--summary", is_flag=True, help="Also append the report to the job's summary (GITHUB_STEP_SUMMARY).")
+@click.option("--comment", is_flag=True, help="Also write the report as the pull request's comment (GITHUB_TOKEN).")
 @guarded
 def show(previewed: Path | None, summary: bool, comment: bool) -> None:
-    """What a change does, as Markdown: figures and curves that `atlas ci repro` noted, and the stack's preview.
+    """Print a report about a change, as Markdown: figures and curves from `atlas ci repro`, and the stack's preview.
 
     Example: atlas ci report --preview .atlas/ci/preview.json
     """
@@ -145,9 +146,9 @@ def show(previewed: Path | None, summary: bool, comment: bool) -> None:
 @click.argument("previewed", type=click.Path(dir_okay=False, path_type=Path))
 @guarded
 def drift(previewed: Path) -> None:
-    """Open, update or close the one issue that says how a stack differs from what was deployed (GITHUB_TOKEN).
+    """Open, update or close the issue about a stack that differs from what was deployed (GITHUB_TOKEN).
 
-    PREVIEWED is what `atlas preview --save FILE` wrote, with --deployed and --refresh.
+    PREVIEWED is the file of `atlas preview --save FILE`, run with --deployed and --refresh.
 
     Example: atlas ci drift .atlas/ci/drift.json
     """
@@ -166,7 +167,7 @@ def drift(previewed: Path) -> None:
 @click.argument("image")
 @guarded
 def try_container(image: str) -> None:
-    """Run the image as a cluster would, ask it for a prediction, and stop it: within its grace period, or it fails.
+    """Run the image as a cluster would, request a prediction, and check that it stops within its grace period.
 
     Example: atlas ci container atlas
     """
@@ -179,10 +180,10 @@ def try_container(image: str) -> None:
 
 @ci.command()
 @click.argument("tag")
-@click.option("--publish", is_flag=True, help="Make the tag's release on GitHub of it (GITHUB_TOKEN).")
+@click.option("--publish", is_flag=True, help="Create the tag's release on GitHub with these notes (GITHUB_TOKEN).")
 @guarded
 def release(tag: str, publish: bool) -> None:
-    """What changed for users since the tag before: the commits' first lines, as the release's notes.
+    """Print the release's notes: the first lines of the commits since the previous tag.
 
     Example: atlas ci release v1.2.0
     """

@@ -1,4 +1,4 @@
-"""What every command shares: where words go, what an error looks like."""
+"""Options, output and error handling that all commands share."""
 
 import sys
 from collections.abc import Callable
@@ -25,17 +25,19 @@ from infra.errors import (
 )
 from infra.settings import AwsSettings, BootstrapSettings, LocalSettings, Settings
 
-stack_option = click.option("--stack", default="local", show_default=True, help="Which Pulumi.<stack>.yaml.")
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+stack_option = click.option(
+    "--stack", default="local", show_default=True, help="The stack; its settings are in Pulumi.<stack>.yaml."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print a JSON document on standard output.")
 
 
 def say(line: str) -> None:
-    """Progress goes to standard error, answers to standard output."""
+    """Print progress on standard error; results go to standard output."""
     click.echo(line, err=True)
 
 
 def guarded(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn every expected error into one clear line and exit status 1; 130 when interrupted."""
+    """Report every expected error as one clear line, with exit status 1; 130 after an interruption."""
 
     @wraps(command)
     def run(**options: Any) -> None:
@@ -55,7 +57,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _lines(error: AtlasError | auto.CommandError) -> list[str]:
-    """What is said of an error; credentials that ended while something ran are said in the same words everywhere."""
+    """The message for an error; expired credentials always have the same message."""
     if isinstance(error, auto.CommandError):
         text = plain(str(error))
         found = [line for line in text.splitlines() if "error:" in line]
@@ -67,7 +69,7 @@ def _lines(error: AtlasError | auto.CommandError) -> list[str]:
 
 
 def settings_of(stack: str, *, makes: bool = True, shows: bool = False) -> Settings:
-    """The stack's settings, once it is sure that the command can work.
+    """The stack's settings, after checking that the command can work.
 
     `makes`: it makes things; `shows`: it only shows what would be made, as a role may that only reads.
     """
@@ -82,12 +84,13 @@ def settings_of(stack: str, *, makes: bool = True, shows: bool = False) -> Setti
 
 
 def stack_of(name: str, *, makes: bool = True, shows: bool = False) -> AtlasStack:
-    """The stack with its settings, checked as `settings_of` does; the engine isn't asked yet."""
+    """The stack with its settings, checked like in `settings_of`; this doesn't start the engine."""
     return AtlasStack(name, settings_of(name, makes=makes, shows=shows), say)
 
 
 def agree(question: str, *, yes: bool, command: str) -> None:
-    """Go on if the person at the terminal agrees; `command` is the same with the answer given, for where nobody is.
+    """Continue if the person at the terminal agrees; `command` is the command that doesn't ask, for use without a
+    terminal.
 
     Raises ConfirmationError without a terminal, click.Abort when the answer is no.
     """

@@ -1,4 +1,4 @@
-"""`atlas cost`: what a stack costs a month, and what would make it less."""
+"""`atlas cost`: a stack's monthly cost, and how to reduce it."""
 
 import json
 from dataclasses import asdict
@@ -15,15 +15,15 @@ WIDTH = 58
 
 
 @click.command()
-@click.option("--stack", default="dev", show_default=True, help="Which Pulumi.<stack>.yaml.")
+@click.option("--stack", default="dev", show_default=True, help="The stack; its settings are in Pulumi.<stack>.yaml.")
 @click.option(
     "--traffic-gb", default=10.0, show_default=True, type=click.FloatRange(0, 1e6),
-    help="Assumed: what leaves through the load balancer in a month, and as much through NAT.",
+    help="Assumed monthly traffic in GB through the load balancer, and the same through NAT.",
 )  # fmt: skip
 @json_option
 @guarded
 def cost(stack: str, traffic_gb: float, as_json: bool) -> None:
-    """A month's table from what the stack's settings declare, at AWS's on-demand prices; no account is asked.
+    """Print the stack's monthly cost, computed from its settings and AWS's on-demand prices; it needs no account.
 
     Example: atlas cost --stack prod --traffic-gb 200
     """

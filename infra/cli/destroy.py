@@ -1,4 +1,4 @@
-"""`atlas destroy`: back to nothing, and proof of it."""
+"""`atlas destroy`: removes a stack, and checks that nothing is left."""
 
 import json
 import sys
@@ -14,22 +14,22 @@ from infra.settings import AwsSettings, LocalSettings
 
 KEPT = "data/, models/, .atlas/mlflow and .atlas/dvc-remote stay"
 LEFT = 3
-"""Exit status when something is left, or may be."""
+"""Exit status if something is left, or if this couldn't be checked."""
 
 
 @click.command()
 @stack_option
 @json_option
-@click.option("--yes", is_flag=True, help="Don't ask. Without a terminal nobody can be asked, and this is needed.")
-@click.option("--confirm", default=None, metavar="STACK", help="Instead of --yes: the stack's name, typed once more.")
-@click.option("--tries", default=3, show_default=True, type=click.IntRange(1, 10), help="How often AWS is tried.")
+@click.option("--yes", is_flag=True, help="Don't ask for confirmation; required without a terminal.")
+@click.option("--confirm", default=None, metavar="STACK", help="Instead of --yes: the stack's name, typed again.")
+@click.option("--tries", default=3, show_default=True, type=click.IntRange(1, 10), help="Maximum number of tries.")
 @click.option("--pause", default=20, show_default=True, type=click.IntRange(0, 600), help="Seconds between tries.")
 @click.option(
     "--k8s-unreachable",
     is_flag=True,
-    help="Forget what is in the cluster when the cluster no longer answers; its load balancers may be left.",
+    help="If the cluster no longer answers, remove its objects from the state; its load balancers may be left.",
 )
-@click.option("--remove-stack", is_flag=True, help="Remove the stack's record, too, when nothing is left.")
+@click.option("--remove-stack", is_flag=True, help="If nothing is left, also remove the stack's record.")
 @guarded
 def destroy(
     stack: str,
@@ -41,10 +41,10 @@ def destroy(
     k8s_unreachable: bool,
     remove_stack: bool,
 ) -> None:
-    """Remove everything that `up` made, sweep what AWS leaves behind, and look that nothing is left.
+    """Remove everything that `up` created, delete what AWS leaves behind, and check that nothing is left.
 
-    On this machine (local) data, models and MLflow's records stay. Exit status: 0 nothing is left; 1 it failed, run it
-    again; 3 something is left or could not be looked at, each told with its remedy.
+    On the local stack, data, models and MLflow's records are kept. Exit status: 0 nothing is left; 1 it failed, run it
+    again; 3 something is left or couldn't be checked, each is listed with its remedy.
 
     Example: atlas destroy --stack dev
     """

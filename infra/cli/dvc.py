@@ -1,4 +1,4 @@
-"""`atlas dvc-remote`: which remote DVC uses on this machine."""
+"""`atlas dvc-remote`: selects the remote that DVC uses on this machine."""
 
 import json
 import subprocess
@@ -37,7 +37,7 @@ def dvc_remote(stack: str, as_json: bool) -> None:
 
 
 def use_remote(stack: AtlasStack) -> str | None:
-    """Make the stack's bucket DVC's default remote on this machine; its address, None when it has none (yet)."""
+    """Make the stack's bucket DVC's default remote on this machine; returns its address, None if it has no bucket."""
     if not isinstance(stack.settings, AwsSettings):
         return None
     outputs = stack.outputs()
@@ -50,7 +50,7 @@ def use_remote(stack: AtlasStack) -> str | None:
 
 
 def _dvc(*arguments: str, accepted: str = "") -> None:
-    """Run DVC; a failure that says `accepted` means there was nothing to do."""
+    """Run DVC; a failure whose message contains `accepted` means that there was nothing to do."""
     done = subprocess.run(
         [Path(sys.prefix) / "bin" / "dvc", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )

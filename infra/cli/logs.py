@@ -1,4 +1,4 @@
-"""`atlas logs`: what a stack's parts have said."""
+"""`atlas logs`: prints the logs of a stack's parts."""
 
 import json
 import re
@@ -21,21 +21,25 @@ from infra.settings import AwsSettings, LocalSettings
 PARTS = {LocalSettings: ("service", "mlflow", "prometheus", "grafana"), AwsSettings: ("service", "control-plane")}
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 PAUSE = 2
-"""Seconds between two looks at what has come."""
+"""Seconds between two queries for new lines."""
 Said = tuple[str, str]
 """Who, and a line."""
 
 
 @click.command()
 @stack_option
-@click.option("--part", default="service", show_default=True, help="Whose; a wrong name is told those there are.")
-@click.option("--lines", default=100, show_default=True, type=click.IntRange(1, 10000), help="At most, of each pod.")
-@click.option("--since", default="1h", show_default=True, help="AWS: not older than this, such as 10m.")
-@click.option("--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
-@click.option("--json", "as_json", is_flag=True, help="A JSON document for each line: who said what.")
+@click.option(
+    "--part", default="service", show_default=True, help="The part; after a wrong name the error lists the parts."
+)
+@click.option(
+    "--lines", default=100, show_default=True, type=click.IntRange(1, 10000), help="Maximum number of lines per pod."
+)
+@click.option("--since", default="1h", show_default=True, help="AWS: maximum age of the lines, such as 10m.")
+@click.option("--follow", is_flag=True, help="Continue with new lines, until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="Print each line as a JSON document, with its source.")
 @guarded
 def logs(stack: str, part: str, lines: int, since: str, follow: bool, as_json: bool) -> None:
-    """What a part has said: the service's pods, the cluster's control plane, or a process of this machine.
+    """Print the log of a part: the service's pods, the cluster's control plane, or a process on this machine.
 
     The monitoring hosts keep their logs to themselves: docs/runbook.md has the way in.
 
@@ -72,7 +76,7 @@ def _file(file: Path, lines: int, *, follow: bool) -> Iterator[str]:
 
 
 def _asked(ask: Callable[[int | None, int], list[Said]], lines: int, seconds: int, *, follow: bool) -> Iterator[Said]:
-    """The last lines that are there, then all that come: the looks overlap, and a line with its time comes once."""
+    """The last lines, then all new lines. The queries overlap, and a line with the same time is returned only once."""
     # First all that is new, though only the last lines are shown: what is older than those is no news.
     seen = ask(None, 10 * PAUSE) if follow else []
     shown = ask(lines, seconds)

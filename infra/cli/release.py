@@ -1,4 +1,4 @@
-"""`atlas promote` and `atlas rollback`: another image by its digest, never a rebuild."""
+"""`atlas promote` and `atlas rollback`: deploy an existing image by its digest, without a build."""
 
 import json
 from collections.abc import Callable
@@ -11,11 +11,9 @@ from infra.deployment import release
 from infra.engine.stack import AtlasStack
 from infra.errors import FailedError, SettingsError
 
-yes_option = click.option(
-    "--yes", is_flag=True, help="Don't ask. Without a terminal nobody can be asked, and this is needed."
-)
+yes_option = click.option("--yes", is_flag=True, help="Don't ask for confirmation; required without a terminal.")
 smoke_option = click.option(
-    "--smoke/--no-smoke", default=True, show_default=True, help="Ask for one prediction in the end."
+    "--smoke/--no-smoke", default=True, show_default=True, help="Request a prediction at the end."
 )
 
 
@@ -24,7 +22,7 @@ smoke_option = click.option(
 @click.argument("target")
 @json_option
 @yes_option
-@click.option("--force", is_flag=True, help="Promote although the source's service doesn't answer from here.")
+@click.option("--force", is_flag=True, help="Promote even if the source's service doesn't answer from this machine.")
 @wait_option
 @smoke_option
 @rollback_option
@@ -32,9 +30,10 @@ smoke_option = click.option(
 def promote(
     source: str, target: str, as_json: bool, yes: bool, force: bool, wait: int, smoke: bool, rollback_on_failure: bool
 ) -> None:
-    """Deploy in TARGET the image that SOURCE runs: the same digest, and the bundle that is in it.
+    """Deploy to TARGET the image that SOURCE runs, with the same digest and the bundle in it.
 
-    Copies it into TARGET's own repository, shows what would change, asks, deploys, and asks for one prediction.
+    It copies the image into TARGET's own repository, shows what would change, asks for confirmation, deploys, and
+    requests a prediction.
 
     Example: atlas promote dev prod
     """
@@ -55,7 +54,7 @@ def promote(
 
 @click.command()
 @stack_option
-@click.option("--to", "digest", default=None, help="This image instead of the last that answered: sha256:….")
+@click.option("--to", "digest", default=None, help="Deploy this image (sha256:…) instead of the last good image.")
 @json_option
 @yes_option
 @wait_option
@@ -65,7 +64,7 @@ def promote(
 def rollback(
     stack: str, digest: str | None, as_json: bool, yes: bool, wait: int, smoke: bool, after_failure: bool
 ) -> None:
-    """Deploy the last image that answered before the one that is there now.
+    """Deploy the last good image before the current image.
 
     Example: atlas rollback --stack dev
     """

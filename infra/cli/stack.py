@@ -1,4 +1,4 @@
-"""`atlas up`, `smoke`, `preview` and `refresh`: the stack as its settings say."""
+"""`atlas up`, `smoke`, `preview` and `refresh`: deploy a stack as its settings say, or check it."""
 
 import json
 import sys
@@ -14,19 +14,19 @@ from infra.deployment.preview import Foreseen, foresee
 from infra.errors import AtlasError, SettingsError
 
 CHANGES = 3
-"""Exit status when there would be changes and none were expected."""
+"""Exit status if there would be changes, but none were expected."""
 
 wait_option = click.option(
     "--wait",
     default=300,
     show_default=True,
     type=click.IntRange(min=0),
-    help="Seconds for a new load balancer's name to be known and to answer.",
+    help="Seconds to wait until a new load balancer's name resolves and the service answers.",
 )
 rollback_option = click.option(
     "--rollback-on-failure",
     is_flag=True,
-    help="AWS: when pods don't come up, or the prediction fails, go back to the last image that answered.",
+    help="AWS: if pods don't become ready, or the prediction fails, deploy the last good image again.",
 )
 
 
@@ -38,12 +38,12 @@ rollback_option = click.option(
     "--smoke/--no-smoke",
     default=True,
     show_default=True,
-    help="Ask for one prediction in the end; without an answer the exit status is 1.",
+    help="Request a prediction at the end; if there is no answer, the exit status is 1.",
 )
 @rollback_option
 @guarded
 def up(stack: str, as_json: bool, wait: int, smoke: bool, rollback_on_failure: bool) -> None:
-    """Make the stack as its settings say; ends with its addresses, and one prediction.
+    """Deploy the stack as its settings say; ends with its addresses and a prediction.
 
     Example: atlas up --stack local
     """
@@ -57,7 +57,7 @@ def up(stack: str, as_json: bool, wait: int, smoke: bool, rollback_on_failure: b
 @rollback_option
 @guarded
 def smoke(stack: str, as_json: bool, wait: int, rollback_on_failure: bool) -> None:
-    """Ask the running service for one prediction, as `up` does in the end; an image that answers is marked as good.
+    """Request a prediction from the running service, as `up` does at the end; an image that answers is marked as good.
 
     Example: atlas smoke --stack dev
     """
@@ -87,26 +87,28 @@ def _show(example: Mapping[str, Any]) -> None:
 @click.command()
 @stack_option
 @json_option
-@click.option("--refresh", "look", is_flag=True, help="Ask the world first what is there; local stacks always do.")
 @click.option(
-    "--deployed", is_flag=True, help="AWS: with the image that the stack runs, instead of one built from this checkout."
+    "--refresh", "look", is_flag=True, help="First read the real state of all resources; local stacks always do this."
+)
+@click.option(
+    "--deployed", is_flag=True, help="AWS: use the image that the stack runs, instead of an image from this checkout."
 )
 @click.option(
     "--reader",
     is_flag=True,
-    help="AWS: leave out what a role that only reads can't look at: objects in the cluster, and secrets' values.",
+    help="AWS: leave out what a read-only role can't read: objects in the cluster, and values of secrets.",
 )
-@click.option("--expect-no-changes", is_flag=True, help="Exit status 3 when there would be any.")
+@click.option("--expect-no-changes", is_flag=True, help="Exit status 3 if there would be changes.")
 @click.option(
     "--save",
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
-    help="Write the JSON document to this file, too; also when the preview fails.",
+    help="Also write the JSON document to this file, even if the preview fails.",
 )
 @guarded
 def preview(
     stack: str, as_json: bool, look: bool, deployed: bool, reader: bool, expect_no_changes: bool, save: Path | None
 ) -> None:
-    """Show what `up` would change, and change nothing.
+    """Show what `up` would change, without changing anything.
 
     Example: atlas preview --stack local
     """
@@ -151,7 +153,7 @@ def _save(file: Path | None, foreseen: Foreseen) -> None:
 @json_option
 @guarded
 def refresh(stack: str, as_json: bool) -> None:
-    """Look at the world and adopt what is there: a dead process shows, and the next `up` starts it.
+    """Read the real state of all resources into Pulumi's state; the next `up` then repairs differences.
 
     Example: atlas refresh --stack local
     """

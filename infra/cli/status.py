@@ -1,4 +1,4 @@
-"""`atlas status`: what runs and whether it is healthy."""
+"""`atlas status`: shows what runs and whether it is healthy."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ from infra.engine.stack import AtlasStack
 from infra.settings import AwsSettings, LocalSettings
 
 UNSEEN = 3
-"""Exit status when nothing is known to be wrong, and not everything could be looked at."""
+"""Exit status if no problem was found, but not everything could be checked."""
 
 
 @click.command()
@@ -20,9 +20,10 @@ UNSEEN = 3
 @json_option
 @guarded
 def status(stack: str, as_json: bool) -> None:
-    """What runs and whether it is healthy.
+    """Show what runs and whether it is healthy.
 
-    Exit status: 0 all is well; 1 something isn't, or the stack is not up; 3 something can't be looked at from here.
+    Exit status: 0 everything is healthy; 1 something isn't, or the stack isn't deployed; 3 something can't be checked
+    from this machine.
 
     Example: atlas status --stack local
     """
@@ -34,7 +35,7 @@ def status(stack: str, as_json: bool) -> None:
 
 
 def _local_status(stack: AtlasStack, settings: LocalSettings, *, as_json: bool) -> None:
-    """Each process and how it is; ends with the exit status."""
+    """Print each process and its health; ends with the exit status."""
     outputs = stack.outputs()
     parts = local_health(settings, outputs)
     healthy = bool(parts) and all(part["healthy"] for part in parts.values())
@@ -51,7 +52,7 @@ def _local_status(stack: AtlasStack, settings: LocalSettings, *, as_json: bool) 
 
 
 def _aws_status(stack: AtlasStack, settings: AwsSettings, *, as_json: bool) -> None:
-    """The outputs and how each part is; ends with the exit status."""
+    """Print the outputs and the health of each part; ends with the exit status."""
     outputs, last = stack.outputs(), _last(stack)
     if not outputs:
         # An `up` that failed half-way has made things, and no outputs.
@@ -85,7 +86,7 @@ def _aws_status(stack: AtlasStack, settings: AwsSettings, *, as_json: bool) -> N
 
 
 def _last(stack: AtlasStack) -> dict[str, Any] | None:
-    """The last thing that was done to the stack."""
+    """The last operation on the stack."""
     last = stack.last()
     if last is None:
         return None
