@@ -205,3 +205,18 @@ def test_stack_in_a_deep_folder_runs_on_a_short_socket_of_its_own(tmp_path: Path
     finally:
         deep.stop()
     assert not deep.socket.parent.exists()
+
+
+SLOW_TO_STOP = HEALTHY.replace("lambda *_: sys.exit(0)", "lambda *_: (__import__('time').sleep(2), sys.exit(0))")
+
+
+def test_supervisor_rests_while_a_program_takes_its_time_to_stop(
+    supervisord: Supervisord, program: Build, port: int
+) -> None:
+    """In `stopProcess` with a wait, supervisord 4.3 looks whether the program has stopped in an endless loop."""
+    supervisord.run(program(SLOW_TO_STOP), NEVER)
+    process = psutil.Process(int(supervisord._call("supervisor.getPID")))
+    before = sum(process.cpu_times()[:2])
+    supervisord.remove("service")
+    assert sum(process.cpu_times()[:2]) - before < 0.5
+    assert not listens(port)
