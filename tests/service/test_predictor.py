@@ -198,7 +198,7 @@ def test_a_damaged_bundle_is_named(bundles, tmp_path):
     for file in bundles["binary"].iterdir():
         (copy / file.name).write_bytes(file.read_bytes())
     (copy / "encoding.json").write_text("{}")
-    with pytest.raises(BundleError, match=r"encoding\.json is not what bundle\.json says"):
+    with pytest.raises(BundleError, match=r"encoding\.json doesn't match bundle\.json"):
         Predictor.load(copy)
 
 
