@@ -68,7 +68,7 @@ tools: .venv/dev ## Build the real tools that some tests use: the hosts' Prometh
 	$(BIN)/python -m tests.infra.monitoring.tools.build
 
 test: .venv/dev engine ## Install what the tests need and run them all
-	$(BIN)/pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile $(ARGS)
+	$(BIN)/pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 test-fast: .venv/dev ## Run the tests that start no process and open no connection: seconds, while you edit (ARGS="…")
 	$(BIN)/pytest --fast $(ARGS)
