@@ -61,7 +61,7 @@ def copied(runner: Runner, clone: Path) -> Path:
 
 
 def test_lint(runner: Runner) -> None:
-    """All of it; but types of a few modules, since mypy takes a minute for all of them, which `make lint` itself checks."""
+    """The whole job, but with the types of a few modules: mypy takes a minute for all of them."""
     clone = runner.clone()
     project = clone / "pyproject.toml"
     files = 'files = ["infra", "ml", "service", "tests"]'
