@@ -1,4 +1,4 @@
-"""What a node holds: pods by its type, those of the system, and its disk."""
+"""A node's capacity: pods for each instance type, the system's pods, and the disk."""
 
 POD_LIMITS = {
     "t3.small": 11,
@@ -9,10 +9,10 @@ POD_LIMITS = {
     "m6i.large": 29,
     "m7i.large": 29,
 }
-"""Pods that a node of the type can hold with the VPC CNI (its misc/eni-max-pods.txt); others are not checked."""
+"""Pods that a node of the type can run with the VPC CNI (its misc/eni-max-pods.txt); other types aren't checked."""
 NODE_DISK_GB = 20
-"""Of every node: its images and logs."""
+"""The disk of every node, for images and logs."""
 NODE_PODS = 3
 """Pods that the system runs on every node: aws-node, kube-proxy, eks-pod-identity-agent."""
 CLUSTER_PODS = 4
-"""Pods that the system runs once: two of coredns, two of metrics-server."""
+"""Pods that the system runs once per cluster: two of coredns, two of metrics-server."""

@@ -1,4 +1,4 @@
-"""Every error that the `atlas` command tells in a line instead of a traceback, and how a text becomes such a line."""
+"""All errors that the `atlas` command reports as a line instead of a traceback, and helpers for such lines."""
 
 from collections.abc import Sequence
 
@@ -9,10 +9,10 @@ EXPIRED = (
     "InvalidClientTokenId",
     "UnrecognizedClientException",
 )
-"""What AWS answers to credentials that are no longer good."""
+"""AWS's error codes for credentials that are no longer valid."""
 EXPIRED_LINE = (
-    "the AWS credentials are no longer good (expired in the middle, or withdrawn): nothing is lost; log in again "
-    "(`aws sso login`, or a new session of the role), and the same command goes on from here"
+    "the AWS credentials are no longer valid (expired during the command, or revoked): nothing is lost; log in again "
+    "(`aws sso login`, or a new session of the role), and the same command continues from here"
 )
 
 
@@ -22,16 +22,16 @@ def one_line(text: object) -> str:
 
 
 def expired(text: str) -> bool:
-    """Whether the text, of AWS or of the engine, says that the credentials are no longer good."""
+    """Whether the text, from AWS or the engine, says that the credentials are no longer valid."""
     return any(code in text for code in EXPIRED)
 
 
 class AtlasError(Exception):
-    """The command can't go on; the message says what is wrong and what its reader can do about it."""
+    """The command can't continue; the message says what is wrong and what the reader can do about it."""
 
     @property
     def lines(self) -> list[str]:
-        """What is printed, each with the command's name before it."""
+        """The lines to print, each after the command's name."""
         return str(self).splitlines()
 
 
@@ -40,11 +40,11 @@ class SettingsError(AtlasError, ValueError):
 
 
 class PreflightError(AtlasError):
-    """Something that must hold before a stack is touched doesn't: a tool, who the caller is, where the stack is."""
+    """A precondition for working on a stack isn't met: a tool is missing, or the caller or the zones are wrong."""
 
 
 class CredentialsError(AtlasError):
-    """AWS credentials are missing, expired or another account's."""
+    """AWS credentials are missing or expired, or belong to another account."""
 
 
 class AwsError(AtlasError):
@@ -52,19 +52,19 @@ class AwsError(AtlasError):
 
 
 class ImageError(AtlasError):
-    """An image can't be copied, or is not where it should be."""
+    """An image can't be copied, or isn't in the repository where it should be."""
 
 
 class ConfirmationError(AtlasError):
-    """The command must ask before it goes on, and nobody agreed."""
+    """The command needs a confirmation, and nobody gave it."""
 
 
 class EngineError(AtlasError):
-    """The Pulumi engine can't be had; the message says what to install."""
+    """The Pulumi engine can't be installed or started; the message says what to do."""
 
 
 class LockedError(AtlasError):
-    """Another run holds the stack."""
+    """Another run holds the stack's lock."""
 
 
 class ClusterError(AtlasError):
@@ -80,12 +80,12 @@ class StepError(AtlasError):
 
     @property
     def lines(self) -> list[str]:
-        """The message whole, with that program's own lines in it."""
+        """The whole message, including the program's own lines."""
         return [str(self)]
 
 
 class FailedError(AtlasError):
-    """What was asked for was begun and failed, by what the engine reported or the service answered."""
+    """The operation started and failed; the lines come from the engine, or from the check of the service."""
 
     def __init__(self, lines: Sequence[str]) -> None:
         super().__init__(lines[0])

@@ -1,18 +1,18 @@
-"""Names that several modules must agree on: of the project and its stacks, of ports, paths, tags and labels."""
+"""Names that several modules share: the project and its stacks, ports, paths, tags and labels."""
 
 PROJECT = "atlas"
-"""Pulumi's project: settings begin with it (`atlas:nat`), and so do the names of what the stacks make."""
+"""The Pulumi project's name, and the prefix of settings (`atlas:nat`) and of the stacks' names in AWS."""
 ORGANIZATION = "organization"
-"""Of every stack in a backend that is files or a bucket: Pulumi has no other there."""
+"""The organization of every stack in a file or bucket backend: Pulumi has no other organization there."""
 BOOTSTRAP = "bootstrap"
-"""The stack, and the environment, of what an account needs once."""
+"""The name of the stack, and of the environment, for what an account needs once."""
 STATE_STACKS = f".pulumi/stacks/{PROJECT}"
 """Where the backend keeps the stacks' states."""
 STATE_LOCKS = f".pulumi/locks/{ORGANIZATION}/{PROJECT}"
 """Where the backend keeps the locks of running updates."""
 IMAGE_TYPE = "atlas:aws:Image"
 REGISTRY_TYPE = "atlas:aws:Registry"
-"""Types of components whose resources the command names by their URN."""
+"""Component types that the command uses in URNs."""
 
 SERVICE_PORT = 5000
 PROMETHEUS_PORT = 9090
@@ -27,22 +27,22 @@ PROMETHEUS_READY = "/-/ready"
 GRAFANA_HEALTH = "/api/health"
 
 HOST_FILES = "/etc/atlas/current"
-"""Where a monitoring host keeps the configuration it fetched; its scripts and units (infra/hosts/files) say it too."""
+"""The folder of a monitoring host's fetched configuration; its scripts and units (infra/hosts/files) repeat it."""
 
 PROJECT_TAG = "project"
 STACK_TAG = "stack"
 MANAGER_TAG = "managed-by"
 COMPONENT_TAG = "component"
-"""Which part of the stack it belongs to; the other three say whose it is."""
+"""The part of the stack; the other three tags identify the owner."""
 
 APP_LABEL = "app.kubernetes.io/name"
-"""The label of the service's pods, by which they are found."""
+"""The label by which the service's pods are selected."""
 HTTP = "http"
-"""Of the pods' port."""
+"""The name of the pods' port."""
 
 
 def stack_prefix(stack: str) -> str:
-    """What the stack's names in AWS begin with."""
+    """The prefix of the stack's names in AWS."""
     return f"{PROJECT}-{stack}"
 
 
@@ -52,7 +52,7 @@ def image_repository(stack: str, app: str) -> str:
 
 
 def role_path(stack: str) -> str:
-    """The path of the stack's IAM roles: permissions to make and pass roles name it."""
+    """The path of the stack's IAM roles; permissions to create and pass roles are limited to it."""
     return f"/{PROJECT}/{stack}/"
 
 
@@ -62,5 +62,5 @@ def control_plane_logs(cluster: str) -> str:
 
 
 def own_tags(stack: str) -> dict[str, str]:
-    """The tags of everything that the stack makes in AWS."""
+    """The tags of everything that the stack creates in AWS."""
     return {PROJECT_TAG: PROJECT, STACK_TAG: stack, MANAGER_TAG: "pulumi"}

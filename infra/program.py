@@ -1,4 +1,4 @@
-"""The Pulumi program: pick the environment by the settings, declare it, export its outputs; nothing is asked here."""
+"""The Pulumi program: selects the environment by the settings, declares it, exports its outputs; it queries nothing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,37 +14,37 @@ REPOSITORY = Path(__file__).parents[1]
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What must be known besides the settings; who runs the program has found it out before."""
+    """What the program needs besides the settings; its caller finds it out before the program runs."""
 
     image: str | None = None
     """AWS: deploy this image, whatever the settings say."""
     stacks: Mapping[str, AwsSettings] = field(default_factory=dict)
     """bootstrap: the stacks that GitHub's roles are for, with their settings."""
     foreign_provider: bool = False
-    """bootstrap: the account has an identity provider for GitHub already, which is used and left alone."""
+    """bootstrap: the account already has an identity provider for GitHub, which is used and not changed."""
     closing: bool = False
-    """bootstrap: the next thing is destroy, so what protects the state is taken off."""
+    """bootstrap: destroy comes next, so the protection of the state is removed."""
 
 
 NOTHING = Facts()
 
 
 def given_settings() -> AnySettings:
-    """The settings as the engine hands them to the program, its secrets decrypted.
+    """The settings that the engine passes to the program, with decrypted secrets.
 
-    Raises SettingsError when a setting can't be used.
+    Raises SettingsError when a setting is invalid.
     """
     return load_settings(pulumi.runtime.config.get_config_env() | pulumi.runtime.config.CONFIG.get())
 
 
 def program(facts: Facts = NOTHING) -> None:
-    """Declare the stack that the engine runs this for."""
+    """Declare the stack for which the engine runs this program."""
     declare(given_settings(), facts)
 
 
 def declare(settings: AnySettings, facts: Facts) -> None:
-    """Declare what the settings say, and export its outputs."""
-    # Each environment is imported where it is needed: AWS's SDKs take half a second, which a local stack needn't wait.
+    """Declare the environment of the settings, and export its outputs."""
+    # Each environment is imported where it is needed, because the AWS SDKs take half a second to import.
     if isinstance(settings, LocalSettings):
         from infra.environments import local
 

@@ -1,4 +1,4 @@
-"""What the values of settings look like: ports, networks, ARNs, durations; what doesn't fit is refused."""
+"""Types of the settings' values, such as ports, networks, ARNs and durations; other values are refused."""
 
 import ipaddress
 from datetime import date
@@ -17,12 +17,12 @@ def _network(value: str) -> str:
 def _retention(days: int) -> int:
     allowed = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827)
     if days not in allowed:
-        raise ValueError(f"CloudWatch keeps logs for one of these numbers of days: {', '.join(map(str, allowed))}")
+        raise ValueError(f"CloudWatch allows only these numbers of days: {', '.join(map(str, allowed))}")
     return days
 
 
 def _day(value: object) -> object:
-    """Without quotation marks YAML has a date, which the engine hands over as a moment."""
+    """Accept a date without quotation marks, too: YAML reads it as a date, and the engine passes it with a time."""
     return value.removesuffix(" 00:00:00 +0000 UTC") if isinstance(value, str) else value
 
 

@@ -38,18 +38,18 @@ STRICT = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, popul
 
 
 class PolicyException(BaseModel):
-    """Leave to break a rule of the policy pack, for a while."""
+    """A temporary exception from a rule of the policy pack."""
 
     model_config = STRICT
 
     rule: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
-    """Its name in docs/policy.md."""
+    """The rule's name in docs/policy.md."""
     reason: Annotated[str, Field(min_length=10)]
-    """Why, for whoever reads the log of a run: at least ten letters."""
+    """Why the rule may be broken; each run prints it. At least ten characters."""
     until: Day
-    """The last day on which it counts, such as "2026-12-31"."""
+    """The last day of the exception, such as "2026-12-31"."""
     resources: Annotated[str, Field(min_length=1)] = "*"
-    """Names of the resources it is for; * stands for any letters."""
+    """Names of the resources that may break the rule; * stands for any characters."""
 
 
 class _Settings(BaseModel):
@@ -66,11 +66,11 @@ class LocalSettings(_Settings):
     bundle: str = "models/bundle"
     """The bundle that the service serves, relative to the repository."""
     directory: str = ".atlas/local"
-    """Where the stack keeps its files; removed by destroy."""
+    """The directory of the stack's files; destroy removes it."""
     dvc_remote: str = ".atlas/dvc-remote"
-    """DVC's default remote; what is in it belongs to DVC and stays."""
+    """DVC's default remote; destroy keeps its contents, because they belong to DVC."""
     mlflow_store: str = ".atlas/mlflow"
-    """MLflow's database and artifacts, made by the pipeline; they stay."""
+    """MLflow's database and artifacts, created by the pipeline; destroy keeps them."""
     service_port: Port = SERVICE_PORT
     mlflow_port: Port = 5001
     prometheus_port: Port = PROMETHEUS_PORT
@@ -78,7 +78,7 @@ class LocalSettings(_Settings):
     workers: Annotated[int, Field(ge=1, le=64)] = 2
     log_level: LogLevel = "info"
     scrape_interval: Duration = "15s"
-    """How often Prometheus asks, such as 15s."""
+    """The interval of Prometheus's scrapes, such as 15s."""
     start_timeout: Annotated[int, Field(ge=1, le=600)] = 90
     """Seconds that a process may take to become healthy."""
 
@@ -95,83 +95,85 @@ class AwsSettings(_Settings):
 
     environment: Literal["aws"]
     account_id: Account | None = None
-    """The only account this stack may touch; None: whichever the credentials belong to."""
+    """The only account in which this stack may be deployed; None: the account of the credentials."""
     region: Region = "us-east-1"
     zones: tuple[Zone, Zone] = ("a", "b")
-    """Two availability zones of the region; EKS wants two. A stack that is deployed keeps its own."""
+    """Two availability zones of the region, because EKS requires two. A deployed stack can't change them."""
     disposable: bool
-    """`destroy` may delete data too (objects, images, the password's secret); false protects what holds data."""
+    """Whether `destroy` may delete data too (objects, images, the password's secret); false protects the resources
+    that contain data."""
     vpc_cidr: Cidr = "10.20.0.0/16"
     nat: Literal["single", "per-az"] = "single"
-    """One NAT gateway, or one a zone: dearer, and a zone's failure stays in that zone."""
+    """A single NAT gateway, or a gateway per zone: more expensive, but a zone's failure affects only that zone."""
 
     cluster_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]{0,59}$")] = "flask-app-cluster"
     kubernetes_version: Literal["1.35", "1.36"] = "1.36"
     api_access_cidrs: tuple[Cidr, ...]
-    """Who reaches the Kubernetes API over the internet; empty: only the VPC."""
+    """Networks that may reach the Kubernetes API over the internet; empty: only the VPC may reach it."""
     admin_principals: Annotated[tuple[Principal, ...], Field(min_length=1)]
-    """IAM roles or users who administer the cluster; whoever runs `up` must be among them."""
+    """IAM roles and users who administer the cluster; the caller of `up` must be in the list."""
     permissions_boundary: Policy | None = None
-    """The most that the stack's own roles can be given; GitHub's deploy role makes no role without it."""
+    """The permissions boundary of the stack's own roles; GitHub's deploy role can't create a role without it."""
     node_group_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]{0,62}$")] = "flask-app-nodes"
     node_type: InstanceType = "t3.small"
     node_min: Annotated[int, Field(ge=1, le=100)] = 1
     node_desired: Annotated[int, Field(ge=1, le=100)] = 1
-    """Nodes at first; later what scaling made of it stays."""
+    """The initial number of nodes; later `up` keeps the number that scaling has set."""
     node_max: Annotated[int, Field(ge=1, le=100)] = 1
     log_retention_days: RetentionDays = 30
-    """Days that control-plane logs are kept."""
+    """Retention of the control plane's logs, in days."""
 
     app_name: KubernetesName = "flask-app"
     namespace: KubernetesName = "flask-app"
     service_name: KubernetesName = "flask-app-service"
     secret_name: KubernetesName = "capstone-secret"  # noqa: S105 - a name
     service_cidrs: Annotated[tuple[Cidr, ...], Field(min_length=1)]
-    """Who may call the service through the load balancer."""
+    """Networks that may call the service through the load balancer."""
     hostname: Annotated[str, Field(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)+$")] | None = None
-    """The name that callers use and the certificate is for; outputs show it."""
+    """The host name that callers use and that the certificate is for; the outputs show it."""
     certificate_arn: Certificate | None = None
-    """An ACM certificate: the load balancer then speaks TLS on port 5000."""
+    """ARN of an ACM certificate: with it, the load balancer uses TLS on port 5000."""
     replicas: Annotated[int, Field(ge=1, le=50)] = 1
     max_replicas: Annotated[int, Field(ge=1, le=50)] | None = None
-    """More than `replicas`: pods are added by CPU use, up to this many."""
+    """If greater than `replicas`: an autoscaler adds pods by CPU use, up to this number."""
     workers: Annotated[int, Field(ge=1, le=64)] = 1
-    """Processes in a pod; each holds the model."""
+    """Worker processes per pod; each of them loads the model."""
     pod_memory_mib: Annotated[int, Field(ge=256, le=65536)] = 512
-    """The most memory that a pod may take, in MiB; three eighths of it are set aside for it."""
+    """The memory limit of a pod, in MiB; three eighths of it are requested."""
     log_level: LogLevel = "info"
 
     bundle: str = "models/bundle"
-    """The bundle that goes into the image: a folder anywhere, relative to the repository."""
+    """The bundle for the image: a folder, relative to the repository; it may be outside of it."""
     image: Annotated[str, Field(pattern=r"^(promoted|[^\s@]+@sha256:[0-9a-f]{64})$")] | None = None
-    """An image by digest, REPOSITORY@sha256:…, to deploy instead of building one; or `promoted`: the one that runs
-    stays, and `atlas promote` brings another."""
+    """An image by digest, REPOSITORY@sha256:…, to deploy without a build; or `promoted`: `up` keeps the running image,
+    and `atlas promote` deploys another."""
     base_image: Annotated[str, Field(pattern=r"^\S+$")] | None = None
-    """The image's base instead of the Dockerfile's own, such as a company mirror's, by digest."""
+    """The base image, by digest, instead of the Dockerfile's, for example from a company's mirror."""
     images_kept: Annotated[int, Field(ge=2, le=1000)] = 10
-    """Images that the repository keeps; older ones expire."""
+    """The number of images that the repository keeps; older images expire."""
     model_uri: Annotated[str, Field(pattern=r"^models:/[^/@]+(@[\w.-]+|/\d+)$")] | None = None
     """Serve models:/NAME@ALIAS of the registry instead of the bundle in the image."""
     mlflow_tracking_uri: Annotated[str, Field(pattern=r"^https?://[^\s@]+$")] | None = None
     mlflow_token: SecretStr | None = None
-    """The MLflow server's token; arrives in the pod as CAPSTONE_TEST."""
+    """The MLflow server's token; the pod gets it as CAPSTONE_TEST."""
 
     host_type: InstanceType = "t3.medium"
-    """Of the Prometheus and the Grafana host; x86-64."""
+    """Instance type of the Prometheus and the Grafana host; it must be x86-64."""
     host_disk_gb: Annotated[int, Field(ge=8, le=1000)] = 20
     data_disk_gb: Annotated[int, Field(ge=1, le=16000)] = 20
-    """Prometheus's own volume; it outlives the host."""
+    """Size of Prometheus's data volume, which isn't deleted when the host is replaced."""
     scrape_interval: Duration = "15s"
     retention: Duration = "15d"
     """How long Prometheus keeps samples."""
     operator_cidrs: tuple[Cidr, ...] = ()
-    """Who reaches Prometheus and Grafana over the internet; empty: nobody, they are private and reached through SSM."""
+    """Networks that may reach Prometheus and Grafana over the internet; empty: both are private, and reached by SSM."""
     download_mirror: Annotated[str, Field(pattern=r"^https?://\S+[^/]$")] | None = None
-    """Where the hosts fetch their software instead of the official addresses."""
+    """The address from which the hosts download their software, instead of the official addresses."""
     alert_email: Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+$")] | None = None
-    """Who is told of alerts and of the budget; must confirm AWS's first mail."""
+    """The address that gets alerts and budget warnings; its owner must confirm AWS's first mail."""
     budget_usd: Annotated[int, Field(ge=1)] | None = 250
-    """A month; warns at 80 % and when the forecast passes it. Counts by the tag `stack`, once activated for costs."""
+    """The monthly budget; AWS warns at 80 %, and when the forecast exceeds it. It counts costs with the tag `stack`,
+    after this tag is activated for cost allocation."""
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
@@ -184,36 +186,34 @@ class AwsSettings(_Settings):
         if ipaddress.IPv4Network(self.vpc_cidr).prefixlen > 20:
             raise ValueError(f"vpcCidr must hold at least a /20, got {self.vpc_cidr}")
         if self.hostname and not self.certificate_arn:
-            raise ValueError(
-                "hostname needs certificateArn: a name without a certificate would promise what isn't there"
-            )
+            raise ValueError("hostname needs certificateArn: the service uses the host name only with TLS")
         if self.model_uri and not self.mlflow_tracking_uri:
-            raise ValueError("modelUri needs mlflowTrackingUri: the registry to ask")
+            raise ValueError("modelUri needs mlflowTrackingUri: the address of the registry")
         if self.max_replicas is not None and self.max_replicas < self.replicas:
             raise ValueError(f"maxReplicas must be at least replicas ({self.replicas}), got {self.max_replicas}")
         if self.pod_memory_mib < 64 * (self.workers + 1):
             raise ValueError(
-                f"podMemoryMib is {self.pod_memory_mib}, too little for {self.workers} workers, who take some 50 each "
-                f"and more with larger models: at least {64 * (self.workers + 1)}"
+                f"podMemoryMib is {self.pod_memory_mib}, too little for {self.workers} workers, which need about 50 "
+                f"each and more with larger models: at least {64 * (self.workers + 1)}"
             )
         room = self.pod_room
-        wanted = self.pods + 1  # a rolling update runs one more
+        wanted = self.pods + 1  # a rolling update runs an additional pod
         if room is not None and wanted > room:
             raise ValueError(
-                f"{self.pods} pods, and one more while they roll, don't fit: "
+                f"{self.pods} pods, and 1 more during a rolling update, don't fit: "
                 f"{self.node_max} {self.node_type} hold {room} "
-                "beside the system's: fewer replicas, more nodes (nodeMax) or a larger nodeType"
+                "besides the system's: use fewer replicas, more nodes (nodeMax) or a larger nodeType"
             )
         return self
 
     @property
     def pods(self) -> int:
-        """The most pods of the service at rest."""
+        """The maximum number of the service's pods, without a rolling update."""
         return max(self.replicas, self.max_replicas or 1)
 
     @property
     def pod_room(self) -> int | None:
-        """Pods that fit beside the system's when all nodes are there; None for a type that isn't known."""
+        """Pods that fit besides the system's pods on the maximum number of nodes; None for an unknown node type."""
         limit = POD_LIMITS.get(self.node_type)
         return None if limit is None else self.node_max * (limit - NODE_PODS) - CLUSTER_PODS
 
@@ -223,20 +223,20 @@ class BootstrapSettings(_Settings):
 
     environment: Literal["bootstrap"]
     account_id: Account
-    """The account; its number is part of the roles' permissions."""
+    """The account's id; the roles' permissions contain it."""
     region: Region = "us-east-1"
-    """Of the state bucket and its key; stacks may be elsewhere."""
+    """The region of the state bucket and its key; stacks may be in other regions."""
     repository: Annotated[str, Field(pattern=r"^repo:[\w.-]+(@[0-9]+)?/[\w.-]+(@[0-9]+)?$")]
     """How GitHub's tokens name the repository: repo:OWNER/REPO, or repo:OWNER@ID/REPO@ID."""
     stacks: Annotated[
         tuple[Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,19}$")], ...], Field(min_length=1, max_length=4)
     ] = ("dev", "prod")
-    """AWS stacks whose state is in the bucket, and who get roles; each has a stack file. Four: a role can have ten
-    policies, and the preview role takes two for each stack."""
+    """AWS stacks that get roles and keep their state in the bucket; each needs a stack file. At most four, because a
+    role can have ten policies, and the preview role needs two per stack."""
     state_bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$")] | None = None
-    """Its name; None: atlas-state-ACCOUNT-REGION."""
+    """The bucket's name; None: atlas-state-ACCOUNT-REGION."""
     session_hours: Annotated[int, Field(ge=2, le=4)] = 4
-    """The longest session of a role: a destroy that goes badly takes more than one hour."""
+    """The maximum duration of a role's session: a destroy with problems takes more than an hour."""
 
     @property
     def bucket(self) -> str:
@@ -255,9 +255,9 @@ KINDS: Mapping[str, type[LocalSettings] | type[AwsSettings] | type[BootstrapSett
 
 
 def load_settings(config: Mapping[str, str]) -> AnySettings:
-    """The settings from a stack's configuration, with keys `atlas:name`; lists are JSON, as the engine gives them.
+    """The settings from a stack's configuration, with keys `atlas:name`; lists are JSON, as the engine passes them.
 
-    Raises SettingsError, one line per wrong key.
+    Raises SettingsError with a line per invalid key.
     """
     given = {key.removeprefix(f"{PROJECT}:"): value for key, value in config.items() if key.startswith(f"{PROJECT}:")}
     kind = KINDS.get(given.get("environment", ""))

@@ -1,1 +1,1 @@
-"""What an account needs once: what is there already, and where the state of bootstrap itself is kept."""
+"""What an account needs once: finds what exists already, and manages the state of bootstrap itself."""

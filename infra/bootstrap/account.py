@@ -1,4 +1,4 @@
-"""What `atlas bootstrap` finds in the account: who asks, the state bucket, GitHub's identity provider."""
+"""What `atlas bootstrap` finds in the account: the caller, the state bucket, GitHub's identity provider."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,19 +14,19 @@ from infra.settings import BootstrapSettings
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The account as it is before bootstrap does anything."""
+    """The account's state before bootstrap changes anything."""
 
     bucket: bool
-    """The state bucket is there."""
+    """The state bucket exists."""
     foreign_provider: bool
-    """GitHub's identity provider is there, and bootstrap hasn't made it: it is used and left alone."""
+    """GitHub's identity provider exists, but bootstrap didn't create it: bootstrap uses it and doesn't change it."""
 
 
 def look(settings: BootstrapSettings) -> Found:
-    """Look at the account.
+    """Check the account, and find what exists.
 
-    Raises CredentialsError when the credentials are missing or another account's, AwsError when AWS refuses or a name
-    is somebody else's, PreflightError when the identity provider can't be used as it is.
+    Raises CredentialsError when the credentials are missing or belong to another account, AwsError when AWS refuses or
+    the bucket belongs to somebody else, PreflightError when the identity provider can't be used as it is.
     """
     try:
         _right_account(settings)
@@ -60,8 +60,8 @@ def _bucket(settings: BootstrapSettings) -> bool:
             return False
         if status == 403:
             raise AwsError(
-                f"the bucket {settings.bucket} is another account's, or these credentials may not see it: "
-                "choose another name (atlas:stateBucket), or use credentials that may"
+                f"the bucket {settings.bucket} belongs to another account, or these credentials have no access to it: "
+                "choose another name (atlas:stateBucket), or use credentials with access"
             ) from None
         raise
     return True

@@ -1,4 +1,4 @@
-"""Bootstrap's own state: in a file before there is a bucket, then in the bucket; made, moved, and taken back."""
+"""Creates and removes bootstrap, and moves its own state: from a file into the bucket, and back."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -24,9 +24,9 @@ STACK = BOOTSTRAP
 
 
 class Home:
-    """The account's bootstrap, and where its own state is: in the bucket, or before there is one in a file.
+    """The account's bootstrap. Its own state is in the bucket, or in a file before the bucket exists.
 
-    Every step can be repeated: a run that was killed is taken up by the next one.
+    Every step can be repeated: the next run continues after a killed run.
     """
 
     def __init__(self, settings: BootstrapSettings, stacks: Mapping[str, AwsSettings], say: Say) -> None:
@@ -37,9 +37,9 @@ class Home:
         self.closing = False
 
     def make(self) -> tuple[dict[str, Any], dict[str, str]]:
-        """Everything as the settings say; its outputs, and resource -> operation of what changed.
+        """Deploy everything as the settings say; returns the outputs, and resource -> operation for what changed.
 
-        Raises SettingsError when there is a bucket whose state is lost.
+        Raises SettingsError when the bucket exists, but bootstrap's state is lost.
         """
         in_bucket, in_file = self._in_bucket(), STACK in self._stacks(self.file)
         if self.found.bucket and not in_bucket and not in_file:
@@ -51,7 +51,7 @@ class Home:
         outputs, changes = self._up(stack)
         if not in_bucket:
             stack.move_to(self._open(self.bucket))
-            self.say(f"bootstrap's own state is in {self.bucket} now")
+            self.say(f"bootstrap's own state is now in {self.bucket}")
         elif in_file:  # a run was killed after the copy
             self._open(self.file).forget(force=True)
         note = REPOSITORY / BACKEND_NOTE
@@ -61,7 +61,7 @@ class Home:
         return outputs, changes
 
     def init_stacks(self) -> list[str]:
-        """Give each stack its place in the bucket and its secrets to the key; returns those that had none."""
+        """Create each stack in the bucket, with the key for its secrets; returns the new stacks."""
         there = self._stacks(self.bucket)
         made = []
         for stack, own in self.stacks.items():
@@ -69,29 +69,29 @@ class Home:
                 key = secrets_provider(self.settings, stack)
                 AtlasStack(stack, own, self.say, backend=self.bucket, secrets_provider=key).open()
                 self.say(
-                    f"the stack {stack} has its place in the bucket; Pulumi.{stack}.yaml names its key now: commit it"
+                    f"the stack {stack} is created in the bucket; Pulumi.{stack}.yaml now names its key: commit it"
                 )
                 made.append(stack)
         return made
 
     def close(self, ask: Callable[[str], None]) -> list[str]:
-        """Back to an account without bootstrap; names of what was removed.
+        """Remove bootstrap from the account; returns the names of the removed resources.
 
-        `ask` raises when nobody agrees. Raises SettingsError while a stack is up or a stack file has secrets.
+        `ask` raises when nobody agrees. Raises SettingsError while a stack has resources or a stack file has secrets.
         """
         in_bucket = self._in_bucket()
         others = {name: count for name, count in self._stacks(self.bucket).items() if name != STACK}
         busy = sorted(name for name, count in others.items() if count)
         if busy:
             raise SettingsError(
-                f"{self.settings.bucket} holds the state of {', '.join(busy)}, whose resources nobody could take down "
-                f"without it: `atlas destroy --stack {busy[0]}` first"
+                f"{self.settings.bucket} holds the state of {', '.join(busy)}, without which their resources can't be "
+                f"destroyed: run `atlas destroy --stack {busy[0]}` first"
             )
         for stack in self.stacks:
             for key in _secrets(stack):
                 raise SettingsError(
                     f"Pulumi.{stack}.yaml: {key} is a secret that only the key can read: "
-                    f"`pulumi config rm {key} --stack {stack}` first"
+                    f"run `pulumi config rm {key} --stack {stack}` first"
                 )
         ask(
             f"Delete {self.settings.bucket} with every version of every state, its key, and GitHub's roles in "
@@ -107,7 +107,7 @@ class Home:
             _forget_key(stack)
         own = self._open(self.file)
         if any(resource.get("protect") for resource in own.resources()):
-            # What protects the state is taken off, and the bucket told that it may go with what is in it.
+            # This `up` removes the protection, and records that the bucket may be deleted with its contents.
             self.closing = True
             self._up(own)
         removed = own.destroy()
@@ -128,24 +128,24 @@ class Home:
         return stack.up(self._program)
 
     def _stacks(self, backend: str) -> dict[str, int]:
-        """Stack -> how many resources it has, of those whose state is there."""
+        """Stack -> number of its resources, for the stacks in this backend."""
         if backend == self.bucket and not look(self.settings).bucket:
             return {}
         return stacks_in(backend, self.settings, REPOSITORY, self.say)
 
     def _in_bucket(self) -> bool:
-        """Whether bootstrap's own state is in the bucket: an empty one there is a move that didn't come to its end."""
+        """Whether bootstrap's own state is in the bucket. An empty state doesn't count: its move was interrupted."""
         return self._stacks(self.bucket).get(STACK, 0) > 0
 
 
 def _secrets(stack: str) -> list[str]:
-    """Keys of the stack file whose values are encrypted."""
+    """The keys in the stack file whose values are encrypted."""
     config = (yaml.safe_load((REPOSITORY / f"Pulumi.{stack}.yaml").read_text()) or {}).get("config") or {}
     return [key for key, value in config.items() if isinstance(value, dict) and "secure" in value]
 
 
 def _forget_key(stack: str) -> None:
-    """Take the key out of the stack file: another key can't read what this one wrote."""
+    """Remove the encryption key from the stack file, because a later key can't decrypt what this key encrypted."""
     file = REPOSITORY / f"Pulumi.{stack}.yaml"
     lines = file.read_text().splitlines(keepends=True)
     kept = [line for line in lines if not line.startswith(("secretsprovider: awskms:", "encryptedkey:"))]
@@ -154,5 +154,6 @@ def _forget_key(stack: str) -> None:
 
 
 def secrets_provider(settings: BootstrapSettings, stack: str) -> str:
-    """The key, with the stack's name as context: a role can then read its own stack's secrets only."""
+    """The key's address, with the stack's name as encryption context, so that a role can only read its own stack's
+    secrets."""
     return f"awskms://{ALIAS}?region={settings.region}&context_stack={stack}"

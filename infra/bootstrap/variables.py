@@ -1,4 +1,4 @@
-"""What GitHub and the stack files must be told of what bootstrap made."""
+"""GitHub's variables, and lines for the stack files, which follow from bootstrap's outputs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from infra.settings import AwsSettings, BootstrapSettings
 def variables_of(
     settings: BootstrapSettings, stacks: Mapping[str, AwsSettings], outputs: Mapping[str, Any]
 ) -> dict[str, dict[str, str]]:
-    """GitHub's variables: environment ("" is the repository) -> name -> value."""
+    """GitHub's variables: environment ("" for the whole repository) -> name -> value."""
     variables = {
         "": {
             "PULUMI_BACKEND_URL": str(outputs["backend"]),
@@ -27,7 +27,8 @@ def variables_of(
 
 
 def missing(stack: str, own: AwsSettings, outputs: Mapping[str, Any]) -> list[str]:
-    """Lines that the stack's file lacks: a deploy role may only make bounded roles, and must get into the cluster."""
+    """Lines missing in the stack's file: the deploy role may only create roles with the permissions boundary, and
+    GitHub's roles need access to the cluster."""
     lines = []
     if own.permissions_boundary != outputs[f"{stack}PermissionsBoundary"]:
         lines.append(f"{PROJECT}:permissionsBoundary: {outputs[f'{stack}PermissionsBoundary']}")

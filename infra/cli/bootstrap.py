@@ -55,7 +55,7 @@ def _explain(
     variables: Mapping[str, Mapping[str, str]],
 ) -> None:
     """Print the remaining steps, which a person must do."""
-    click.echo("# On this machine `atlas` knows the bucket; for `pulumi` by hand, and on other machines:")
+    click.echo("# On this machine `atlas` knows the bucket. For `pulumi` itself, and on other machines:")
     click.echo(f"export PULUMI_BACKEND_URL={shlex.quote(variables['']['PULUMI_BACKEND_URL'])}")
     for stack, own in stacks.items():
         lines = missing(stack, own, outputs)

@@ -77,7 +77,7 @@ def lock() -> None:
     Example: atlas ci lock
     """
     pipeline.check_lock(REPOSITORY)
-    click.echo("dvc.lock is of this commit")
+    click.echo("dvc.lock belongs to this commit")
 
 
 @ci.command()
@@ -153,7 +153,9 @@ def drift(previewed: Path) -> None:
     Example: atlas ci drift .atlas/ci/drift.json
     """
     if not previewed.is_file():
-        raise FailedError([f"there is no {previewed}: the preview came to nothing, and its own lines say why"])
+        raise FailedError(
+            [f"there is no {previewed}: the preview failed before it wrote this file; its output says why"]
+        )
     foreseen = json.loads(previewed.read_text())
     stack = foreseen["stack"]
     wanted = bool(foreseen["steps"] or foreseen["errors"])
@@ -174,7 +176,7 @@ def try_container(image: str) -> None:
     tried = container.smoke(image)
     click.echo(
         f"{image}: ready after {tried.ready:.1f} s, answered {json.dumps(tried.answer)}, "
-        f"ended {tried.stopped:.1f} s after it was told to"
+        f"stopped {tried.stopped:.1f} s after SIGTERM"
     )
 
 

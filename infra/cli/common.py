@@ -46,10 +46,10 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             command(**options)
         except (AtlasError, auto.CommandError, KeyboardInterrupt, click.Abort) as error:
             if Interruption.happened:
-                say(f"atlas: interrupted; `atlas {command.__name__}` again goes on from here")
+                say(f"atlas: interrupted; `atlas {command.__name__}` again continues from here")
                 sys.exit(130)
             if not isinstance(error, AtlasError | auto.CommandError):
-                raise  # an answer that is no
+                raise  # the person didn't confirm
             say("\n".join(f"atlas: {line}" for line in _lines(error)))
             sys.exit(1)
 
@@ -71,11 +71,11 @@ def _lines(error: AtlasError | auto.CommandError) -> list[str]:
 def settings_of(stack: str, *, makes: bool = True, shows: bool = False) -> Settings:
     """The stack's settings, after checking that the command can work.
 
-    `makes`: it makes things; `shows`: it only shows what would be made, as a role may that only reads.
+    `makes`: the command creates resources; `shows`: it only shows what it would create, which a read-only role may do.
     """
     settings = stack_settings(stack, REPOSITORY)
     if isinstance(settings, BootstrapSettings):
-        raise SettingsError(f"the stack {stack} serves nothing: `atlas bootstrap` makes and removes it")
+        raise SettingsError(f"the stack {stack} has no service: `atlas bootstrap` creates and removes it")
     if makes and (isinstance(settings, LocalSettings) or settings.image is None):
         bundle_manifest(REPOSITORY / settings.bundle)
     if isinstance(settings, AwsSettings):

@@ -33,7 +33,7 @@ def cost(stack: str, traffic_gb: float, as_json: bool) -> None:
         if as_json:
             click.echo(json.dumps({"total": 0.0, "lines": [], "savings": []}))
         else:
-            click.echo(f"The stack {stack} costs nothing: it is this machine.")
+            click.echo(f"The stack {stack} costs nothing: it runs on this machine.")
         return
     lines = table(settings, traffic_gb)
     month = total(lines)

@@ -82,8 +82,8 @@ def _ask(stack: str, settings: AwsSettings, resources: int, *, yes: bool) -> Non
         raise ConfirmationError(f"without a terminal nobody can be asked: `atlas destroy --stack {stack} --yes`")
     say(f"This deletes the stack {stack} in {settings.region}, cluster {settings.cluster_name}: {resources} resources,")
     say("their data included (objects, images, metrics).")
-    if click.prompt("Type the stack's name to go on", err=True) != stack:
-        raise ConfirmationError("that is not its name: nothing was deleted")
+    if click.prompt("Type the stack's name to continue", err=True) != stack:
+        raise ConfirmationError("that is not the stack's name: nothing was deleted")
 
 
 def _tell_local(removed: Sequence[str], *, as_json: bool) -> None:
@@ -115,6 +115,8 @@ def _tell(stack: str, done: Destroyed, *, as_json: bool) -> None:
     if found.nothing:
         click.echo(f"Nothing of {stack} is left.")
     elif found.left:
-        click.echo(f"{len(found.left)} things are left; some cost money. The lines above remove them, in this order.")
+        click.echo(
+            f"{len(found.left)} resources are left; some cost money. The lines above remove them, in this order."
+        )
     else:
-        click.echo("Nothing was found, but not everything could be looked at.")
+        click.echo("Nothing was found, but not everything could be checked.")

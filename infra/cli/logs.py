@@ -23,7 +23,7 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 PAUSE = 2
 """Seconds between two queries for new lines."""
 Said = tuple[str, str]
-"""Who, and a line."""
+"""The source of a line, and the line."""
 
 
 @click.command()
@@ -48,7 +48,7 @@ def logs(stack: str, part: str, lines: int, since: str, follow: bool, as_json: b
     settings = settings_of(stack, makes=False)
     parts = PARTS[type(settings)]
     if part not in parts:
-        raise SettingsError(f"of the stack {stack} there is no log {part!r} at hand; there are {', '.join(parts)}")
+        raise SettingsError(f"the stack {stack} has no part {part!r} with a log; its parts are {', '.join(parts)}")
     seconds = _seconds(since)
     if isinstance(settings, LocalSettings):
         file = REPOSITORY / settings.directory / "logs" / f"{part}.log"
@@ -64,7 +64,7 @@ def logs(stack: str, part: str, lines: int, since: str, follow: bool, as_json: b
 
 def _file(file: Path, lines: int, *, follow: bool) -> Iterator[str]:
     if not file.is_file():
-        raise SettingsError(f"there is no {file.name}: `atlas up` starts what writes it")
+        raise SettingsError(f"there is no {file.name}: `atlas up` starts the process that writes it")
     with file.open(errors="replace") as stream:
         yield from (line.rstrip("\n") for line in deque(stream, lines))
         while follow:
@@ -77,7 +77,7 @@ def _file(file: Path, lines: int, *, follow: bool) -> Iterator[str]:
 
 def _asked(ask: Callable[[int | None, int], list[Said]], lines: int, seconds: int, *, follow: bool) -> Iterator[Said]:
     """The last lines, then all new lines. The queries overlap, and a line with the same time is returned only once."""
-    # First all that is new, though only the last lines are shown: what is older than those is no news.
+    # First read all recent lines, although only the last lines are shown: older lines must not appear as new lines.
     seen = ask(None, 10 * PAUSE) if follow else []
     shown = ask(lines, seconds)
     yield from shown
@@ -106,7 +106,7 @@ def _control_plane(settings: AwsSettings, lines: int | None, seconds: int) -> li
     pages = boto3.client("logs", region_name=settings.region).get_paginator("filter_log_events")
     begin = int((time.time() - seconds) * 1000)
     try:
-        # CloudWatch tells the oldest first, and can't be asked for the last.
+        # CloudWatch returns the oldest events first, and has no option for the last events.
         events = deque(
             (event for page in pages.paginate(logGroupName=group, startTime=begin) for event in page["events"]), lines
         )
@@ -118,5 +118,5 @@ def _control_plane(settings: AwsSettings, lines: int | None, seconds: int) -> li
 def _seconds(since: str) -> int:
     found = re.fullmatch(r"([1-9][0-9]*)([smhd])", since)
     if found is None:
-        raise SettingsError(f"--since {since!r} is no duration such as 10m")
+        raise SettingsError(f"--since {since!r} is not a duration such as 10m")
     return int(found[1]) * UNITS[found[2]]

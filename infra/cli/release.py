@@ -81,7 +81,7 @@ def rollback(
     )
     _report(released, as_json=as_json)
     if release.aws_of(opened).image is None:
-        say(f"The next `atlas up --stack {stack}` builds from this checkout again: mend what made the image bad first.")
+        say(f"The next `atlas up --stack {stack}` builds from this checkout again: first fix the image's problem.")
 
 
 def _aws(name: str) -> AtlasStack:

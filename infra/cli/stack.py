@@ -123,7 +123,7 @@ def preview(
             show=_ignore if as_json else click.echo,
         )
     except AtlasError:
-        if foreseen.events.errors:  # otherwise it came to no preview
+        if foreseen.events.errors:  # otherwise there was no preview
             _save(save, foreseen)
         raise
     _save(save, foreseen)

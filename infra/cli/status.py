@@ -55,7 +55,7 @@ def _aws_status(stack: AtlasStack, settings: AwsSettings, *, as_json: bool) -> N
     """Print the outputs and the health of each part; ends with the exit status."""
     outputs, last = stack.outputs(), _last(stack)
     if not outputs:
-        # An `up` that failed half-way has made things, and no outputs.
+        # An `up` that failed half-way has created resources, but no outputs.
         made = sum(
             1 for resource in stack.resources() if resource.get("custom") and not resource["type"].startswith("pulumi:")
         )
@@ -63,7 +63,7 @@ def _aws_status(stack: AtlasStack, settings: AwsSettings, *, as_json: bool) -> N
             nothing = {"healthy": False, "bundle": None, "outputs": {}, "parts": {}, "resources": made, "last": last}
             click.echo(json.dumps(nothing, indent=1))
         else:
-            there = f"{made} resources are there all the same; " if made else ""
+            there = f"{made} resources exist nevertheless; " if made else ""
             click.echo(f"The stack {stack.name} is not up: {there}`atlas up --stack {stack.name}`")
             _tell_last(last)
         sys.exit(1)

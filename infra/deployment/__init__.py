@@ -1,1 +1,1 @@
-"""Bringing a stack up and looking at it: checks before, images, the smoke test after, the pods."""
+"""Deploying, checking and removing stacks: checks before `up`, images, the smoke test, the pods' state."""

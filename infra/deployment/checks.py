@@ -1,4 +1,4 @@
-"""What must hold before an AWS stack is touched: tools, credentials, the right account, a caller who will get in."""
+"""Checks before any work on an AWS stack: tools, credentials, the account, and the caller's access to the cluster."""
 
 import json
 import re
@@ -13,17 +13,17 @@ from infra.settings import AwsSettings
 
 Run = Callable[[list[str]], subprocess.CompletedProcess[str]]
 PATIENCE = 60
-"""Seconds for a command to answer: the AWS CLI itself gives up on a connection after a minute."""
+"""Seconds that a command may take: the AWS CLI's own timeout for a connection is a minute."""
 REMEDIES = {
-    "aws": "is the network, or a proxy, in the way, or does a credential_process wait for somebody? Try it by hand",
+    "aws": "does the network or a proxy block it, or does a credential_process wait for input? Try it by hand",
     "docker": "Docker hangs: start it again, or deploy a built image (atlas:image)",
 }
-"""What to do about a command that hangs."""
+"""Command -> what to do if it hangs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who AWS says we are."""
+    """The caller's identity, according to AWS."""
 
     account: str
     principal: str
@@ -31,24 +31,24 @@ class Caller:
 
 
 def run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    """The command's result, within a minute; raises PreflightError when there is none by then."""
+    """Run the command and return its result; raises PreflightError if it can't be started or takes over a minute."""
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     except subprocess.TimeoutExpired:
         told = " ".join(command[:3])
         raise PreflightError(
-            f"`{told}` gives no answer within {PATIENCE} seconds: {REMEDIES.get(command[0], 'try it by hand')}"
+            f"`{told}` doesn't answer within {PATIENCE} seconds: {REMEDIES.get(command[0], 'try it by hand')}"
         ) from None
     except OSError as error:
         raise PreflightError(f"`{command[0]}` can't be started ({error.strerror}): install it again") from None
 
 
 def check(settings: AwsSettings, *, changes: bool = True, run: Run = run) -> Caller:
-    """Who AWS says we are, once it is sure that the stack can be made with what is here.
+    """Check that this machine and this caller can work on the stack; returns the caller.
 
-    Raises CredentialsError when there are no credentials, or another account's, PreflightError when a tool is missing
-    or the caller couldn't enter the cluster.
-    `changes` is False where nothing is made (destroy, status): then the caller needn't be listed, nor Docker run.
+    Raises CredentialsError when there are no credentials or they belong to another account, PreflightError when a tool
+    is missing or the caller would have no access to the cluster.
+    `changes` is False for commands that create nothing (destroy, status): they need neither a listed caller nor Docker.
     """
     _aws_cli(run)
     caller = _caller(settings, run)
@@ -60,8 +60,8 @@ def check(settings: AwsSettings, *, changes: bool = True, run: Run = run) -> Cal
     if changes:
         if not any(_same_principal(caller.principal, listed) for listed in settings.admin_principals):
             raise PreflightError(
-                f"{caller.principal} is not among atlas:adminPrincipals and could not enter its own cluster: add it, "
-                "or use the credentials of one that is listed"
+                f"{caller.principal} is not in atlas:adminPrincipals, so it would have no access to its own cluster: "
+                "add it, or use the credentials of a listed principal"
             )
         if settings.image is None:
             _docker(run)
@@ -69,12 +69,13 @@ def check(settings: AwsSettings, *, changes: bool = True, run: Run = run) -> Cal
 
 
 def check_zones(stack: str, settings: AwsSettings, resources: Sequence[Mapping[str, Any]]) -> None:
-    """Raise PreflightError when the stack, of these resources in its state, is in other zones than its settings say.
+    """Raise PreflightError when the stack is deployed in other zones than its settings say.
 
-    EKS gives a cluster no subnet in a zone that it wasn't made with. Nor could the subnets move: the engine makes the
-    new one first, whose range the old one still has. In another first zone, Prometheus's volume would be a new one.
+    `resources`: those in its state. EKS refuses subnets in zones in which the cluster wasn't created. The subnets can't
+    move either: the engine would create the new subnet first, while the old subnet still has its range. And with
+    another first zone, Prometheus would get a new, empty volume.
     """
-    from infra.components.network import layout  # half a second of imports, of which only AWS stacks have need
+    from infra.components.network import layout  # half a second of imports, which only AWS stacks need
 
     there = [resource for resource in resources if not resource.get("delete")]
     networks = [resource["inputs"]["cidrBlock"] for resource in there if resource["type"] == "aws:ec2/vpc:Vpc"]
@@ -90,7 +91,7 @@ def check_zones(stack: str, settings: AwsSettings, resources: Sequence[Mapping[s
         old = f"[{', '.join(deployed)}]"
         raise PreflightError(
             f"atlas:zones is [{', '.join(settings.zones)}], but {stack} is deployed in {old}, and a cluster can't "
-            f"move: set atlas:zones back to {old}; to move, make another stack in the new zones, or "
+            f"move: set atlas:zones back to {old}; to move, create another stack in the new zones, or run "
             f"`atlas destroy --stack {stack}` first"
         )
 
@@ -103,9 +104,11 @@ def _aws_cli(run: Run) -> None:
     told = run(["aws", "--version"]).stdout
     found = re.search(r"aws-cli/(\d+)\.(\d+)", told)
     version = (int(found[1]), int(found[2])) if found else (0, 0)
-    # Since these, `aws eks get-token` speaks the API version that Kubernetes clients want.
+    # Since these versions, `aws eks get-token` returns the API version that Kubernetes clients expect.
     if version < (1, 24) or (2, 0) <= version < (2, 7):
-        raise PreflightError(f"the AWS CLI is too old ({told.strip() or 'no version'}): take 2.7 or 1.24, or newer")
+        raise PreflightError(
+            f"the AWS CLI is too old ({told.strip() or 'no version'}): install 2.7 or newer (version 1: 1.24 or newer)"
+        )
 
 
 def _caller(settings: AwsSettings, run: Run) -> Caller:
@@ -121,19 +124,19 @@ def _caller(settings: AwsSettings, run: Run) -> Caller:
     except (ValueError, KeyError, TypeError):
         said = one_line(asked.stdout)[:200] or "nothing"
         raise PreflightError(
-            f"`aws sts get-caller-identity` says {said!r} instead of who is asking: is `aws` on PATH the AWS CLI "
-            "itself? An alias or a wrapper must not print anything of its own"
+            f"`aws sts get-caller-identity` prints {said!r} instead of the caller's identity: is `aws` on PATH the AWS "
+            "CLI itself? An alias or a wrapper must not print its own output"
         ) from None
 
 
 def principal_of(arn: str) -> str:
-    """The role of an assumed-role session; any other ARN as it is. The role's path is not part of a session's ARN."""
+    """The role's ARN for an assumed-role session (without path: a session's ARN has none); other ARNs unchanged."""
     session = re.fullmatch(r"(arn:[\w-]+):sts::(\d+):assumed-role/([^/]+)/.+", arn)
     return f"{session[1]}:iam::{session[2]}:role/{session[3]}" if session else arn
 
 
 def _same_principal(caller: str, listed: str) -> bool:
-    """Whether both name one principal; paths are left out, as a session doesn't tell its role's."""
+    """Whether both ARNs are the same principal; paths are ignored, because a session's ARN doesn't have them."""
 
     def bare(arn: str) -> str:
         head, _, name = arn.partition("/")
@@ -145,5 +148,5 @@ def _same_principal(caller: str, listed: str) -> bool:
 def _docker(run: Run) -> None:
     if shutil.which("docker") is None or run(["docker", "info"]).returncode != 0:
         raise PreflightError(
-            "no Docker engine answers, and the image must be built: start one, or deploy a built image (atlas:image)"
+            "no Docker engine answers, but the image must be built: start Docker, or deploy a built image (atlas:image)"
         )

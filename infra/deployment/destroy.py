@@ -1,4 +1,4 @@
-"""Back to nothing: the engine's destroy, tried again after sweeps, and the look that nothing is left."""
+"""Removes a stack: the engine's destroy, tried again after sweeps, and the check that nothing is left."""
 
 import re
 import time
@@ -22,29 +22,29 @@ PASSING = re.compile(
     r"|timeout while waiting|timed out|connection reset|i/o timeout",
     re.IGNORECASE,
 )
-"""Errors that another try, after a sweep, may not meet again."""
+"""Errors that may disappear if destroy is tried again after a sweep."""
 REFUSED = re.compile(r"AccessDenied|UnauthorizedOperation|not authorized|is protected", re.IGNORECASE)
-"""Errors that every try would meet again."""
+"""Errors that occur again at every try."""
 
 
 @dataclass(frozen=True, slots=True)
 class Destroyed:
-    """What a destroy of an AWS stack came to."""
+    """The result of destroying an AWS stack."""
 
     removed: list[str]
-    """Names of what the engine removed."""
+    """Names of the resources that the engine removed."""
     swept: Swept
     found: Found
-    """What is left, and what couldn't be looked at."""
+    """What is left, and what couldn't be checked."""
 
 
 def destroy_local(stack: AtlasStack, settings: LocalSettings) -> list[str]:
-    """Stop all that `up` started on this machine and remove what it made; the names of what was removed."""
+    """Stop the processes that `up` started on this machine and remove what it created; returns the removed names."""
     removed = stack.destroy()
-    # What a killed `up` started before the engine could note it.
+    # Processes that a killed `up` started before the engine could record them.
     left = Supervisord(REPOSITORY / settings.directory).end_orphans()
     if left:
-        stack.say(f"  ended {len(left)} processes that no run had noted: {', '.join(map(str, left))}")
+        stack.say(f"  stopped {len(left)} processes that weren't in the state: {', '.join(map(str, left))}")
     return removed
 
 
@@ -57,22 +57,23 @@ def destroy_aws(
     pause: int,
     forget_unreachable: bool,
 ) -> Destroyed:
-    """Take the stack down, sweep what AWS leaves behind, and look what is left.
+    """Destroy the stack, sweep what AWS leaves behind, and check what is left.
 
-    `ask` is told how many resources there are, and raises when nobody agrees; `pause`: seconds between `tries`;
-    `forget_unreachable`: what is in a cluster that doesn't answer is forgotten.
-    Raises PreflightError when the stack is protected, FailedError when not all could go, CredentialsError when the
-    credentials ended.
+    `ask` gets the number of resources, and raises when nobody agrees; `pause`: seconds between `tries`;
+    `forget_unreachable`: if the cluster doesn't answer, only remove its objects from the state.
+    Raises PreflightError when the stack is protected, FailedError when not everything could be deleted,
+    CredentialsError when the credentials expired.
     """
     resources = stack.resources()
     _refuse_protected(stack.name, resources)
     ask(len(resources))
     if stack.exists and forget_unreachable:
         stack.say(
-            "atlas: if the cluster doesn't answer, what is in it is forgotten; load balancers it made may be left"
+            "atlas: if the cluster doesn't answer, its objects are only removed from the state, and its load balancers "
+            "may be left"
         )
     stack.take_up()
-    # Asked before anything goes: afterwards the network's tags are gone.
+    # Before anything is deleted: after the deletion, the network can't be found by its tags.
     place = place_of(stack.name, settings, {str(made["id"]) for made in resources if made["type"] == "aws:ec2/vpc:Vpc"})
     removed: list[str] = []
     swept = Swept()
@@ -84,13 +85,13 @@ def destroy_aws(
             text = "\n".join(failed.lines)
             if "unreachable" in text and "cluster" in text:
                 failed.lines.append(
-                    "the cluster doesn't answer: reach it (VPN, atlas:apiAccessCidrs), or when it is gone "
-                    f"`atlas destroy --stack {stack.name} --k8s-unreachable`"
+                    "the cluster doesn't answer: get access to it (VPN, atlas:apiAccessCidrs), or if it no longer "
+                    f"exists, run `atlas destroy --stack {stack.name} --k8s-unreachable`"
                 )
                 raise
             if REFUSED.search(text) or not PASSING.search(text) or not left:
                 raise
-            stack.say(f"  not all could go: {failed.lines[0].splitlines()[0]}")
+            stack.say(f"  not everything could be deleted: {failed.lines[0].splitlines()[0]}")
             stack.say(f"  sweeping, then trying again ({left} left)")
             _add(swept, sweep(place, stack.say, pause=pause))
             time.sleep(pause)
@@ -99,15 +100,15 @@ def destroy_aws(
 
 
 def _refuse_protected(stack: str, resources: Sequence[dict[str, Any]]) -> None:
-    """A protected stack is refused whole; the engine would first take down all around what is protected."""
+    """Refuse to destroy a protected stack; the engine would delete everything except the protected resources."""
     protected = [name_of(str(made["urn"])) for made in resources if made.get("protect")]
     if protected:
         raise PreflightError(
-            f"the stack {stack} is protected ({', '.join(protected)} would be deleted with all data): to go on, say "
-            f"`atlas:disposable: true` in Pulumi.{stack}.yaml, `atlas up --stack {stack}`, then destroy"
+            f"the stack {stack} is protected ({', '.join(protected)} would be deleted with all data): to delete it, "
+            f"set `atlas:disposable: true` in Pulumi.{stack}.yaml, run `atlas up --stack {stack}`, then destroy"
         )
 
 
 def _add(whole: Swept, part: Swept) -> None:
     whole.removed += part.removed
-    whole.problems = part.problems  # those of an earlier sweep are tried again
+    whole.problems = part.problems  # each sweep tries again what an earlier sweep couldn't remove

@@ -1,4 +1,4 @@
-"""How each part of a stack is: by HTTP, by what runs it (supervisord, Kubernetes), the hosts by EC2."""
+"""The health of a stack's parts, by HTTP and from supervisord, Kubernetes and, for the hosts, EC2."""
 
 import json
 import urllib.request
@@ -31,21 +31,21 @@ LOCAL = {
     "prometheus": PROMETHEUS_READY,
     "grafana": GRAFANA_HEALTH,
 }
-"""Part of a local stack -> the path that says 200 when it is healthy."""
+"""Part of a local stack -> the path that answers 200 if it is healthy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How a part of an AWS stack is."""
+    """The health of a part of an AWS stack."""
 
     healthy: bool | None
-    """None: it couldn't be looked at."""
+    """None: it couldn't be checked."""
     what: str
-    """What was seen, or why nothing."""
+    """What the check found, or why it wasn't possible."""
 
 
 def local_health(settings: LocalSettings, outputs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Of each process of this machine that the stack has: address, whether it is healthy, process, since when."""
+    """Process of the stack -> its address, whether it is healthy, its state and since when, from this machine."""
     states = Supervisord(REPOSITORY / settings.directory).states()
     addresses = {name: str(outputs.get(name, "")) for name in LOCAL}
     return {
@@ -61,7 +61,7 @@ def local_health(settings: LocalSettings, outputs: Mapping[str, Any]) -> dict[st
 
 
 def aws_health(stack: str, settings: AwsSettings, address: str) -> tuple[dict[str, Health], str | None]:
-    """How each part is, and the version of the bundle that the service, at this address, says it serves."""
+    """The health of each part, and the version of the bundle that the service at this address reports."""
     service, bundle = _service(address)
     parts = {
         "service": service,
@@ -73,19 +73,19 @@ def aws_health(stack: str, settings: AwsSettings, address: str) -> tuple[dict[st
 
 
 def _service(address: str) -> tuple[Health, str | None]:
-    """The service as it answers here, and the version of the bundle that it says it serves."""
+    """The service's health as seen from this machine, and the version of the bundle that it reports."""
     try:
         with urllib.request.urlopen(f"{address}{SERVICE_READY}", timeout=5) as response:  # noqa: S310 - the stack's own
             version = str(json.load(response)["model"]["version"])
     except OSError:
         return Health(False, "DOES NOT ANSWER from here (atlas:serviceCidrs?)"), None
     except (ValueError, KeyError, TypeError):
-        return Health(True, "answers, and names no bundle"), None
+        return Health(True, "answers, but doesn't report its bundle"), None
     return Health(True, f"answers, bundle {version[:12]}"), version
 
 
 def cluster_health(settings: AwsSettings) -> dict[str, Health]:
-    """The control plane by EKS, the service's pods by the Kubernetes API."""
+    """The health of the control plane, from EKS, and of the service's pods, from the Kubernetes API."""
     from infra.deployment.pods import cluster_of, control_plane, pods, reasons, wanted
 
     try:
@@ -106,16 +106,16 @@ def cluster_health(settings: AwsSettings) -> dict[str, Health]:
 
 
 def host_health(stack: str, settings: AwsSettings, role: str) -> Health:
-    """A host by EC2's two checks of it."""
+    """The health of a host, from EC2's two status checks."""
     tags = {PROJECT_TAG: PROJECT, STACK_TAG: stack, COMPONENT_TAG: role}
     filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in tags.items()]
     gone = ["terminated", "shutting-down"]
     try:
         ec2 = boto3.client("ec2", region_name=settings.region)
         pages = ec2.describe_instances(Filters=filters)["Reservations"]
-        found = [one for page in pages for one in page["Instances"] if one["State"]["Name"] not in gone]
+        found = [host for page in pages for host in page["Instances"] if host["State"]["Name"] not in gone]
         if not found:
-            return Health(False, "its instance is gone: `atlas up` makes another")
+            return Health(False, "its instance is gone: `atlas up` creates a new instance")
         identifier, state = found[0]["InstanceId"], found[0]["State"]["Name"]
         checks = ec2.describe_instance_status(InstanceIds=[identifier])["InstanceStatuses"]
     except (BotoCoreError, ClientError) as error:

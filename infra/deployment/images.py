@@ -1,4 +1,4 @@
-"""Images of a stack in ECR: which are known to work, and how one comes into another stack's repository."""
+"""A stack's images in ECR: which are known to work, and how they are copied into another stack's repository."""
 
 import base64
 import json
@@ -36,7 +36,7 @@ class Image:
 
     @property
     def host(self) -> str:
-        """The registry."""
+        """The registry's host name."""
         return f"{self.account}.dkr.ecr.{self.region}.amazonaws.com"
 
     def __str__(self) -> str:
@@ -44,33 +44,33 @@ class Image:
 
 
 def image_of(reference: str) -> Image | None:
-    """The image that ACCOUNT.dkr.ecr.REGION.amazonaws.com/REPOSITORY@sha256:… names; None for another registry's."""
+    """The image for ACCOUNT.dkr.ecr.REGION.amazonaws.com/REPOSITORY@sha256:…; None if it isn't in ECR."""
     found = re.fullmatch(r"(\d{12})\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com/([^@]+)@(sha256:[0-9a-f]{64})", reference)
     return Image(*found.groups()) if found else None
 
 
 def known_good(image: Image) -> list[str]:
-    """Digests in the image's repository that have answered, the one that did last first.
+    """Digests in the image's repository that have answered, the most recent first.
 
     Raises AwsError when ECR can't be asked.
     """
     dated = []
-    for one in _images(image):
-        marks = [tag for tag in one.get("imageTags", []) if tag.startswith(GOOD)]
+    for found in _images(image):
+        marks = [tag for tag in found.get("imageTags", []) if tag.startswith(GOOD)]
         if marks:
-            dated.append((max(marks), str(one["imageDigest"])))
+            dated.append((max(marks), str(found["imageDigest"])))
     return [digest for _, digest in sorted(dated, reverse=True)]
 
 
 def is_there(image: Image) -> bool:
-    """Whether the repository has it."""
-    return image.digest in {str(one["imageDigest"]) for one in _images(image)}
+    """Whether the image is in its repository."""
+    return image.digest in {str(found["imageDigest"]) for found in _images(image)}
 
 
 def mark_good(image: Image) -> None:
-    """Tag it as one that has answered, unless the last that did is this one.
+    """Tag the image as good, because it has answered; nothing happens if it is already the most recent good image.
 
-    Raises AwsError when ECR refuses, ImageError when it has no such image.
+    Raises AwsError when ECR refuses, ImageError when the image isn't there.
     """
     if known_good(image)[:1] == [image.digest]:
         return
@@ -83,7 +83,7 @@ def mark_good(image: Image) -> None:
             acceptedMediaTypes=MANIFESTS,
         )["images"]
         if not found:
-            raise ImageError(f"{image} is not in its repository any more")
+            raise ImageError(f"{image} is no longer in its repository")
         client.put_image(
             registryId=image.account,
             repositoryName=image.repository,
@@ -91,7 +91,7 @@ def mark_good(image: Image) -> None:
             imageTag=f"{GOOD}{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}",
         )
     except (BotoCoreError, ClientError) as error:
-        raise AwsError(f"ECR doesn't let {image.repository} be marked good ({one_line(error)})") from None
+        raise AwsError(f"ECR refuses to tag an image of {image.repository} as good ({one_line(error)})") from None
 
 
 def repository_is_there(image: Image) -> bool:
@@ -107,9 +107,9 @@ def repository_is_there(image: Image) -> bool:
 
 
 def copy(source: Image, target: Image) -> None:
-    """Put the image into the target's repository, byte for byte: layers that are there already are not sent again.
+    """Copy the image into the target's repository, byte for byte; layers that are already there aren't sent again.
 
-    Docker's own tool does it, registry to registry. Raises ImageError with what it said.
+    Docker's own tool copies from registry to registry. Raises ImageError with its error message.
     """
     if source.digest != target.digest:
         raise ValueError("a copy has its original's digest")
@@ -117,16 +117,16 @@ def copy(source: Image, target: Image) -> None:
     tag = f"{target.host}/{target.repository}:promoted-{source.digest.removeprefix('sha256:')[:32]}"
     copy_between(str(source), tag, auths)
     if not is_there(target):
-        raise ImageError(f"{tag} was copied and is not {source.digest}: nothing is deployed; try again")
+        raise ImageError(f"the copy {tag} doesn't have the digest {source.digest}: nothing was deployed; try again")
 
 
 def copy_between(source: str, target: str, auths: dict[str, str]) -> None:
     """Copy the image `source` (by digest) to `target` (by tag); `auths`: registry -> base64 of user:password.
 
-    Raises ImageError with what Docker's tool said.
+    Raises ImageError with the error message of Docker's tool.
     """
     with tempfile.TemporaryDirectory(prefix="atlas-docker-") as folder:
-        # Of its own: neither are the user's logins touched, nor does the password come near a command line.
+        # A separate configuration: the user's logins stay unchanged, and the password isn't in a command line.
         config = Path(folder, "config.json")
         config.touch(mode=0o600)
         config.write_text(json.dumps({"auths": {host: {"auth": auth} for host, auth in auths.items()}}))
@@ -139,7 +139,7 @@ def copy_between(source: str, target: str, auths: dict[str, str]) -> None:
                 [*command, "--tag", target, source], capture_output=True, text=True, timeout=1800, check=False
             )
         except FileNotFoundError:
-            raise ImageError("docker is not on PATH: with its buildx it copies images between registries") from None
+            raise ImageError("docker is not on PATH; it is needed, with buildx, to copy images") from None
         except subprocess.TimeoutExpired:
             raise ImageError(f"copying {source} took more than half an hour: is the registry far away?") from None
     if done.returncode != 0:
@@ -150,7 +150,7 @@ def _login(image: Image) -> str:
     try:
         data = _client(image).get_authorization_token()["authorizationData"][0]
     except (BotoCoreError, ClientError) as error:
-        raise AwsError(f"ECR gives no token for {image.host} ({one_line(error)})") from None
+        raise AwsError(f"ECR refuses a token for {image.host} ({one_line(error)})") from None
     token = str(data["authorizationToken"])
     base64.b64decode(token, validate=True)
     return token

@@ -1,4 +1,4 @@
-"""A stack's cluster, asked by the Kubernetes API: pods, why they don't come up, what they say."""
+"""Reads a stack's cluster through the Kubernetes API: its pods, why they don't become ready, and their logs."""
 
 import base64
 import json
@@ -22,33 +22,33 @@ from infra.names import APP_LABEL
 from infra.settings import AwsSettings
 
 PATIENCE = 10
-"""Seconds for an answer."""
+"""Timeout of a request, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """One pod of the service."""
+    """A pod of the service."""
 
     name: str
     ready: bool
     image: str
     restarts: int
     trouble: str
-    """Why it isn't ready; empty when it is, or when nothing says."""
+    """Why it isn't ready; empty if it is ready, or if Kubernetes gives no reason."""
 
 
 @contextmanager
 def cluster_of(settings: AwsSettings) -> Iterator[Any]:
-    """A client of the stack's cluster, by the caller's own AWS identity; nothing is left on the disk.
+    """A client of the stack's cluster with the caller's own AWS identity; it leaves no files.
 
-    Raises ClusterError when AWS or the cluster refuses, or the API is out of reach.
+    Raises ClusterError when AWS or the cluster refuses, or the API can't be reached.
     """
     found = _described(settings)
     command = ["aws", "--region", settings.region, "eks", "get-token", "--cluster-name", settings.cluster_name]
     try:
         told = subprocess.run([*command, "--output", "json"], capture_output=True, text=True, timeout=60, check=False)
     except (FileNotFoundError, subprocess.TimeoutExpired):
-        raise ClusterError("the AWS CLI, which makes the token, is not on PATH or doesn't answer") from None
+        raise ClusterError("the AWS CLI, which creates the token, is not on PATH or doesn't answer") from None
     if told.returncode != 0:
         raise ClusterError(one_line(told.stderr) or "`aws eks get-token` failed")
     with tempfile.NamedTemporaryFile(suffix=".crt") as authority:
@@ -62,7 +62,7 @@ def cluster_of(settings: AwsSettings) -> Iterator[Any]:
 
 
 def control_plane(settings: AwsSettings) -> tuple[str, str]:
-    """Version and state of the cluster, as EKS has them.
+    """Version and state of the cluster, from EKS.
 
     Raises ClusterError when AWS refuses.
     """
@@ -82,7 +82,7 @@ def _described(settings: AwsSettings) -> dict[str, Any]:
 
 @contextmanager
 def reached() -> Iterator[None]:
-    """What asks a cluster in here raises ClusterError when it refuses or is out of reach."""
+    """Inside, requests to a cluster raise ClusterError when it refuses or can't be reached."""
     try:
         yield
     except ApiException as error:
@@ -94,7 +94,7 @@ def reached() -> Iterator[None]:
 
 @contextmanager
 def tunnel(api: Any, namespace: str, app: str, port: int) -> Iterator[socket.socket]:
-    """A connection to a ready pod's port, through the Kubernetes API as `kubectl port-forward` makes it.
+    """A connection to a ready pod's port through the Kubernetes API, like `kubectl port-forward`.
 
     Raises ClusterError when no pod is ready.
     """
@@ -110,7 +110,7 @@ def tunnel(api: Any, namespace: str, app: str, port: int) -> Iterator[socket.soc
 
 
 def may_patch(api: Any, namespace: str) -> bool:
-    """Whether the caller may patch Deployments there, as a comparison on the server's side does (a dry run)."""
+    """Whether the caller may patch Deployments in the namespace; a server-side diff needs this (for its dry run)."""
     asked = {"verb": "patch", "group": "apps", "resource": "deployments", "namespace": namespace}
     review = client.AuthorizationV1Api(api).create_self_subject_access_review(
         {"spec": {"resourceAttributes": asked}},  # type: ignore[arg-type]
@@ -124,7 +124,7 @@ def pods(api: Any, namespace: str, app: str) -> list[Pod]:
     found = client.CoreV1Api(api).list_namespaced_pod(
         namespace, label_selector=f"{APP_LABEL}={app}", _request_timeout=PATIENCE
     )
-    return sorted((_pod(one) for one in found.items), key=lambda pod: pod.name)
+    return sorted((_pod(item) for item in found.items), key=lambda pod: pod.name)
 
 
 def wanted(api: Any, namespace: str, app: str) -> int:
@@ -132,22 +132,22 @@ def wanted(api: Any, namespace: str, app: str) -> int:
     deployments = client.AppsV1Api(api).list_namespaced_deployment(
         namespace, label_selector=f"{APP_LABEL}={app}", _request_timeout=PATIENCE
     )
-    return sum(one.spec.replicas or 0 for one in deployments.items)
+    return sum(deployment.spec.replicas or 0 for deployment in deployments.items)
 
 
 def reasons(api: Any, namespace: str, app: str) -> list[str]:
-    """Why the service's pods don't come up, a line for each cause.
+    """Why the service's pods don't become ready, a line for each cause.
 
-    From what Kubernetes itself notes: conditions of replica sets (a quota, an admission that refuses), states of
-    containers, warnings among the events, and the last lines that a container which ended has said.
+    The causes come from Kubernetes: conditions of replica sets (a quota, a refusal by admission control), states of
+    containers, warning events, and the last log lines of containers that ended.
     """
     sets = client.AppsV1Api(api).list_namespaced_replica_set(
         namespace, label_selector=f"{APP_LABEL}={app}", _request_timeout=PATIENCE
     )
     told = [
-        f"no pod can be made: {one_line(condition.message)}"
-        for one in sets.items
-        for condition in (one.status.conditions if one.status else None) or []
+        f"no pod can be created: {one_line(condition.message)}"
+        for found in sets.items
+        for condition in (found.status.conditions if found.status else None) or []
         if condition.type == "ReplicaFailure" and condition.status == "True"
     ]
     core = client.CoreV1Api(api)
@@ -161,12 +161,12 @@ def reasons(api: Any, namespace: str, app: str) -> list[str]:
         )
         told += [f"pod {pod.name}: {event.reason}: {one_line(event.message)}" for event in events.items]
         if pod.restarts:
-            told += [f"pod {pod.name} said: {line}" for line in _last_words(core, namespace, pod.name)]
+            told += [f"pod {pod.name} logged: {line}" for line in _last_words(core, namespace, pod.name)]
     return list(dict.fromkeys(told))
 
 
 def logs(api: Any, namespace: str, app: str, *, lines: int | None, seconds: int) -> list[tuple[str, str]]:
-    """(pod, line with its time) of what each pod has said in the last `seconds`: its last lines, or all (None)."""
+    """(pod, line with its time) from each pod's log of the last `seconds`: at most `lines` per pod, None for all."""
     core = client.CoreV1Api(api)
     return [
         (pod.name, line)
@@ -177,10 +177,10 @@ def logs(api: Any, namespace: str, app: str, *, lines: int | None, seconds: int)
     ]
 
 
-def _pod(one: Any) -> Pod:
-    statuses: Sequence[Any] = one.status.container_statuses or []
+def _pod(found: Any) -> Pod:
+    statuses: Sequence[Any] = found.status.container_statuses or []
     trouble = ""
-    for condition in one.status.conditions or []:
+    for condition in found.status.conditions or []:
         if condition.type == "PodScheduled" and condition.status == "False":
             trouble = f"{condition.reason}: {one_line(condition.message)}"
     for status in statuses:
@@ -188,11 +188,11 @@ def _pod(one: Any) -> Pod:
         if waits is not None and waits.reason not in ("ContainerCreating", "PodInitializing"):
             trouble = f"{waits.reason}: {one_line(waits.message or '')}"
         if ended is not None and ended.reason == "OOMKilled":
-            trouble = "OOMKilled: it took more than atlas:podMemoryMib"
+            trouble = "OOMKilled: it used more memory than atlas:podMemoryMib"
     return Pod(
-        name=one.metadata.name,
+        name=found.metadata.name,
         ready=bool(statuses) and all(status.ready for status in statuses),
-        image=one.spec.containers[0].image,
+        image=found.spec.containers[0].image,
         restarts=sum(status.restart_count for status in statuses),
         trouble=trouble,
     )
@@ -203,5 +203,5 @@ def _last_words(core: Any, namespace: str, pod: str) -> list[str]:
         text = core.read_namespaced_pod_log(pod, namespace, previous=True, tail_lines=5, _request_timeout=PATIENCE)
     except ApiException:
         return []
-    # kubelet's own words when the container is gone already.
+    # The filtered line is kubelet's own message if the container no longer exists.
     return [line for line in text.splitlines() if line.strip() and not line.startswith("unable to retrieve container")]

@@ -1,4 +1,4 @@
-"""What an `up` would change: as a document, for scripts, pull-request comments and the look for drift."""
+"""What an `up` would change, as a document for scripts, pull-request comments and the check for drift."""
 
 import re
 from collections import Counter
@@ -13,29 +13,29 @@ from infra.names import IMAGE_TYPE
 from infra.settings import AwsSettings, LocalSettings
 
 BUILD = frozenset({"docker-build:index:Image", IMAGE_TYPE})
-"""Kinds of what builds an image: undeclared where a given image is deployed."""
+"""Types of the resources that build an image; they aren't declared if a given image is deployed."""
 UNREADABLE = {
     "**kubernetes:**": "objects in the cluster",
     "**::aws:secretsmanager/secretVersion:SecretVersion::**": "secrets' values",
     "**$aws:secretsmanager/secretVersion:SecretVersion::**": "secrets' values",
 }
-"""URNs, in the engine's patterns, of what the role that only reads has no way to -> what it is."""
+"""Pattern of URNs that the read-only role can't read -> what they are."""
 
 
 @dataclass(slots=True)
 class Foreseen:
-    """What the engine reports while it previews, and the lines of its own display."""
+    """What the engine reports during a preview, and the lines of its own display."""
 
     stack: str
     events: Events = field(default_factory=Events)
     lines: list[str] = field(default_factory=list)
     without: frozenset[str] = frozenset()
-    """Kinds of resources whose steps are left out."""
+    """Types of resources whose steps are left out."""
     unseen: list[str] = field(default_factory=list)
-    """What was left out: not asked for, not compared."""
+    """What was left out of the comparison."""
     cluster: str = ""
-    """Why Kubernetes objects were compared with the state alone; empty when the cluster itself was asked, or has none
-    that would change."""
+    """Why Kubernetes objects were compared only with the state; empty if they were compared with the cluster, or if no
+    existing object would change."""
 
     @property
     def steps(self) -> list[Step]:
@@ -43,7 +43,7 @@ class Foreseen:
         return [step for step in self.events.steps if step.kind not in self.without]
 
     def document(self) -> dict[str, Any]:
-        """All of it, for JSON."""
+        """The whole preview, for JSON."""
         return {
             "stack": self.stack,
             "changes": dict(Counter(step.operation for step in self.steps)),
@@ -67,11 +67,11 @@ def foresee(
     reader: bool,
     show: Say,
 ) -> bool:
-    """Preview an `up` into `foreseen`, also when that fails; False when there is nothing to compare with.
+    """Preview an `up` and collect its result in `foreseen`, even if it fails; False if there is nothing to compare.
 
-    `look`: ask the world first what is there; `deployed`: with the image that the stack runs; `reader`: without what a
-    role that only reads can't look at; `show` gets the lines of the engine's own display.
-    Raises FailedError with what the engine reported, CredentialsError when the credentials ended.
+    `look`: first read the real state of all resources; `deployed`: with the image that the stack runs; `reader`: leave
+    out what a read-only role can't read; `show` gets the lines of the engine's own display.
+    Raises FailedError with what the engine reported, CredentialsError when the credentials expired.
     """
     settings = stack.settings
     image: str | None = None
@@ -80,7 +80,8 @@ def foresee(
         if image is None:
             stack.say(f"{stack.name} isn't deployed: there is nothing to compare")
             return False
-        # What built the image isn't declared beside it; it goes from the record alone, and only at an `up` like this.
+        # With a given image, its build isn't declared. An `up` with this image would only remove the build from the
+        # state, so it is no drift.
         foreseen.without = BUILD
     if reader:
         foreseen.unseen = list(UNREADABLE.values())
@@ -103,7 +104,7 @@ def foresee(
 
 
 def _client_side(settings: AwsSettings, foreseen: Foreseen) -> str:
-    """Why the engine could compare Kubernetes objects only with the state: its provider asks the cluster by a patch."""
+    """Why Kubernetes objects could only be compared with the state: the comparison with the cluster is a patch."""
     if not any(step.kind.startswith("kubernetes:") and step.operation != "create" for step in foreseen.steps):
         return ""
     from infra.deployment.pods import cluster_of, may_patch

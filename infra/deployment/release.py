@@ -1,4 +1,4 @@
-"""Another image by its digest, never a rebuild: of another stack (promote), or one that has answered (roll back)."""
+"""Deploys an existing image by its digest: another stack's image (promote), or an earlier good image (roll back)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,17 +14,17 @@ from infra.names import PROJECT, REGISTRY_TYPE, SERVICE_READY, image_repository,
 from infra.settings import AwsSettings
 
 Ask = Callable[[str], None]
-"""Asks a person; raises when the answer is no, or nobody can be asked."""
+"""Asks a person for confirmation; raises when the answer is no, or nobody can be asked."""
 Show = Say | None
-"""Takes the lines of the engine's own display; None where nobody reads them."""
+"""Prints the lines of the engine's own display; None if they aren't wanted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """What a promotion or a rollback came to."""
+    """The result of a promotion or a rollback."""
 
     foreseen: dict[str, str]
-    """Resource name -> operation, as it was shown before anything was done."""
+    """Resource name -> operation, as the preview showed before the confirmation."""
     done: Done
 
 
@@ -39,9 +39,9 @@ def promote(
     smoke: bool,
     go_back: bool,
 ) -> Released:
-    """Deploy in `target` the image that `source` runs. `force`: although the source's service doesn't answer.
+    """Deploy in `target` the image that `source` runs. `force`: even if the source's service doesn't answer.
 
-    Raises SettingsError when there is no such image, or the target's file asks for another; else as `up` does.
+    Raises SettingsError when there is no such image, or the target's file sets another image; otherwise like `up`.
     """
     there, here = aws_of(source), aws_of(target)
     if here.image != "promoted":
@@ -59,12 +59,13 @@ def promote(
         )
     if not force and not answers(f"{outputs['service']}{SERVICE_READY}"):
         raise SettingsError(
-            f"{source.name} doesn't answer at {outputs['service']}: nothing is known of its image; --force takes it "
+            f"{source.name} doesn't answer at {outputs['service']}, so its image may not work; --force promotes it "
             "anyway"
         )
     if there.model_uri:
         source.say(
-            f"  {source.name} serves {there.model_uri}; with the image goes the bundle in it, not what that names"
+            f"  {source.name} serves {there.model_uri}; the promotion copies the image with its own bundle, not this "
+            "model"
         )
     promoted = Image(account, here.region, image_repository(target.name, here.app_name), running.digest)
 
@@ -82,9 +83,9 @@ def promote(
 
 
 def roll_back(stack: AtlasStack, digest: str | None, *, ask: Ask, show: Show, wait: int, smoke: bool) -> Released:
-    """Deploy the image of this digest, or the last that answered before the one that is there now.
+    """Deploy the image with this digest, or the last good image before the current image.
 
-    Raises SettingsError when there is no such image, or the stack's file names another; else as `up` does.
+    Raises SettingsError when there is no such image, or the stack's file sets an image; otherwise like `up`.
     """
     settings = aws_of(stack)
     check(settings)
@@ -94,12 +95,14 @@ def roll_back(stack: AtlasStack, digest: str | None, *, ask: Ask, show: Show, wa
         raise SettingsError(f"{stack.name} runs no image of its own repository: there is nothing to go back from")
     if settings.image not in (None, "promoted"):
         raise SettingsError(
-            f"Pulumi.{stack.name}.yaml fixes atlas:image: put the digest there, and `atlas up --stack {stack.name}`"
+            f"Pulumi.{stack.name}.yaml sets atlas:image: change the digest there, then `atlas up --stack {stack.name}`"
         )
     good = known_good(asked)
     others = [other for other in good if not came_up or other != asked.digest]
     if digest is None and not others:
-        raise SettingsError(f"no other image of {asked.repository} has ever answered: `--to sha256:…` names one")
+        raise SettingsError(
+            f"no other image of {asked.repository} has ever answered: choose an image with `--to sha256:…`"
+        )
     target = replace(asked, digest=digest or others[0])
     if not is_there(target):
         known = f"; these have answered: {', '.join(good)}" if good else ""
@@ -111,7 +114,7 @@ def roll_back(stack: AtlasStack, digest: str | None, *, ask: Ask, show: Show, wa
 
 
 def after_failure(stack: AtlasStack, *, wait: int) -> str:
-    """After a failed deployment: the last image that answered, whatever the stack's file says; what became of it."""
+    """After a failed deployment, deploy the last good image, whatever the stack's file says; returns the result."""
     check(aws_of(stack))
     reference, came_up = stack.deployed()
     asked = image_of(reference or "")
@@ -137,22 +140,22 @@ def aws_of(stack: AtlasStack) -> AwsSettings:
 
 
 def _foreseen(stack: AtlasStack, image: Image, show: Show) -> dict[str, str]:
-    """Resource name -> operation, of what the engine would do; shown."""
+    """Show what the engine would do; returns resource name -> operation."""
     events = Events()
     stack.preview(program_with(str(image)), events, show=show)
     return events.changes
 
 
 def _make_registry(stack: AtlasStack, settings: AwsSettings) -> None:
-    """The registry alone, of a stack that has none yet: the image must be there before what runs it."""
+    """Create only the registry of a new stack, because the image must be copied before the stack can run it."""
     from infra.environments import aws  # half a second of imports
 
-    stack.say("  making the registry first")
+    stack.say("  creating the registry first")
 
     def registry() -> None:
         aws.declare_registry(settings, aws.in_account(settings))
 
-    # Only these: what else there is of the stack is not in this program, and would be deleted.
+    # Only these: the stack's other resources aren't in this program, so they would be deleted.
     name = stack_prefix(stack.name)
     urn = f"urn:pulumi:{stack.name}::{PROJECT}::{REGISTRY_TYPE}"
     targets = [f"{urn}::{name}", f"{urn}$aws:ecr/repository:Repository::{name}-repository"]

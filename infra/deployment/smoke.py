@@ -1,4 +1,4 @@
-"""One prediction through a running service: the smoke test that ends every deployment."""
+"""The smoke test at the end of every deployment: a prediction from the running service."""
 
 import http.client
 import json
@@ -16,7 +16,7 @@ from infra.settings import AwsSettings, LocalSettings
 
 
 def smoke_test(stack: AtlasStack, outputs: Mapping[str, Any], *, wait: int) -> dict[str, Any] | None:
-    """One prediction, its request and its answer; None when there was none. AWS: an image that answers is marked."""
+    """Request a prediction; returns its request and answer, or None. AWS: an image that answers is marked as good."""
     aws = stack.settings if isinstance(stack.settings, AwsSettings) else None
     example = _example(stack, str(outputs["service"]), aws, patience=10 if aws is None else wait)
     if example is not None and aws is not None:
@@ -25,17 +25,17 @@ def smoke_test(stack: AtlasStack, outputs: Mapping[str, Any], *, wait: int) -> d
 
 
 def no_answer(stack: AtlasStack) -> str:
-    """What to say when everything is up and no prediction came."""
+    """The message for a stack that is deployed but gives no prediction."""
     if isinstance(stack.settings, LocalSettings):
         return f"everything is up, but the service gave no prediction: `atlas logs --stack {stack.name}` says why"
     return (
-        "everything is up, but the service gave no prediction. Are you outside atlas:serviceCidrs? Then --no-smoke. "
-        f"The image is bad? Then `atlas rollback --stack {stack.name}`"
+        "everything is up, but the service gave no prediction: if this machine is outside atlas:serviceCidrs, use "
+        f"--no-smoke; if the image is bad, run `atlas rollback --stack {stack.name}`"
     )
 
 
 def answers(url: str) -> bool:
-    """Whether it says 200 within five seconds."""
+    """Whether it answers 200 within five seconds."""
     try:
         with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - the stack's own
             return bool(response.status == 200)
@@ -44,14 +44,14 @@ def answers(url: str) -> bool:
 
 
 def predict(connect: Callable[[], http.client.HTTPConnection]) -> tuple[str, Any]:
-    """The service's own example, asked of it: the request's body, and the answer. A connection for each request.
+    """Send the service's own example; returns the request's body and the answer. Each request has its own connection.
 
-    Raises OSError and HTTPException as the connection does, ValueError when the answer isn't a prediction, KeyError
-    when the service's document has no example.
+    Raises OSError and HTTPException like the connection, ValueError when the answer isn't a prediction, KeyError
+    when the service's OpenAPI document has no example.
     """
     document = _request(connect(), "GET", "/openapi.json")
     row = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["example"]["rows"][0]
-    # What must be given, and nothing else: short enough to type.
+    # Only the required features, so that the example is short.
     required = document["components"]["schemas"]["Row"]["required"]
     body = json.dumps({"rows": [{name: row[name] for name in required} or row]})
     answer = _request(connect(), "POST", "/predict", body)
@@ -61,7 +61,7 @@ def predict(connect: Callable[[], http.client.HTTPConnection]) -> tuple[str, Any
 
 
 def _mark(stack: AtlasStack, reference: str) -> None:
-    """Note that the image has answered; that this fails is said, and no more: the stack is up."""
+    """Mark the image as good; a failure is only reported, because the stack is up."""
     from infra.deployment.images import image_of, mark_good
 
     image = image_of(reference)
@@ -70,14 +70,14 @@ def _mark(stack: AtlasStack, reference: str) -> None:
     try:
         mark_good(image)
     except (AwsError, ImageError) as error:
-        stack.say(f"atlas: {error}; `atlas rollback` won't know this image")
+        stack.say(f"atlas: {error}; so `atlas rollback` won't choose this image")
 
 
 def _example(stack: AtlasStack, address: str, aws: AwsSettings | None, *, patience: float) -> dict[str, Any] | None:
-    """One prediction through the running service: the request as a curl command, and its real answer.
+    """A prediction from the running service: the request as a curl command, and its real answer.
 
-    Where the load balancer can't be reached from here (atlas:serviceCidrs), a pod is asked through the cluster's API.
-    `patience` in seconds: a new load balancer's name takes a while to be known.
+    If the load balancer can't be reached from here (atlas:serviceCidrs), a pod is asked through the cluster's API.
+    `patience` in seconds: a new load balancer's name resolves only after a while.
     """
     deadline = time.monotonic() + patience
     while not (reached := answers(f"{address}{SERVICE_READY}")) and time.monotonic() < deadline:
@@ -89,7 +89,8 @@ def _example(stack: AtlasStack, address: str, aws: AwsSettings | None, *, patien
         else:
             body, answer = _through_the_cluster(aws)
             stack.say(
-                f"{address} doesn't answer here (are you outside atlas:serviceCidrs?), but a pod does, asked directly"
+                f"{address} doesn't answer here (is this machine outside atlas:serviceCidrs?), but a pod answers "
+                "through the Kubernetes API"
             )
     except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
         stack.say(f"atlas: the service is up but the example failed: {error}")
@@ -103,7 +104,7 @@ def _example(stack: AtlasStack, address: str, aws: AwsSettings | None, *, patien
 
 
 def _through_the_cluster(settings: AwsSettings) -> tuple[str, Any]:
-    """The example's request and answer, of a pod; raises ClusterError when none can be asked."""
+    """The example's request and answer from a pod; raises ClusterError when no pod can be asked."""
     from infra.deployment.pods import cluster_of, tunnel
 
     def connected(api: Any, open_tunnels: ExitStack) -> http.client.HTTPConnection:
@@ -121,7 +122,7 @@ def _request(connection: http.client.HTTPConnection, method: str, path: str, bod
         response = connection.getresponse()
         content = response.read()
         if response.status != 200:
-            raise ValueError(f"{method} {path} was answered {response.status} {response.reason}")
+            raise ValueError(f"{method} {path} answered {response.status} {response.reason}")
         return json.loads(content)
     finally:
         connection.close()

@@ -1,4 +1,4 @@
-"""What an `up` is: what must hold, what policies say, the engine's work, a prediction, and the way back."""
+"""`up`: checks, policies, the engine's work, a prediction, and the rollback if it fails."""
 
 import os
 import sys
@@ -22,22 +22,22 @@ from infra.settings import AwsSettings, LocalSettings
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What an `up` came to."""
+    """The result of an `up`."""
 
     outputs: dict[str, Any]
     changes: dict[str, str]
-    """Resource name -> operation, of those that changed."""
+    """Resource name -> operation, for the resources that changed."""
     example: dict[str, Any] | None
-    """One prediction: its request and its answer; None when it failed, or wasn't asked for."""
+    """A prediction: its request and its answer; None if it failed, or wasn't requested."""
 
 
 def up(stack: AtlasStack, *, wait: int, image: str | None = None, smoke: bool = True, go_back: bool = False) -> Done:
-    """Make the stack as its settings say, with `image` instead of the image they name; it must give a prediction.
+    """Deploy the stack as its settings say, and request a prediction; `image` overrides the settings' image.
 
-    `wait`: seconds for a new load balancer to answer; `smoke`: without it no prediction is asked for; `go_back`: when
-    that fails, this process goes on as the rollback to the last image that answered.
-    Raises FailedError with what the engine said, or when there is no prediction; SettingsError when the stack's own
-    repository lacks the image that the settings name; PreflightError when what is deployed can't become so.
+    `wait`: seconds for a new load balancer to answer; `smoke`: whether to request a prediction; `go_back`: if that
+    fails, this process becomes the rollback to the last good image.
+    Raises FailedError with what the engine reported, or when there is no prediction; SettingsError when the settings'
+    image isn't in the stack's own repository; PreflightError when the deployed stack can't be changed to the settings.
     """
     with _going_back(stack, wait=wait, wanted=go_back):
         done = bring_up(stack, wait=wait, image=image, smoke=smoke)
@@ -47,7 +47,7 @@ def up(stack: AtlasStack, *, wait: int, image: str | None = None, smoke: bool = 
 
 
 def ask(stack: AtlasStack, *, wait: int, go_back: bool = False) -> dict[str, Any]:
-    """One prediction of the stack that is up: its request and its answer, as at the end of `up`.
+    """A prediction from the deployed stack: its request and its answer, as at the end of `up`.
 
     Raises FailedError when there is none, SettingsError when the stack isn't up.
     """
@@ -62,17 +62,17 @@ def ask(stack: AtlasStack, *, wait: int, go_back: bool = False) -> dict[str, Any
 
 
 def bring_up(stack: AtlasStack, *, wait: int, image: str | None = None, smoke: bool = True) -> Done:
-    """As `up`, but a prediction that fails is no error. An image of an AWS stack that answers is marked as good."""
+    """Like `up`, but a failed prediction isn't an error. On AWS stacks, an image that answers is marked as good."""
     if image is None and isinstance(stack.settings, AwsSettings):
         _refuse_missing(stack.name, stack.settings)
     open_for_change(stack)
     declare = program_with(image)
     begun = time.monotonic()
-    # On this machine refreshed first: what crashed, or was killed with the machine, is started again.
+    # The local stack is refreshed first, so that processes that crashed or ended with the machine are started again.
     local = isinstance(stack.settings, LocalSettings)
     if not local:
         stack.take_up()
-        # A breach of a policy is told before anything is made.
+        # So a policy violation is reported before anything is created.
         stack.preview(declare, Events())
     try:
         outputs, changes = stack.up(declare, refresh=local)
@@ -88,7 +88,7 @@ def bring_up(stack: AtlasStack, *, wait: int, image: str | None = None, smoke: b
 
 
 def open_for_change(stack: AtlasStack) -> None:
-    """Make the stack if need be, once it is sure that what is deployed can become what its settings say.
+    """Create the stack if necessary, and check that the deployed stack can be changed to its settings.
 
     Raises PreflightError when it can't.
     """
@@ -98,25 +98,26 @@ def open_for_change(stack: AtlasStack) -> None:
 
 
 def program_with(image: str | None) -> Program:
-    """The program that deploys `image`; with None, the image that the settings name."""
+    """The program that deploys `image`; None: the settings' image."""
     return lambda: program(Facts(image=image))
 
 
 def not_up(stack: AtlasStack) -> str:
-    """What to say of a stack that must be up and isn't."""
-    return f"the stack {stack.name} is not up: `atlas up --stack {stack.name}` makes it"
+    """The message for a stack that isn't deployed but must be."""
+    return f"the stack {stack.name} is not up: `atlas up --stack {stack.name}` creates it"
 
 
 @contextmanager
 def _going_back(stack: AtlasStack, *, wait: int, wanted: bool) -> Iterator[None]:
-    """When what is inside fails and it is wanted: the last image that answered is deployed, and this process ends."""
+    """If the code inside fails and `wanted` is true, this process becomes the rollback to the last good image."""
     try:
         yield
     except (FailedError, auto.CommandError) as error:
         if not wanted or not isinstance(stack.settings, AwsSettings):
             raise
         stack.say(f"atlas: {error.lines[0] if isinstance(error, FailedError) else 'the engine failed'}")
-        # In a process of its own: a program that failed leaves the SDK's tasks behind, for which the next would wait.
+        # By exec, because a failed Pulumi program leaves the SDK's tasks behind, and the next program would wait for
+        # them.
         again = ["rollback", "--after-failure", "--yes", "--stack", stack.name, "--wait", str(wait)]
         sys.stdout.flush()
         sys.stderr.flush()
@@ -124,7 +125,10 @@ def _going_back(stack: AtlasStack, *, wait: int, wanted: bool) -> Iterator[None]
 
 
 def _refuse_missing(stack: str, settings: AwsSettings) -> None:
-    """Pods would wait for an image that isn't there; what is in other repositories may be hidden from who asks."""
+    """Refuse an image that isn't in the stack's own repository, because its pods would wait for it.
+
+    Other repositories aren't checked: the caller may have no permission to read them.
+    """
     from infra.deployment.images import image_of, is_there
 
     image = image_of(settings.image or "")
@@ -133,12 +137,12 @@ def _refuse_missing(stack: str, settings: AwsSettings) -> None:
         return
     if not is_there(image):
         raise SettingsError(
-            f"{image.repository} has no {image.digest}, which atlas:image in Pulumi.{stack}.yaml names: nothing is made"
+            f"{image.repository} has no {image.digest}, which atlas:image in Pulumi.{stack}.yaml names: nothing changed"
         )
 
 
 def _say_why(stack: AtlasStack, settings: AwsSettings) -> None:
-    """What the cluster knows of pods that don't come up: the engine only knows that they don't."""
+    """Print the cluster's reasons why pods don't become ready; the engine doesn't know them."""
     from infra.deployment.pods import cluster_of, reasons
 
     try:
@@ -146,4 +150,4 @@ def _say_why(stack: AtlasStack, settings: AwsSettings) -> None:
             for line in reasons(api, settings.namespace, settings.app_name):
                 stack.say(f"  {line}")
     except ClusterError as error:
-        stack.say(f"  why the pods don't come up can't be asked: {error}")
+        stack.say(f"  the cluster can't be asked why the pods don't become ready: {error}")

@@ -1,4 +1,4 @@
-"""The engine's events, decoded: what it does to which resource, its errors and warnings, what policies say."""
+"""Decodes the engine's events: which operation runs on which resource, errors, warnings and policy violations."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -16,15 +16,16 @@ VERBS: Mapping[str, str] = {
     "create-replacement": "replacing",
     "delete-replaced": "removing",
 }
-"""Operation -> the word for it in the line that is said when it begins; other operations change nothing."""
+"""Operation -> its verb in the line that is printed when it starts; other operations change nothing."""
 QUIET = frozenset({"same", "read", "refresh", "create-replacement", "delete-replaced"})
-"""Operations that are no step: they change nothing, or are the halves of a replacement, which is a step as a whole."""
+"""Operations that aren't counted as steps: they change nothing, or they are half of a replacement, which is counted
+as a single step."""
 FAILED = frozenset({"preview failed", "update failed"})
-"""The engine's last error, which only says that there were others."""
+"""The engine's final error, which only says that there were other errors."""
 
 
 def plain(text: str) -> str:
-    """The engine's text without the marks that stand for colours."""
+    """The engine's text without its markup for colours."""
     return re.sub(r"<\{%.*?%\}>", "", text).strip()
 
 
@@ -35,11 +36,11 @@ def name_of(urn: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One resource that changes, or would."""
+    """A resource that changes, or would change."""
 
     name: str
     kind: str
-    """As in its URN's end: aws:s3/bucket:Bucket."""
+    """Its type, as at the end of its URN: aws:s3/bucket:Bucket."""
     operation: str
     """create, update, delete, replace …"""
     paths: Sequence[str]
@@ -52,22 +53,22 @@ def _silent(_: str) -> None:
 
 @dataclass(slots=True)
 class Events:
-    """Decodes what the engine reports in one run, and collects it.
+    """Decodes and collects what the engine reports in one run.
 
-    `say` gets a line for each resource that begins to change, and for what a policy advises, while the engine runs.
+    While the engine runs, `say` gets a line when a resource starts to change, and for each advisory policy violation.
     """
 
     say: Callable[[str], None] = _silent
     steps: list[Step] = field(default_factory=list)
     changes: dict[str, str] = field(default_factory=dict)
-    """Resource name -> operation, of those that the engine is done with."""
+    """Resource name -> operation, for the resources that the engine has finished."""
     policies: list[str] = field(default_factory=list)
-    """What policies advise; a breach of a mandatory policy is an error."""
+    """Violations of advisory policies; a violation of a mandatory policy is an error."""
     warnings: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
     def __call__(self, event: EngineEvent) -> None:
-        """Take in one event; the Automation API calls this."""
+        """Process one event; the Automation API calls this."""
         if event.resource_pre_event is not None:
             self._begun(event.resource_pre_event.metadata)
         elif event.res_outputs_event is not None:
@@ -80,7 +81,7 @@ class Events:
             self._judged(event.policy_event)
 
     def raise_errors(self) -> None:
-        """Raise FailedError with the errors, if there are any; CredentialsError when credentials ended meanwhile."""
+        """Raise FailedError with the errors, if there are any; CredentialsError if the credentials expired."""
         if expired("\n".join(self.errors)):
             raise CredentialsError(EXPIRED_LINE) from None
         if self.errors:
@@ -99,12 +100,12 @@ class Events:
     def _told(self, said: DiagnosticEvent) -> None:
         found = {"error": self.errors, "warning": self.warnings}.get(said.severity)
         text = plain(said.message)
-        # Where the engine found a provider is no warning of the change.
+        # The engine also warns about each provider that it found on PATH; that doesn't concern the change.
         if found is not None and text not in (*found, *FAILED) and not text.startswith("using pulumi-resource-"):
             found.append(text)
 
     def _judged(self, judged: PolicyEvent) -> None:
-        # The first line is the policy's meaning, the rest what is wrong.
+        # The first line is the policy's meaning, the rest is the violation.
         text = one_line(plain(judged.message).split("\n", 1)[-1])
         told = f"{judged.policy_name}: {text}"
         if judged.enforcement_level == "mandatory":
@@ -119,5 +120,5 @@ def _operation(step: StepEventMetadata) -> str:
 
 
 def _is_ours(step: StepEventMetadata) -> bool:
-    """Not the stack itself, nor a provider."""
+    """Whether it is a resource of the program: neither the stack itself nor a provider."""
     return not step.type.startswith("pulumi:")

@@ -1,7 +1,7 @@
-"""Put the pinned Pulumi engine in place and print where it is.
+"""Install the pinned Pulumi engine and print its path.
 
-In this order: `pulumi` of the pinned version on PATH; one that was put in the cache before; the official release; else
-built from its Go modules with the machine's own Go, which takes some minutes once.
+The first of these that works is used: `pulumi` of the pinned version on PATH; the engine in the cache; the official
+release; a build from its Go modules with the machine's own Go, which takes some minutes, but only once.
 """
 
 import os
@@ -21,17 +21,17 @@ VARIABLE = "github.com/pulumi/pulumi/sdk/v3/go/common/version.Version"
 
 
 def cache_folder() -> Path:
-    """Where what is slow to build is kept for this user, outside of any checkout."""
+    """This user's folder for tools that are slow to build, shared by all checkouts."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "atlas"
 
 
 def find_go() -> str | None:
-    """The machine's Go, also where its installer puts it without changing PATH."""
+    """The path of the machine's Go: on PATH, or in the folder of Go's installer, which doesn't change PATH."""
     return shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
 
 
 def go_environment() -> dict[str, str]:
-    """For builds from a locked go.mod: static, and never changing it."""
+    """The environment for builds from a locked go.mod: static binaries, and go.mod is never changed."""
     return os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly"}
 
 
@@ -41,12 +41,12 @@ def pinned_version() -> str:
 
 
 def cached(version: str) -> Path:
-    """Where the engine is kept, laid out as Pulumi's Automation API wants it: ROOT/bin/pulumi."""
+    """The engine's path in the cache, in the layout that Pulumi's Automation API expects: ROOT/bin/pulumi."""
     return cache_folder() / "engine" / f"v{version}" / "bin" / "pulumi"
 
 
 def version_of(binary: str | Path) -> str | None:
-    """What `pulumi version` says, without `v`; None when it doesn't run."""
+    """The version that `pulumi version` prints, without `v`; None if it doesn't run."""
     try:
         told = subprocess.run(
             [str(binary), "version"],
@@ -62,9 +62,9 @@ def version_of(binary: str | Path) -> str | None:
 
 
 def ensure(say: Callable[[str], None]) -> Path:
-    """The pinned engine's executable, installed if need be; `say` gets a line per step.
+    """The pinned engine's executable, installed if necessary; `say` gets a line per step.
 
-    Raises EngineError when there is no way to have it.
+    Raises EngineError when it can neither be downloaded nor built.
     """
     version = pinned_version()
     on_path = shutil.which("pulumi")
@@ -77,20 +77,20 @@ def ensure(say: Callable[[str], None]) -> Path:
     say(f"Pulumi engine v{version}: trying the official release")
     if _download(version, target):
         return target
-    say("Pulumi engine: the official release can't be had here; building it from its Go modules (some 5 minutes, once)")
+    say("Pulumi engine: the download failed; building it from its Go modules (about 5 minutes, only once)")
     _build(version, target, say)
     return target
 
 
 def _download(version: str, target: Path) -> bool:
-    """The official release into the cache, through Pulumi's own installer."""
+    """Install the official release into the cache with Pulumi's own installer; False if that fails."""
     from pulumi.automation import PulumiCommand
     from semver import VersionInfo
 
     with tempfile.TemporaryDirectory(dir=target.parent.parent) as folder:
         try:
             PulumiCommand.install(root=folder, version=VersionInfo.parse(version))
-        except Exception:  # no network, a proxy's refusal, another system: whatever it is, there is a second way
+        except Exception:  # no network, a proxy's refusal, an unsupported system: the engine is then built
             return False
         if version_of(Path(folder, "bin", "pulumi")) != version:
             return False
@@ -130,7 +130,7 @@ def _build(version: str, target: Path, say: Callable[[str], None]) -> None:
             raise EngineError(f"building the Pulumi engine v{version} failed:\n{tail}")
     fresh.replace(target)
     if version_of(target) != version:
-        raise EngineError(f"the engine built at {target} does not say that it is v{version}")
+        raise EngineError(f"the engine built at {target} does not report the version v{version}")
 
 
 def main() -> int:
@@ -140,7 +140,7 @@ def main() -> int:
         print(f"engine: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("engine: interrupted; run the command again to go on", file=sys.stderr)
+        print("engine: interrupted; run the command again to continue", file=sys.stderr)
         return 130
     return 0
 

@@ -1,4 +1,4 @@
-"""Ctrl-C: what runs for the command is told once and finishes what it is doing; nothing more is begun after it."""
+"""Ctrl-C: the command's child processes get the signal once and finish their operations; nothing new is started."""
 
 import signal
 import sys
@@ -14,7 +14,7 @@ class Interruption:
     """Whether this process was interrupted, by Ctrl-C or SIGTERM."""
 
     happened = False
-    """Of the process, as signals are."""
+    """An attribute of the class, because signals concern the whole process."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
@@ -25,9 +25,9 @@ class Interruption:
         first, Interruption.happened = not Interruption.happened, True
         running = psutil.Process().children()
         if not running:
-            raise KeyboardInterrupt  # waiting, or asking AWS: nothing is left half noted
-        self._say("interrupted: finishing what has begun")
-        # A terminal sends Ctrl-C to the engine too; a second one would make it drop everything.
+            raise KeyboardInterrupt  # no engine runs, so no operation is left half recorded
+        self._say("interrupted: finishing the operations in progress")
+        # A terminal sends Ctrl-C to the engine too; a second signal would make the engine stop at once.
         if not (number == signal.SIGINT and sys.stdin.isatty() and first):
             for child in running:
                 with suppress(psutil.Error):
@@ -35,9 +35,9 @@ class Interruption:
 
 
 class Engine(auto.PulumiCommand):
-    """The engine's command; one that was interrupted ends the command that ran it, however it ended itself.
+    """The engine's command. After an interruption it ends the `atlas` command too, whatever its own exit status was.
 
-    Otherwise what was interrupted would be tried again, or an `up` begun after its preview.
+    Otherwise `atlas` would retry the interrupted operation, or start an `up` after an interrupted preview.
     """
 
     def run(self, *arguments: Any, **options: Any) -> auto.CommandResult:

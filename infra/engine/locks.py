@@ -1,4 +1,4 @@
-"""What a run that was killed leaves in a stack's state: its lock, and operations whose end nobody noted."""
+"""What a killed run leaves in a stack's state: its lock, and operations whose result wasn't recorded."""
 
 import json
 import socket
@@ -25,7 +25,7 @@ NAMED: Mapping[str, tuple[str, ...]] = {
     "aws:kms/alias:Alias": ("name",),
     "aws:s3/bucket:Bucket": ("bucket",),
 }
-"""Kinds whose id is made of inputs, joined by colons (the AWS provider's import documentation)."""
+"""Types whose id consists of inputs, joined by colons (see the AWS provider's import documentation)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +37,10 @@ class _File:
 
 
 def release_dead_locks(stack: str, backend: str) -> list[str]:
-    """Remove locks of runs on this machine that were killed, as `pulumi cancel` would; a line for each.
+    """Remove the locks of killed runs on this machine, as `pulumi cancel` would; returns a line for each.
 
-    `backend`: file://… or s3://…; on others the engine's own words must do.
-    Raises LockedError when the run that holds one is alive, or on another machine.
+    `backend`: file://… or s3://…; with other backends the engine itself reports a lock.
+    Raises LockedError when a run that holds a lock is alive, or is on another machine.
     """
     _mend(backend)
     told = []
@@ -53,27 +53,28 @@ def release_dead_locks(stack: str, backend: str) -> list[str]:
             continue
         if host != socket.gethostname():
             raise LockedError(
-                f"a run on {host} (process {pid}, of {who}, since {when}) holds the stack: wait for it; when it was "
-                f"killed, `PULUMI_BACKEND_URL='{backend}' pulumi cancel --stack {stack}` releases it"
+                f"a run on {host} (process {pid}, of {who}, since {when}) holds the stack's lock: wait until it ends; "
+                f"if it was killed, `PULUMI_BACKEND_URL='{backend}' pulumi cancel --stack {stack}` releases the lock"
             )
         if _is_engine(pid):
             raise LockedError(
-                f"another run (process {pid}, of {who}, since {when}) is at work on the stack: wait for it, or end it"
+                f"another run (process {pid}, of {who}, since {when}) holds the stack's lock: wait until it ends, "
+                "or stop it"
             )
         file.delete()
-        told.append(f"An earlier run (process {pid}) was killed; its lock is released and the run is taken up again.")
+        told.append(f"An earlier run (process {pid}) was killed; its lock is released, and this run continues.")
     return told
 
 
 def unfinished(stack: str, backend: str) -> list[str]:
-    """What a killed run was doing to whom, a line for each; the engine goes on, but can't know how that ended."""
+    """Lines about resources that a killed run was creating; the engine continues, but can't know whether they exist."""
     told = []
     for file in _files(backend, f"{STATE_STACKS}/{stack}.json"):
         try:
             latest: dict[str, Any] = json.loads(file.text)["checkpoint"].get("latest") or {}
         except (ValueError, KeyError, AttributeError):
             continue
-        # Only creations: an update or a delete is on a thing that is noted, and the next run repeats it.
+        # Only creations: an update or a delete concerns a resource in the state, and the next run repeats it.
         names = sorted(
             str(operation["resource"]["urn"]).rsplit("::", 1)[-1]
             for operation in latest.get("pending_operations") or []
@@ -81,19 +82,19 @@ def unfinished(stack: str, backend: str) -> list[str]:
         )
         if names:
             told += [
-                f"An earlier run was killed while it made {', '.join(names)}: whether that came to be, nobody noted.",
-                "  `up` and `destroy` look for what has a name of its own. Of the rest `up` makes another; if there is "
-                f"a first, `aws resourcegroupstaggingapi get-resources --tag-filters Key=stack,Values={stack}` lists "
-                f"it (delete it there), and so does `atlas destroy --stack {stack}` in the end.",
+                f"An earlier run was killed while it created {', '.join(names)}: whether they exist isn't recorded.",
+                "  `up` and `destroy` find resources with fixed names and adopt them. `up` creates the others again; "
+                f"`aws resourcegroupstaggingapi get-resources --tag-filters Key=stack,Values={stack}` lists "
+                f"those that exist already (delete them), and so does `atlas destroy --stack {stack}` at its end.",
             ]
     return told
 
 
 def take_up(stack: auto.Stack, say: Callable[[str], None]) -> None:
-    """Look whether what a killed run was making is there, and note it if it is; else `up` would meet its own things.
+    """Adopt resources that a killed run was creating, if they exist; otherwise `up` would fail because they exist.
 
-    That needs their ids: those that are names are in what was asked for, names that the engine makes up included.
-    Of others (networks, addresses) `unfinished` has told; the engine's import and refresh forget that they were begun.
+    This needs their ids. Where the id is a name, it is in the inputs, also if the engine generated the name. Resources
+    with other ids (networks, addresses) were reported by `unfinished`; import and refresh drop their pending creations.
     """
     before = stack.export_stack()
     deployment = before.deployment or {}
@@ -106,11 +107,11 @@ def take_up(stack: auto.Stack, say: Callable[[str], None]) -> None:
             found.append({**made, "id": identifier})
     if not found:
         return
-    say(f"  looking whether it made {', '.join(sorted(made['urn'].rsplit('::', 1)[-1] for made in found))}")
+    say(f"  checking whether it created {', '.join(sorted(made['urn'].rsplit('::', 1)[-1] for made in found))}")
     after = {**deployment, "resources": [*deployment["resources"], *found], "pending_operations": []}
     try:
         stack.import_stack(auto.Deployment(version=before.version, deployment=after))
-        # What isn't there is dropped again.
+        # The refresh removes resources that don't exist from the state again.
         stack.refresh(target=[made["urn"] for made in found], suppress_outputs=True, color="never")
     except (auto.CommandError, KeyboardInterrupt):
         stack.import_stack(before)
@@ -118,7 +119,7 @@ def take_up(stack: auto.Stack, say: Callable[[str], None]) -> None:
 
 
 def _id(kind: str, inputs: dict[str, Any]) -> str | None:
-    """The id that such a thing has once it is made, where that is its name; None otherwise."""
+    """The id that such a resource has once it exists, if the id consists of names; None otherwise."""
     if kind.startswith("kubernetes:"):
         metadata = inputs.get("metadata") or {}
         parts = [metadata.get("namespace"), metadata.get("name")]
@@ -128,10 +129,10 @@ def _id(kind: str, inputs: dict[str, Any]) -> str | None:
 
 
 def _mend(backend: str) -> None:
-    """Remove what an engine that was killed left empty beside its files: content types, which nobody needs.
+    """Remove empty `.attrs` files that a killed engine left beside its own; they hold content types, which aren't used.
 
-    The engine replaces its files whole but not these (gocloud.dev's fileblob, setAttrs), and then refuses the state:
-    "failed to load checkpoint: EOF".
+    The engine writes its own files atomically but not these (gocloud.dev's fileblob, setAttrs), and then can't read
+    the state: "failed to load checkpoint: EOF".
     """
     url = urlsplit(backend)
     if url.scheme == "file":
@@ -141,7 +142,7 @@ def _mend(backend: str) -> None:
 
 
 def _files(backend: str, prefix: str) -> Iterator[_File]:
-    """Files of the backend: one, or all in a folder (whose name ends in /)."""
+    """Files of the backend: a single file, or all files in a folder (whose name ends in /)."""
     url = urlsplit(backend)
     if url.scheme == "file":
         place = Path(unquote(url.path)) / prefix
@@ -155,7 +156,7 @@ def _files(backend: str, prefix: str) -> Iterator[_File]:
 
 
 def _objects(bucket: str, prefix: str, query: dict[str, list[str]]) -> Iterator[_File]:
-    # Here, as local stacks shall not wait for boto3's import.
+    # Imported here, because local stacks don't need boto3, whose import is slow.
     import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -168,13 +169,13 @@ def _objects(bucket: str, prefix: str, query: dict[str, list[str]]) -> Iterator[
                     text = client.get_object(Bucket=bucket, Key=key)["Body"].read().decode()
                     yield _File(text, lambda key=key: client.delete_object(Bucket=bucket, Key=key))  # type: ignore[misc]
     except (BotoCoreError, ClientError):
-        return  # the engine meets the same, and tells it
+        return  # the engine gets the same error, and reports it
 
 
 def _is_engine(pid: int) -> bool:
     try:
         process = psutil.Process(pid)
-        # One that was killed stays a zombie until its parent looks.
+        # A killed process stays a zombie until its parent waits for it.
         return "pulumi" in process.name() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False

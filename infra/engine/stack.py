@@ -1,4 +1,4 @@
-"""One of this repository's stacks, on the pinned engine: what can be done to it, and what its state holds."""
+"""A stack of this repository on the pinned engine: the operations on it, and the contents of its state."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,17 +14,17 @@ from infra.names import PROJECT
 from infra.settings import AnySettings
 
 Program = Callable[[], None]
-"""What declares a stack's resources."""
+"""Declares a stack's resources."""
 Say = Callable[[str], None]
-"""Takes a line that is told while something runs."""
+"""Prints a line of progress."""
 
 
 class AtlasStack:
-    """A stack by its name and settings; the engine is asked at the first call, not before.
+    """A stack by its name and settings; the engine is started by the first call that needs it.
 
-    What only looks, refreshes or removes takes the stack as it is found: of a stack that isn't there it tells nothing
-    and does nothing, and its stack file stays as it is. `open`, `preview` and `up` make the stack if need be.
-    Whichever call asks the engine first raises LockedError when another run is at work on the stack, and EngineError
+    `open`, `preview` and `up` create the stack if it doesn't exist. All other calls don't: if the stack doesn't exist,
+    they return nothing, do nothing and don't change the stack file.
+    The first call that needs the engine raises LockedError when another run holds the stack's lock, and EngineError
     when there is no engine.
     """
 
@@ -38,8 +38,8 @@ class AtlasStack:
         backend: str | None = None,
         secrets_provider: str | None = None,
     ) -> None:
-        """`backend`: where its state is, instead of the usual place; `secrets_provider`: who encrypts its secrets if it
-        is made, instead of a passphrase.
+        """`backend`: the address of its state, instead of the default; `secrets_provider`: encrypts the secrets of a
+        new stack, instead of a passphrase.
         """
         self.name, self.settings, self.say = name, settings, say
         self._repository, self._backend, self._secrets_provider = repository, backend, secrets_provider
@@ -47,13 +47,13 @@ class AtlasStack:
         self._looked = False
 
     def open(self) -> Self:
-        """Make the stack if need be; locks are looked at anew, also when it was open before."""
+        """Create the stack if necessary; locks are checked again, even if the stack was already open."""
         self._opened = self._create()
         return self
 
     @property
     def exists(self) -> bool:
-        """Whether there is such a stack, be it an empty one."""
+        """Whether the stack exists, even if it is empty."""
         return self._found() is not None
 
     def outputs(self) -> dict[str, Any]:
@@ -67,9 +67,9 @@ class AtlasStack:
         return list((found.export_stack().deployment or {}).get("resources") or []) if found else []
 
     def deployed(self) -> tuple[str | None, bool]:
-        """The image of its Deployment, and whether its pods came up.
+        """The image of its Deployment, and whether its pods became ready.
 
-        When they didn't, the engine notes the image of before: the new one is then the one to leave.
+        If they didn't, the engine recorded the previous image, although the Deployment has the new image.
         """
         for resource in self.resources():
             if resource["type"] == "kubernetes:apps/v1:Deployment":
@@ -78,13 +78,13 @@ class AtlasStack:
         return None, False
 
     def last(self) -> auto.UpdateSummary | None:
-        """The last thing that was done to it."""
+        """The last operation on the stack."""
         found = self._found()
         history = found.history(page_size=1, show_secrets=False) if found else []
         return history[0] if history else None
 
     def take_up(self) -> None:
-        """Note what a killed run was making and is there; `up` and `destroy` would else not know of it."""
+        """Adopt what a killed run created without recording it; otherwise `up` and `destroy` wouldn't know about it."""
         found = self._found()
         if found is not None:
             take_up(found, self.say)
@@ -98,9 +98,9 @@ class AtlasStack:
         exclude: Sequence[str] = (),
         show: Say | None = None,
     ) -> None:
-        """What `up` would do, policies asked too, into `events`; `show` gets the lines of the engine's own display.
+        """Collect in `events` what `up` would do, policies included; `show` gets the lines of the engine's own display.
 
-        Raises FailedError with what the engine reported, CredentialsError when the credentials ended.
+        Raises FailedError with what the engine reported, CredentialsError when the credentials expired.
         """
         with _reported(events):
             self._made().preview(
@@ -118,10 +118,10 @@ class AtlasStack:
     def up(
         self, program: Program, *, refresh: bool = False, target: Sequence[str] = ()
     ) -> tuple[dict[str, Any], dict[str, str]]:
-        """Make it as the program says: its outputs, and resource name -> operation of what changed.
+        """Deploy what the program declares; returns the outputs, and resource name -> operation for what changed.
 
-        `target`: only these URNs; policies are then not asked, as they judge whole stacks.
-        Raises FailedError with what the engine reported, CredentialsError when the credentials ended.
+        `target`: only these URNs; policies are then skipped, because they check whole stacks.
+        Raises FailedError with what the engine reported, CredentialsError when the credentials expired.
         """
         events = Events(self.say)
         with _reported(events):
@@ -137,7 +137,7 @@ class AtlasStack:
         return _values(result.outputs), events.changes
 
     def refresh(self) -> dict[str, int]:
-        """Adopt what is there: operation -> how many resources."""
+        """Read the real state of all resources into Pulumi's state; returns operation -> number of resources."""
         found = self._found()
         if found is None:
             return {}
@@ -146,10 +146,10 @@ class AtlasStack:
         return {str(getattr(operation, "value", operation)): count for operation, count in changes.items()}
 
     def destroy(self, *, forget_unreachable: bool = False) -> list[str]:
-        """Remove its resources; the names of those that were removed.
+        """Remove its resources; returns the names of the removed resources.
 
-        `forget_unreachable`: what is in a cluster that doesn't answer is taken out of the state and left where it is.
-        Raises FailedError with what the engine reported, CredentialsError when the credentials ended.
+        `forget_unreachable`: if the cluster doesn't answer, only remove its objects from the state.
+        Raises FailedError with what the engine reported, CredentialsError when the credentials expired.
         """
         found = self._found()
         if found is None:
@@ -162,13 +162,15 @@ class AtlasStack:
         return sorted(events.changes)
 
     def forget(self, name: str | None = None, *, force: bool = False) -> None:
-        """Remove its record (or that of `name`, in the same place); its stack file stays. `force`: with resources."""
+        """Remove the stack's record (or that of `name` in the same backend); the stack file stays. `force`: even if it
+        has resources."""
         found = self._found()
         if found is not None:
             found.workspace.remove_stack(name or self.name, force=force, preserve_config=True)
 
     def move_to(self, place: "AtlasStack") -> None:
-        """Copy its state, then delete it: a run that is killed in between finds the whole state in one place or two."""
+        """Copy its state to `place`, then delete it here; if the run is killed, the state is complete in at least one
+        of both places."""
         place._made().import_stack(self._made().export_stack())
         self.forget(force=True)
 
@@ -197,7 +199,7 @@ class AtlasStack:
 
 @contextmanager
 def _reported(events: Events) -> Iterator[None]:
-    """Tell a failure by what the engine reported, where it reported anything."""
+    """Replace a CommandError by the errors that the engine reported, if it reported any."""
     try:
         yield
     except auto.CommandError:
@@ -210,4 +212,4 @@ def _values(outputs: auto.OutputMap) -> dict[str, Any]:
 
 
 def _no_program() -> None:
-    """For what runs no program; `preview` and `up` are given theirs."""
+    """A placeholder: only `preview` and `up` run a program, which they get as an argument."""

@@ -1,4 +1,4 @@
-"""What the engine needs for this repository's stacks: their settings, where their state is, that nobody holds it."""
+"""What the engine needs for this repository's stacks: their settings, the address of their state, a free lock."""
 
 import json
 import os
@@ -18,20 +18,20 @@ from infra.settings import SECRETS, AnySettings, AwsSettings, BootstrapSettings,
 
 REPOSITORY = Path(__file__).parents[2]
 BACKEND_NOTE = ".atlas/backend"
-"""File in which `atlas bootstrap` notes the bucket for the AWS stacks."""
+"""The file in which `atlas bootstrap` saves the address of the AWS stacks' bucket."""
 POLICIES = [str(REPOSITORY / "infra" / "policy")]
-"""Policy packs that every `up` and `preview` asks; Pulumi.yaml says who starts them."""
+"""Policy packs that check every `up` and `preview`; Pulumi.yaml says how they are started."""
 
 
 def stack_settings(stack: str, repository: Path) -> AnySettings:
-    """The validated settings of Pulumi.<stack>.yaml, before anything starts.
+    """The validated settings of Pulumi.<stack>.yaml.
 
-    Raises SettingsError when there is no such stack, or a setting can't be used.
+    Raises SettingsError when there is no such stack, or a setting is invalid.
     """
     file = repository / f"Pulumi.{stack}.yaml"
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", stack) or not file.is_file():
         known = sorted(path.name.split(".")[1] for path in repository.glob("Pulumi.*.yaml"))
-        raise SettingsError(f"there is no stack {stack!r}; there are {', '.join(known)}")
+        raise SettingsError(f"there is no stack {stack!r}; the stacks are {', '.join(known)}")
     try:
         config = (yaml.safe_load(file.read_text()) or {}).get("config") or {}
     except (yaml.YAMLError, AttributeError) as error:
@@ -43,26 +43,26 @@ def stack_settings(stack: str, repository: Path) -> AnySettings:
 
 
 def bootstrapped(settings: BootstrapSettings, repository: Path) -> dict[str, AwsSettings]:
-    """The settings of the stacks that bootstrap makes roles for.
+    """The settings of the stacks for which bootstrap creates roles.
 
-    Raises SettingsError when one is no AWS stack, or in another account.
+    Raises SettingsError when a stack isn't an AWS stack, or is in another account.
     """
     stacks = {}
     for stack in settings.stacks:
         own = stack_settings(stack, repository)
         if not isinstance(own, AwsSettings):
-            raise SettingsError(f"Pulumi.bootstrap.yaml: atlas:stacks names {stack}, which is no AWS stack")
+            raise SettingsError(f"Pulumi.bootstrap.yaml: atlas:stacks names {stack}, which is not an AWS stack")
         if own.account_id not in (None, settings.account_id):
             raise SettingsError(
-                f"Pulumi.bootstrap.yaml is of account {settings.account_id}, Pulumi.{stack}.yaml of {own.account_id}: "
-                "take the stack out of atlas:stacks, and bootstrap its account from a branch of its own"
+                f"Pulumi.bootstrap.yaml is for account {settings.account_id}, Pulumi.{stack}.yaml for "
+                f"{own.account_id}: remove the stack from atlas:stacks, and bootstrap its account from another branch"
             )
         stacks[stack] = own
     return stacks
 
 
 def _given(key: str, value: Any) -> str:
-    """A value of the stack file as the engine would hand it over; a secret's stays hidden."""
+    """A value of the stack file in the form that the engine passes to programs; a secret's value stays hidden."""
     name = key.removeprefix(f"{PROJECT}:")
     secret = isinstance(value, dict) and value.keys() == {"secure"}
     if name in SECRETS and not secret:
@@ -74,10 +74,10 @@ def _given(key: str, value: Any) -> str:
 
 
 def environment(settings: AnySettings, repository: Path, backend: str | None = None) -> dict[str, str]:
-    """What the engine needs: for a local stack no account, prompt or look at the network; else the shared state.
+    """The engine's environment variables: a local stack needs no account, prompt or network; AWS stacks share a state.
 
-    bootstrap's own state is taken to be in a file: `atlas bootstrap` knows better once there is a bucket.
-    Raises SettingsError when an AWS stack has no place for its state, or what names it is no address.
+    Without `backend`, bootstrap's own state is in a file; `atlas bootstrap` gives `backend` once the bucket exists.
+    Raises SettingsError when the address of an AWS stack's state is missing or isn't an address.
     """
     if isinstance(settings, AwsSettings):
         note = repository / BACKEND_NOTE
@@ -87,12 +87,12 @@ def environment(settings: AnySettings, repository: Path, backend: str | None = N
         if not backend:
             raise SettingsError(
                 "PULUMI_BACKEND_URL is not set: it names where AWS stacks keep their state, such as s3://BUCKET; "
-                "`atlas bootstrap` makes such a bucket, and is then asked no more on this machine"
+                "`atlas bootstrap` creates such a bucket, and saves its address on this machine"
             )
         if "://" not in backend:
             raise SettingsError(
-                f"PULUMI_BACKEND_URL is {backend!r}, which is no address: it begins with s3://, gs://, azblob://, "
-                "file:// or https://, such as s3://BUCKET"
+                f"PULUMI_BACKEND_URL is {backend!r}, which is not an address: addresses begin with s3://, gs://, "
+                "azblob://, file:// or https://, such as s3://BUCKET"
             )
         return {"PULUMI_BACKEND_URL": backend, "PULUMI_SKIP_UPDATE_CHECK": "true"}
     state = repository / ".atlas" / "state"
@@ -100,12 +100,12 @@ def environment(settings: AnySettings, repository: Path, backend: str | None = N
     if isinstance(settings, BootstrapSettings):
         return {
             "PULUMI_BACKEND_URL": backend or state.as_uri(),
-            "PULUMI_CONFIG_PASSPHRASE": "",  # bootstrap keeps no secret
+            "PULUMI_CONFIG_PASSPHRASE": "",  # bootstrap has no secrets
             "PULUMI_SKIP_UPDATE_CHECK": "true",
         }
     return {
         "PULUMI_BACKEND_URL": state.as_uri(),
-        "PULUMI_CONFIG_PASSPHRASE": "",  # the local stack keeps no secret
+        "PULUMI_CONFIG_PASSPHRASE": "",  # the local stack has no secrets
         "PULUMI_HOME": str(repository / ".atlas" / "pulumi"),
         "PULUMI_SKIP_UPDATE_CHECK": "true",
         "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
@@ -115,7 +115,7 @@ def environment(settings: AnySettings, repository: Path, backend: str | None = N
 
 
 def stacks_in(backend: str, settings: AnySettings, repository: Path, say: Any) -> dict[str, int]:
-    """Stack -> how many resources it has, of all in this place; another project's by its whole name."""
+    """Stack -> number of its resources, for all stacks in this backend; other projects' stacks have their full name."""
     options = _options(settings, repository, say, backend)
     workspace = auto.LocalWorkspace(
         work_dir=options.work_dir, env_vars=options.env_vars, pulumi_command=options.pulumi_command
@@ -126,16 +126,16 @@ def stacks_in(backend: str, settings: AnySettings, repository: Path, say: Any) -
 def unlocked(
     stack: str, settings: AnySettings, repository: Path, say: Any, backend: str | None = None
 ) -> auto.LocalWorkspaceOptions:
-    """The engine's options, once no run that was killed holds the stack; what such a run left unfinished is said.
+    """The engine's options, after releasing the locks of killed runs and reporting what such a run left unfinished.
 
-    Raises LockedError when another run is at work on it, EngineError when there is no engine.
+    Raises LockedError when another run holds the stack's lock, EngineError when there is no engine.
     """
     options = _options(settings, repository, say, backend)
     place = environment(settings, repository, backend)["PULUMI_BACKEND_URL"]
     for line in release_dead_locks(stack, place):
         say(line)
     if isinstance(settings, AwsSettings):
-        # On this machine `up` itself sees what a killed run began.
+        # Not on the local stack: there `up` itself finds what a killed run started.
         for line in unfinished(stack, place):
             say(line)
     return options

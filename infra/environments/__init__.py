@@ -1,1 +1,1 @@
-"""Wiring only: each environment reads like a table of contents."""
+"""The environments. They only connect components, so each of them reads like a table of contents."""

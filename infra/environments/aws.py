@@ -38,7 +38,7 @@ PROMETHEUS_GROUP = "atlas-prometheus"
 def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
     """Declare the stack; returns its outputs.
 
-    Raises SettingsError when an image must be built and there is no bundle for it.
+    Raises SettingsError when an image must be built, but there is no bundle.
     """
     if settings.image is None:
         bundle_manifest(repository / settings.bundle)
@@ -109,7 +109,7 @@ def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
 
     in_cluster = kubernetes.Provider(
         "kubernetes",
-        # The output itself: wrapped in an `apply`, the provider would lose its dependency on the cluster.
+        # The output itself: with an `apply` around the provider, it would lose its dependency on the cluster.
         kubeconfig=cluster.kubeconfig,
         enable_server_side_apply=True,
     )
@@ -140,8 +140,8 @@ def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
         ),
         pulumi.ResourceOptions(
             providers={"kubernetes": in_cluster},
-            # Made after, and above all deleted before: its load balancer can only be taken down while the cluster has
-            # nodes, credentials and a way out, and a pod older than its identity has none.
+            # Created after these, and deleted before them: the load balancer can only be deleted while the cluster has
+            # nodes, credentials and routes to AWS. And a pod that starts before its identity exists has no credentials.
             depends_on=[*cluster.ready, identity.association, *network.ways_out],
         ),
     )
@@ -163,7 +163,7 @@ def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
 
 
 def in_account(settings: AwsSettings) -> pulumi.ResourceOptions:
-    """With these, a resource is made in the stack's region, and in no other account than the stack's."""
+    """Options with which resources are created in the stack's region, and only in the stack's account."""
     provider = aws.Provider(
         "aws",
         region=settings.region,
@@ -173,7 +173,7 @@ def in_account(settings: AwsSettings) -> pulumi.ResourceOptions:
 
 
 def declare_registry(settings: AwsSettings, here: pulumi.ResourceOptions) -> Registry:
-    """The stack's registry; `atlas promote` declares it alone, since an image is there before what runs it."""
+    """The stack's registry; `atlas promote` declares it alone, to copy an image before the stack can run it."""
     stack = pulumi.get_stack()
     repository = image_repository(stack, settings.app_name)
     args = RegistryArgs(repository, settings.disposable, settings.images_kept, own_tags(stack))
@@ -181,24 +181,24 @@ def declare_registry(settings: AwsSettings, here: pulumi.ResourceOptions) -> Reg
 
 
 def _promoted() -> pulumi.Output[str]:
-    """The image that the stack runs already, by its own outputs: a failed `up` leaves them as they were."""
+    """The image that the stack already runs, from its own outputs, which a failed `up` doesn't change."""
     stack = pulumi.get_stack()
     own = pulumi.StackReference("promoted", stack_name=f"{ORGANIZATION}/{PROJECT}/{stack}")
 
     def there(image: str | None) -> str:
         if not image:
-            raise SettingsError(f"nothing was promoted to {stack} yet: `atlas promote dev {stack}` brings an image")
+            raise SettingsError(f"nothing was promoted to {stack} yet: `atlas promote dev {stack}` deploys an image")
         return image
 
     return own.get_output("image").apply(there)
 
 
 def _service_settings(settings: AwsSettings) -> dict[str, str]:
-    """What differs from the image's own settings (service/settings.py)."""
+    """The service's environment, where it differs from its defaults (service/settings.py)."""
     given = {
         "LOG_LEVEL": settings.log_level,
         "WORKERS": str(settings.workers),
-        "XDG_CACHE_HOME": "/tmp/cache",  # noqa: S108 - the only place that can be written
+        "XDG_CACHE_HOME": "/tmp/cache",  # noqa: S108 - the only writable folder
     }
     if settings.model_uri is not None:
         given["MODEL_URI"] = settings.model_uri

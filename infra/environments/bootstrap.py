@@ -1,4 +1,4 @@
-"""What an account needs once: the stacks' state bucket and key, and the roles that GitHub's workflows take."""
+"""What an account needs once: the stacks' state bucket and key, and the roles that GitHub's workflows assume."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,15 +20,15 @@ def deploy(
 ) -> dict[str, Any]:
     """Declare the stack; returns its outputs.
 
-    `adopt`: the account has an identity provider for GitHub already, which is used and left alone.
-    `closing`: the next thing is destroy, so that what protects the state is taken off.
+    `adopt`: the account already has an identity provider for GitHub, which is used and not changed.
+    `closing`: destroy comes next, so the protection of the state is removed.
     """
     tags = own_tags(BOOTSTRAP)
     provider = aws.Provider("aws", region=settings.region, allowed_account_ids=[settings.account_id])
     here = pulumi.ResourceOptions(providers={"aws": provider})
     scopes = {name: Scope(name, own, settings) for name, own in stacks.items()}
 
-    # `atlas promote` goes from what is disposable to what is kept.
+    # `atlas promote` copies images from disposable stacks to the others.
     tried = [scope for scope in scopes.values() if scope.settings.disposable]
 
     State(f"{PROJECT}-state", StateArgs(settings.bucket, closing, tags), here)
@@ -83,5 +83,5 @@ def deploy(
 
 
 def backend_url(settings: BootstrapSettings) -> str:
-    """Where Pulumi finds the stacks' state."""
+    """The address of the stacks' state."""
     return f"s3://{settings.bucket}?region={settings.region}"

@@ -1,4 +1,4 @@
-"""Everything on this machine: DVC remote, MLflow, the service, Prometheus, and Grafana where it is installed."""
+"""Everything on this machine: DVC remote, MLflow, the service; Prometheus and Grafana if they are installed."""
 
 import shutil
 import sys
@@ -60,7 +60,7 @@ def deploy(settings: LocalSettings, repository: Path) -> dict[str, Any]:
         ],
         settings.mlflow_port,
         MLFLOW_HEALTH,
-        # Its job workers serve GenAI features that nothing here uses, and take most of the start.
+        # The job workers are for GenAI features, which aren't used here, and need most of the start-up time.
         environment={"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         folders=[str(store)],
     )  # fmt: skip
@@ -108,7 +108,7 @@ def _prometheus(settings: LocalSettings, home: Path, supervisor: Supervisor, pro
         ],
         settings.prometheus_port,
         PROMETHEUS_READY,
-        # It reads its files at start only: a changed file restarts it.
+        # Prometheus reads its files only at its start, so a changed file must restart it.
         triggers={"config": config.digest, "rules": rules.digest},
         depends_on=[config, rules],
     )
@@ -128,7 +128,7 @@ def _grafana(settings: LocalSettings, home: Path, supervisor: Supervisor, proces
 
     for name, content in dashboards().items():
         file(f"dashboard-{Path(name).stem}", f"dashboards/{name}", content)
-    # Dashboards are read again as they change; provisioning at start only.
+    # Grafana reads changed dashboards again, but the provisioning only at its start.
     config = {
         Path(name).parent.name: file(Path(name).parent.name, f"provisioning/{name}", content)
         for name, content in provisioning(prometheus_url=address, dashboards=str(folder / "dashboards")).items()
@@ -147,7 +147,7 @@ def _grafana(settings: LocalSettings, home: Path, supervisor: Supervisor, proces
             "GF_PATHS_DATA": str(folder / "data"),
             "GF_PATHS_LOGS": str(folder / "logs"),
             "GF_PATHS_PROVISIONING": str(folder / "provisioning"),
-            # Loopback only, and nothing to protect: no account needed to look.
+            # It listens only on the loopback address and has nothing to protect, so it needs no log-in.
             "GF_AUTH_ANONYMOUS_ENABLED": "true",
             "GF_AUTH_DISABLE_LOGIN_FORM": "true",
             "GF_ANALYTICS_REPORTING_ENABLED": "false",

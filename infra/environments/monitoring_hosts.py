@@ -1,4 +1,4 @@
-"""The two monitoring hosts of an AWS stack: what each runs by, may do and is reached by."""
+"""The two monitoring hosts of an AWS stack: their configuration, their permissions and their addresses."""
 
 import json
 from base64 import b64decode
@@ -34,7 +34,7 @@ from infra.settings import AwsSettings
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """What of the stack the hosts are put into, and look at."""
+    """The parts of the stack that the hosts need."""
 
     plan: Layout
     network: Network
@@ -45,7 +45,7 @@ class Around:
 def declare_hosts(
     settings: AwsSettings, around: Around, prometheus_role: aws.iam.Role, here: pulumi.ResourceOptions
 ) -> dict[str, Any]:
-    """Declare the hosts; returns their part of the stack's outputs."""
+    """Declare the hosts; returns their outputs for the stack."""
     stack = pulumi.get_stack()
     name, tags = stack_prefix(stack), own_tags(stack)
     plan = around.plan
@@ -116,7 +116,7 @@ def declare_hosts(
 
 
 def _host(settings: AwsSettings, network: Network, bucket: PrivateBucket, tags: dict[str, str], **own: Any) -> HostArgs:
-    """What both hosts have in common, and what is the host's own."""
+    """The arguments that both hosts share, and the host's own arguments."""
     return HostArgs(
         region=settings.region,
         zone=f"{settings.region}{settings.zones[0]}",
@@ -149,7 +149,7 @@ def _prometheus_files(settings: AwsSettings, around: Around) -> dict[str, pulumi
             f"{HOST_FILES}/rules.yml",
             jobs,
             alertmanagers=[f"127.0.0.1:{ALERTMANAGER_PORT}"],
-            labels={STACK_TAG: pulumi.get_stack()},  # alerts say where they are from
+            labels={STACK_TAG: pulumi.get_stack()},  # so that alerts name their stack
             retention=settings.retention,
         ),
         "rules.yml": RULES.read_text(),
@@ -164,7 +164,7 @@ def _prometheus_files(settings: AwsSettings, around: Around) -> dict[str, pulumi
 
 
 def _kubeconfig(settings: AwsSettings, *, endpoint: str, certificate_authority: str) -> str:
-    """Prometheus's way in: its instance role, asked for a token each time."""
+    """Prometheus's kubeconfig: it gets a new token with its instance role each time."""
     arguments = ["--region", settings.region, "eks", "get-token", "--cluster-name", settings.cluster_name]
     document = {
         "apiVersion": "v1",
@@ -217,7 +217,7 @@ def _grafana_password(
 
 
 def _address(settings: AwsSettings, host: Host, port: int) -> pulumi.Output[str]:
-    """Its URL, or on a private host the command that makes it http://127.0.0.1:PORT."""
+    """The host's URL; for a private host, the command that forwards it to http://127.0.0.1:PORT."""
     if settings.operator_cidrs:
         return pulumi.Output.concat("http://", host.public_ip, f":{port}")
     parameters = f'{{"portNumber":["{port}"],"localPortNumber":["{port}"]}}'

@@ -1,1 +1,1 @@
-"""What a stack can leave in an AWS account: found, swept where it is surely the stack's, and named."""
+"""What a stack can leave in an AWS account: finds it, and removes what certainly belongs to the stack."""

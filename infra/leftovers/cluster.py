@@ -1,4 +1,4 @@
-"""What EKS and Kubernetes make for a stack's cluster outside of it: load balancers, target groups, its log group."""
+"""What EKS and Kubernetes create for a stack's cluster outside of it: load balancers, target groups, its log group."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -40,7 +40,7 @@ def classic_balancers(place: Place) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def log_groups(place: Place) -> Iterator[str]:
-    """The control plane's log group, which EKS makes again while it goes."""
+    """The control plane's log group, which EKS creates again while the cluster is deleted."""
     if place.cluster is not None:
         name = control_plane_logs(place.cluster)
         found = place.all("logs", "describe_log_groups", "logGroups[].logGroupName", logGroupNamePrefix=name)
@@ -49,6 +49,6 @@ def log_groups(place: Place) -> Iterator[str]:
 
 def _elb_tags(client: Any, arns: Any) -> Iterator[tuple[str, dict[str, str]]]:
     arns = list(arns)
-    for start in range(0, len(arns), 20):  # twenty at once is the limit
+    for start in range(0, len(arns), 20):  # the API's limit is twenty
         for found in client.describe_tags(ResourceArns=arns[start : start + 20])["TagDescriptions"]:
             yield found["ResourceArn"], tags_of(found)

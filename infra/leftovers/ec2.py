@@ -1,4 +1,4 @@
-"""What EC2 has of a stack: the kinds of things, and how each is listed and deleted."""
+"""A stack's resources in EC2: their kinds, and how each kind is listed and deleted."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,27 +10,27 @@ from infra.names import STACK_TAG
 
 @dataclass(frozen=True, slots=True)
 class Ec2:
-    """How EC2 lists one kind of thing."""
+    """How EC2 lists a kind of resource."""
 
     kind: str
     operation: str
     found: str
-    """Where in the answer, in JMESPath."""
+    """The resources' place in the answer, in JMESPath."""
     key: str
     remedy: str
-    """`aws ec2 …`, without the id."""
+    """The command that deletes it, without `aws ec2` and the id."""
     gone: tuple[str, ...] = ()
-    """States in which it is as good as deleted."""
+    """States that count as deleted."""
     in_vpc: str | None = None
     """The filter by network."""
     by_cluster: str = ""
-    """The tag by which EKS or Kubernetes says whose cluster's it is."""
+    """The tag with which EKS or Kubernetes marks the resources of a cluster."""
     owned: Mapping[str, Any] | None = None
-    """The option that leaves out what isn't the account's."""
+    """The option that limits the list to the account's own resources."""
 
 
 EC2: Mapping[str, Ec2] = {
-    # Its ARN's kind -> how to list it; in an order in which they can be deleted.
+    # Kind in the ARN -> how to list it; in an order in which the resources can be deleted.
     "instance": Ec2(
         "instance", "describe_instances", "Reservations[].Instances[]", "InstanceId",
         "terminate-instances --instance-ids", ("terminated", "shutting-down"), "vpc-id",
@@ -71,14 +71,14 @@ EC2: Mapping[str, Ec2] = {
         by_cluster=NODES_TAG,
     ),
     "security-group": Ec2(
-        # A network's own `default` group goes with it.
+        # A VPC's `default` group is deleted with the VPC.
         "security group", "describe_security_groups", "SecurityGroups[?GroupName!='default']", "GroupId",
         "delete-security-group --group-id", (), "vpc-id",
         by_cluster=CLUSTER_TAG,
     ),
     "subnet": Ec2("subnet", "describe_subnets", "Subnets[]", "SubnetId", "delete-subnet --subnet-id", (), "vpc-id"),
     "route-table": Ec2(
-        # The main one goes with the network.
+        # A VPC's main route table is deleted with the VPC.
         "route table", "describe_route_tables", "RouteTables[?!not_null(Associations[?Main]|[0])]", "RouteTableId",
         "delete-route-table --route-table-id", (), "vpc-id",
     ),
@@ -91,7 +91,7 @@ EC2: Mapping[str, Ec2] = {
 
 
 def ec2_things(place: Place, kind: Ec2) -> Iterator[dict[str, Any]]:
-    """What EC2 has of a kind that is the stack's: by the stack's tags, its cluster's tags, or in its network."""
+    """The stack's resources of this kind: with the stack's tags, with its cluster's tags, or in its VPC."""
     searches: list[dict[str, list[str]]] = [{f"tag:{STACK_TAG}": [place.stack]}]
     if kind.by_cluster and place.cluster is not None:
         searches.append({"tag-key": [kind.by_cluster.format(place.cluster)]})
@@ -108,6 +108,6 @@ def ec2_things(place: Place, kind: Ec2) -> Iterator[dict[str, Any]]:
 
 
 def state_of(thing: Mapping[str, Any]) -> str:
-    """Its state, as EC2 calls it; empty for what has none."""
+    """The resource's state in EC2's words; empty if it has none."""
     state = thing.get("State") or thing.get("Status") or ""
     return str(state.get("Name", "")) if isinstance(state, dict) else str(state)

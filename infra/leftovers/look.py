@@ -1,4 +1,4 @@
-"""What is left of a stack: each service is asked itself, as the tagging API lists deleted things for a while."""
+"""Finds what is left of a stack. It asks each service, because the tagging API lists deleted resources for a while."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +22,7 @@ from infra.names import PROJECT, PROJECT_TAG, STACK_TAG, role_path
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """Something that is still there."""
+    """A resource that still exists."""
 
     kind: str
     id: str
@@ -33,22 +33,22 @@ class Leftover:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a look brought."""
+    """The result of the search."""
 
     left: tuple[Leftover, ...]
     unseen: tuple[str, ...]
-    """Where it could not look, each with the reason: what is there nobody knows."""
+    """What couldn't be checked, each with the reason."""
 
     @property
     def nothing(self) -> bool:
-        """Surely nothing."""
+        """Whether nothing is left, and everything was checked."""
         return not self.left and not self.unseen
 
 
 def look(place: Place) -> Found:
-    """Everything of the stack that is still there.
+    """Everything of the stack that still exists.
 
-    Raises CredentialsError when the credentials are no longer good.
+    Raises CredentialsError when the credentials are no longer valid.
     """
     left: list[Leftover] = []
     unseen: list[str] = list(place.unseen)
@@ -75,7 +75,7 @@ def look(place: Place) -> Found:
     return Found(tuple(left), tuple(unseen))
 
 
-# --- finders, one per service ---
+# --- finders, by service ---
 
 
 def _ec2(kind: Ec2) -> Callable[[Place], Iterator[Leftover]]:
@@ -124,17 +124,17 @@ def _roles(place: Place) -> Iterator[Leftover]:
         if found["Path"] == path:
             name = found["InstanceProfileName"]
             remedy = f"aws iam delete-instance-profile --instance-profile-name {name}"
-            yield Leftover("instance profile", name, remedy, "its role must be taken out first")
+            yield Leftover("instance profile", name, remedy, "first remove the role from it")
     for found in place.all("iam", "list_roles", "Roles[]", PathPrefix=path):
         name = found["RoleName"]
         remedy = f"aws iam delete-role --role-name {name}"
-        yield Leftover("role", name, remedy, "its policies must be taken off first")
+        yield Leftover("role", name, remedy, "first detach and delete its policies")
 
 
 def _oidc(place: Place) -> Iterator[Leftover]:
     client = place.client("iam")
     for arn in place.all("iam", "list_open_id_connect_providers", "OpenIDConnectProviderList[].Arn"):
-        # Only EKS's are looked at: GitHub's is bootstrap's, the others are none of ours.
+        # Only EKS's providers: GitHub's belongs to bootstrap, and the others don't belong to Atlas.
         if f"oidc.eks.{place.region}." in arn and place.owns(
             tags_of(client.list_open_id_connect_provider_tags(OpenIDConnectProviderArn=arn))
         ):
@@ -151,7 +151,7 @@ def _repositories(place: Place) -> Iterator[Leftover]:
 
 
 def _buckets(place: Place) -> Iterator[Leftover]:
-    # The engine's names end in seven hexadecimal digits; a stack whose name merely begins alike is not meant.
+    # The engine's names end in seven hexadecimal digits; so a stack whose name begins with this name doesn't match.
     ours = re.compile(rf"{re.escape(place.prefix)}-(data|config)-bucket-[0-9a-f]{{7}}")
     for name in place.all("s3", "list_buckets", "Buckets[].Name"):
         if ours.fullmatch(name):
@@ -169,7 +169,7 @@ def _bucket(place: Place, name: str) -> Leftover:
 
 
 def _secrets(place: Place) -> Iterator[Leftover]:
-    # Those that wait for their deletion are not listed.
+    # Secrets that are scheduled for deletion are left out.
     filters = [{"Key": "name", "Values": [f"{place.prefix}/"]}]
     names = place.all("secretsmanager", "list_secrets", "SecretList[?!DeletedDate].Name", Filters=filters)
     for name in names:
@@ -202,11 +202,11 @@ def _tagged(place: Place) -> Iterator[str]:
 
 
 def _confirmed(place: Place, arn: str) -> Leftover | None:
-    """The tagging API's hit, when its own service has it too; None when it is gone, or was asked for already."""
+    """A resource from the tagging API, if it exists in its own service; None if not, or if a finder covers it."""
     service, name = arn.split(":")[2], arn.split(":", 5)[5]
     match service:
         case "ec2" if name.split("/")[0] in (*EC2, "security-group-rule"):
-            return None  # a rule goes with its group
+            return None  # a rule is deleted with its group
         case "eks" | "iam" | "elasticloadbalancing":
             return None
         case "kms":
@@ -223,9 +223,9 @@ def _confirmed(place: Place, arn: str) -> Leftover | None:
                 "NotFound", "NotFoundException",
             )  # fmt: skip
         case "ecr" | "logs" | "secretsmanager":
-            return None  # asked by name
+            return None  # the finders search these by name
         case _:
-            return Leftover("tagged thing", arn, "look at it in the console: Atlas doesn't know the kind")
+            return Leftover("tagged resource", arn, "look at it in the console: Atlas doesn't know its kind")
 
 
 def _if_there(ask: Callable[[], Any], *not_found: str) -> Any:

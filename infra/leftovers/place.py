@@ -1,4 +1,4 @@
-"""Where a stack's leftovers can be, whose they are, and how AWS is asked."""
+"""A stack's part of an AWS account: which resources belong to it, and the requests to AWS."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -26,45 +26,45 @@ NO_CREDENTIALS = (
 )  # fmt: skip
 DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError")
 CLUSTER_TAG = "kubernetes.io/cluster/{}"
-"""Kubernetes' controllers and EKS put it on what they make for a cluster, with the value `owned`."""
+"""Kubernetes' controllers and EKS set this tag, with the value `owned`, on what they create for a cluster."""
 CNI_TAG = "cluster.k8s.amazonaws.com/name"
-"""The VPC's network plug-in puts it on the interfaces of pods."""
+"""The VPC CNI sets this tag on the network interfaces of pods."""
 NODES_TAG = "eks:cluster-name"
-"""EKS puts it on what it makes for a node group."""
+"""EKS sets this tag on what it creates for a node group."""
 PATIENT = Config(retries={"mode": "standard", "max_attempts": 8}, connect_timeout=10, read_timeout=60)
-"""Throttled calls are tried again by boto3 itself, ever more slowly, some minute in all."""
+"""boto3 itself retries throttled calls with growing pauses, for about a minute in total."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One stack's part of an account and region."""
+    """A stack's part of an account and region."""
 
     stack: str
     region: str
     cluster: str | None
-    """Name of its EKS cluster; None when a cluster of this name is another stack's: then nothing is found by it."""
+    """Name of its EKS cluster; None if the cluster with this name belongs to another stack, so it must not be used."""
     disposable: bool
-    """Volumes may be swept too."""
+    """Volumes may be deleted too."""
     vpcs: tuple[str, ...] = ()
     unseen: tuple[str, ...] = ()
-    """What could not be found out about it, each with the reason."""
+    """What couldn't be found out about the stack's part, each with the reason."""
     session: boto3.Session = field(default_factory=boto3.Session)
     clients: dict[str, Any] = field(default_factory=dict, compare=False)
-    """Service -> its client: each takes a tenth of a second to make."""
+    """Service -> its client, because creating a client takes a tenth of a second."""
 
     @property
     def prefix(self) -> str:
-        """What the stack's names begin with."""
+        """The prefix of the stack's names."""
         return stack_prefix(self.stack)
 
     def client(self, service: str) -> Any:
-        """A client that is patient with throttling."""
+        """The service's client; it retries throttled calls."""
         if service not in self.clients:
             self.clients[service] = self.session.client(service, region_name=self.region, config=PATIENT)
         return self.clients[service]
 
     def all(self, service: str, operation: str, found: str, **options: Any) -> Iterator[Any]:
-        """What a call lists, through all its pages; `found`: where in the answer, in JMESPath."""
+        """The items of a listing call, from all pages; `found`: their place in the answer, in JMESPath."""
         client = self.client(service)
         if client.can_paginate(operation):
             yield from client.get_paginator(operation).paginate(**options).search(found)
@@ -72,7 +72,7 @@ class Place:
             yield from jmespath.search(found, getattr(client, operation)(**options)) or []
 
     def owns(self, tags: Mapping[str, str]) -> bool:
-        """Whether a thing with these tags is the stack's, or its cluster's and no other stack's."""
+        """Whether a resource with these tags belongs to the stack, or to its cluster and to no other stack."""
         if tags.get(STACK_TAG) is not None:
             return tags[STACK_TAG] == self.stack and tags.get(PROJECT_TAG) == PROJECT
         return self.cluster is not None and (
@@ -82,9 +82,9 @@ class Place:
 
 
 def place_of(stack: str, settings: AwsSettings, vpcs: Iterable[str], session: boto3.Session | None = None) -> Place:
-    """The stack's place: by its settings, and of its networks those in its state (`vpcs`) and those with its tags.
+    """The stack's place, from its settings; its VPCs are those in its state (`vpcs`) and those with its tags.
 
-    Raises CredentialsError when the credentials are no longer good.
+    Raises CredentialsError when the credentials are no longer valid.
     """
     place = Place(
         stack=stack,
@@ -111,13 +111,13 @@ def place_of(stack: str, settings: AwsSettings, vpcs: Iterable[str], session: bo
             place = replace(place, cluster=None)
     except (BotoCoreError, ClientError) as error:
         raise_expired(error)
-        unseen.append(f"could not look whose the cluster {place.cluster} is, so nothing is swept: {reason(error)}")
+        unseen.append(f"could not check whose cluster {place.cluster} is, so nothing is swept: {reason(error)}")
         place = replace(place, cluster=None)
     return replace(place, unseen=tuple(unseen))
 
 
 def cluster_of(place: Place) -> dict[str, Any] | None:
-    """The cluster as EKS tells it; None when it is gone, or there is none that could be the stack's."""
+    """EKS's description of the cluster; None if it doesn't exist, or belongs to another stack."""
     if place.cluster is None:
         return None
     client = place.client("eks")
@@ -129,21 +129,21 @@ def cluster_of(place: Place) -> dict[str, Any] | None:
 
 
 def tags_of(thing: Mapping[str, Any]) -> dict[str, str]:
-    """Tags, as most services list them; network interfaces call them otherwise."""
+    """The resource's tags; most services list them as `Tags`, network interfaces as `TagSet`."""
     return {tag["Key"]: tag["Value"] for tag in thing.get("Tags") or thing.get("TagSet") or []}
 
 
 def code_of(error: Exception) -> str:
-    """AWS's own name of the error; empty for those that boto3 raises itself."""
+    """AWS's code of the error; empty for errors that boto3 itself raises."""
     return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
 
 
 def reason(error: Exception) -> str:
-    """Why AWS didn't do it, in a few words."""
+    """The reason of the error, in a single line."""
     return f"denied ({one_line(error)})" if code_of(error) in DENIED else one_line(error)
 
 
 def raise_expired(error: Exception) -> None:
-    """Raise CredentialsError when the credentials are to blame: then no other call would do better."""
+    """Raise CredentialsError if the credentials caused the error, because then every other call would fail too."""
     if code_of(error) in EXPIRED or isinstance(error, NO_CREDENTIALS):
         raise CredentialsError(EXPIRED_LINE) from None

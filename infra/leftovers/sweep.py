@@ -1,4 +1,4 @@
-"""Removes what EKS and Kubernetes made for a cluster and could not take down with it; never anybody else's."""
+"""Removes what EKS and Kubernetes created for a stack's cluster and left behind, and nothing that isn't the stack's."""
 
 import time
 from collections.abc import Callable
@@ -13,22 +13,23 @@ from infra.leftovers.place import Place, cluster_of, code_of, raise_expired, rea
 from infra.names import STACK_TAG
 
 IN_USE = ("DependencyViolation", "InvalidParameterValue", "ResourceInUse", "VolumeInUse", "InvalidGroup.InUse")
-"""What hangs on something that is still going: a load balancer's interfaces take a minute or two."""
+"""Error codes for resources still in use by a resource that is being deleted: a load balancer's network interfaces, for
+example, take a minute or two."""
 
 
 @dataclass(slots=True)
 class Swept:
-    """What a sweep did."""
+    """The result of a sweep."""
 
     removed: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
 def sweep(place: Place, say: Callable[[str], None], *, tries: int = 6, pause: float = 20) -> Swept:
-    """Remove what the stack's cluster left, once the cluster itself is gone: until then it is its controllers' work.
+    """Remove what the stack's cluster left, if the cluster no longer exists; before that its controllers clean up.
 
-    What hangs on something else is tried `tries` times, with `pause` seconds in between.
-    Raises CredentialsError when the credentials are no longer good.
+    A resource that is still in use is tried `tries` times, with `pause` seconds in between.
+    Raises CredentialsError when the credentials are no longer valid.
     """
     broom = _Broom(place, say, tries, pause, Swept())
     for what, clean in (
@@ -51,8 +52,8 @@ def sweep(place: Place, say: Callable[[str], None], *, tries: int = 6, pause: fl
     return broom.swept
 
 
-class _Alive(Exception):  # noqa: N818 - no error
-    """The cluster is there."""
+class _Alive(Exception):  # noqa: N818 - not an error
+    """The cluster still exists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class _Broom:
 
     def interfaces(self) -> None:
         for found in list(ec2_things(self.place, EC2["network-interface"])):
-            # One without the cluster's tag, but in the stack's own network and of the VPC CNI, is a pod's too.
+            # An interface of the VPC CNI in the stack's own VPC belongs to a pod too, even without the cluster's tag.
             ours = self.place.owns(tags_of(found)) or str(found.get("Description", "")).startswith("aws-K8S-")
             if ours and found["Status"] == "available":
                 name = found["NetworkInterfaceId"]
@@ -93,11 +94,11 @@ class _Broom:
         groups = [
             found
             for found in ec2_things(self.place, EC2["security-group"])
-            # The engine's own groups are the engine's; these are Kubernetes' and EKS's.
+            # Only groups of Kubernetes and EKS; the engine deletes its own groups.
             if STACK_TAG not in tags_of(found) and self.place.owns(tags_of(found))
         ]
         for found in groups:
-            # They name each other: none can go before the others' rules.
+            # The groups' rules refer to each other, so all rules must be removed before any group.
             for rules, revoke in (
                 ("IpPermissions", client.revoke_security_group_ingress),
                 ("IpPermissionsEgress", client.revoke_security_group_egress),
@@ -116,7 +117,7 @@ class _Broom:
 
     def volumes(self) -> None:
         if not self.place.disposable:
-            return  # they hold data: `look` names them
+            return  # they contain data, so `look` only lists them
         for found in list(ec2_things(self.place, EC2["volume"])):
             if STACK_TAG not in tags_of(found) and found["State"] == "available":
                 name = found["VolumeId"]
@@ -135,7 +136,7 @@ class _Broom:
                 raise_expired(error)
                 code = code_of(error)
                 if "NotFound" in code:
-                    return False  # somebody was faster
+                    return False  # somebody else has deleted it
                 if code in IN_USE and left:
                     time.sleep(self.pause)
                     continue

@@ -1,8 +1,7 @@
-"""Processes of this machine: those of a stack, whether they answer, who holds a port, what they last wrote.
+"""Processes on this machine: which belong to a stack, whether they answer, who uses a port, the end of their logs.
 
-Every process that a stack's supervisord starts carries the stack's folder in its environment. That is how processes are
-found again whose supervisor was killed: by what they are, never by a name or by a process id that may have been given
-away since.
+Every process that a stack's supervisord starts has the stack's folder in its environment. So a process is found even if
+its supervisor was killed, and never by its name, or by a process id that another process may have got since.
 """
 
 import http.client
@@ -21,14 +20,14 @@ import psutil
 from infra.errors import LocalError
 
 MARK = "ATLAS_STACK_DIRECTORY"
-"""The variable that names the stack's folder."""
+"""The environment variable with the stack's folder."""
 PROGRAM = "ATLAS_PROGRAM"
-"""The variable that names the program."""
+"""The environment variable with the program's name."""
 LOG_LINES = 15
 
 
 def marked(home: Path, name: str | None = None) -> list[psutil.Process]:
-    """This user's processes of the stack whose files are below `home`: of one program, or all."""
+    """This user's processes of the stack whose files are below `home`: of the program `name`, or all."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -41,7 +40,7 @@ def marked(home: Path, name: str | None = None) -> list[psutil.Process]:
 
 
 def end(processes: Sequence[psutil.Process]) -> list[int]:
-    """End them, at last by force; returns their ids."""
+    """End the processes, if necessary by SIGKILL; returns their ids."""
     for process in processes:
         _signal(process, signal.SIGTERM)
     _, alive = psutil.wait_procs(processes, timeout=10)
@@ -52,7 +51,7 @@ def end(processes: Sequence[psutil.Process]) -> list[int]:
 
 
 def healthy(url: str) -> bool:
-    """Whether it says 200 within five seconds."""
+    """Whether it answers 200 within five seconds."""
     try:
         with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - loopback, ours
             return bool(response.status == 200)
@@ -61,23 +60,24 @@ def healthy(url: str) -> bool:
 
 
 def refuse_used_port(name: str, url: str) -> None:
-    """Raise LocalError when the port of the program's URL is taken; it says by whom, and which setting is another."""
+    """Raise LocalError when the port of the program's URL is in use; the message says by whom, and which setting to
+    change."""
     address = urlsplit(url)
     host, port = address.hostname or "127.0.0.1", address.port or 80
     with socket.socket() as probe:
-        # As servers do: a port in TIME_WAIT is free.
+        # Like servers do, so that a port in TIME_WAIT counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
             raise LocalError(
                 f"{name} needs port {port}, which {_holder(port)} uses ({error.strerror}): "
-                f"end it, or choose another port in the stack file (atlas:{name}Port)"
+                f"stop it, or choose another port in the stack file (atlas:{name}Port)"
             ) from None
 
 
 def tail(log: Path, begun_at: int) -> str:
-    """The last lines that the program wrote since it was started, for an error message."""
+    """The last lines that the program wrote since its start, for an error message."""
     try:
         with log.open("rb") as file:
             file.seek(begun_at if begun_at <= log.stat().st_size else 0)

@@ -1,6 +1,6 @@
-"""The `local` provider: what Pulumi's engine asks for, done on this machine.
+"""The `local` provider: executes the requests of Pulumi's engine on this machine.
 
-Every operation can be repeated: creating what is there makes it as it should be, deleting what is gone is done.
+Every operation can be repeated: creating an existing resource corrects it, and deleting a missing resource succeeds.
 """
 
 import asyncio
@@ -30,21 +30,22 @@ Inputs = Mapping[str, Any]
 
 
 class Kind(Protocol):
-    """How one type of resource is made, looked at and removed. Ids are paths, or a path and a name."""
+    """How a type of resource is created, read and removed. Ids are paths, or a path and a name."""
 
     replaces: frozenset[str]
-    """Inputs that make it another resource."""
+    """Inputs whose change replaces the resource."""
 
     def make(self, inputs: Inputs, interrupted: threading.Event) -> str:
-        """Make it so; the id. Outputs are the inputs: all else would be unknown in a preview."""
+        """Create or correct the resource; returns its id. It has no other outputs than its inputs, because they would
+        be unknown in a preview."""
         ...
 
     def look(self, inputs: Inputs) -> dict[str, Any] | None:
-        """Inputs as they are found on the machine; None when it isn't there."""
+        """The inputs as they are on the machine; None if the resource doesn't exist."""
         ...
 
     def remove(self, inputs: Inputs) -> None:
-        """Remove it, if it is there."""
+        """Remove the resource, if it exists."""
         ...
 
 
@@ -55,7 +56,7 @@ class DirectoryKind:
         try:
             Path(inputs["path"]).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise LocalError(f"{inputs['path']} can't be made: {error.strerror}") from None
+            raise LocalError(f"{inputs['path']} can't be created: {error.strerror}") from None
         return str(inputs["path"])
 
     def look(self, inputs: Inputs) -> dict[str, Any] | None:
@@ -66,7 +67,7 @@ class DirectoryKind:
         if not inputs.get("keep"):
             shutil.rmtree(path, ignore_errors=True)
             if path.exists():
-                raise LocalError(f"{path} can't be removed: is a file in it someone else's?")
+                raise LocalError(f"{path} can't be removed: does a file in it belong to another user?")
         elif path.is_dir() and not any(path.iterdir()):
             path.rmdir()
 
@@ -138,7 +139,7 @@ KINDS: dict[str, Kind] = {
 
 
 class LocalProvider(api.Provider):
-    """Pulumi's requests, handed to the kinds above; slow ones run in threads so that resources are made in parallel."""
+    """Passes Pulumi's requests to the kinds above; slow calls run in threads, so that resources start in parallel."""
 
     def __init__(self) -> None:
         self._interrupted = threading.Event()
@@ -146,7 +147,7 @@ class LocalProvider(api.Provider):
     async def check(self, request: api.CheckRequest) -> api.CheckResponse:
         if request.type not in KINDS:
             failure = api.CheckFailure(
-                "", f"{request.type} is no resource of this provider; there are {', '.join(KINDS)}"
+                "", f"{request.type} is not a resource type of this provider; its types are {', '.join(KINDS)}"
             )
             return api.CheckResponse(inputs=request.new_inputs, failures=[failure])
         return api.CheckResponse(inputs=request.new_inputs)
@@ -160,7 +161,7 @@ class LocalProvider(api.Provider):
             changes=bool(changed),
             replaces=sorted(changed & replaces),
             diffs=sorted(changed),
-            delete_before_replace=True,  # two of one kind would want the same port or path
+            delete_before_replace=True,  # the old and the new resource would need the same port or path
             detailed_diff={
                 key: api.PropertyDiff(kinds.UPDATE_REPLACE if key in replaces else kinds.UPDATE, input_diff=True)
                 for key in sorted(changed)
@@ -198,7 +199,7 @@ class LocalProvider(api.Provider):
 
 
 def plain(value: PropertyValue) -> Any:
-    """The property as plain Python."""
+    """The property as a plain Python value."""
     inner = value.value
     if isinstance(inner, Mapping):
         return {key: plain(item) for key, item in inner.items()}
@@ -208,7 +209,7 @@ def plain(value: PropertyValue) -> Any:
 
 
 def wrapped(value: Any) -> PropertyValue:
-    """Plain Python as a property."""
+    """A plain Python value as a property."""
     if isinstance(value, Mapping):
         return PropertyValue({key: wrapped(item) for key, item in value.items()})
     if isinstance(value, list):
@@ -217,7 +218,7 @@ def wrapped(value: Any) -> PropertyValue:
 
 
 class Servicer(ProviderServicer):
-    """Answers an expected error with its message alone, not with Python's name for it."""
+    """Reports an expected error by its message only, without the name of the Python exception."""
 
     async def Create(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC's names
         try:
@@ -239,7 +240,7 @@ class Servicer(ProviderServicer):
 
 
 def _end_with_parent() -> None:
-    """An engine that was killed can't end its providers: they watch for it."""
+    """End this process when the engine has ended: a killed engine can't end its providers itself."""
     parent = os.getppid()
 
     def watch() -> None:
@@ -251,7 +252,7 @@ def _end_with_parent() -> None:
 
 
 async def serve(engine: str) -> None:
-    """Serve on a port of the system's choice, printed as Pulumi wants it."""
+    """Serve on a free port, and print its number, as Pulumi expects."""
     server = grpc.aio.server()
     servicer = Servicer(sys.argv[1:], VERSION, LocalProvider(), engine_address=engine)
     provider_pb2_grpc.add_ResourceProviderServicer_to_server(servicer, server)
@@ -264,5 +265,5 @@ async def serve(engine: str) -> None:
 if __name__ == "__main__":
     _end_with_parent()
     with suppress(KeyboardInterrupt):
-        # The engine's address is the one argument that isn't an option.
+        # The engine's address is the only argument that isn't an option.
         asyncio.run(serve(next(argument for argument in sys.argv[1:] if not argument.startswith("-"))))

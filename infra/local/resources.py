@@ -1,4 +1,4 @@
-"""The `local` provider's resources, as a Pulumi program declares them."""
+"""The resources of the `local` provider, for Pulumi programs."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ import pulumi
 
 
 class Directory(pulumi.CustomResource):
-    """A directory; destroy removes it with its contents, unless `keep`, which leaves it when it isn't empty."""
+    """A directory; destroy removes it with its contents. With `keep`, destroy removes it only if it is empty."""
 
     def __init__(self, name: str, *, path: str, keep: bool = False, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("local:index:Directory", name, {"path": path, "keep": keep}, opts)
@@ -17,7 +17,7 @@ class File(pulumi.CustomResource):
     """A text file."""
 
     digest: str
-    """SHA-256 of the content, known while declaring: a trigger for what reads the file at its start only."""
+    """SHA-256 of the content, known in the program: a trigger for processes that read the file only at their start."""
 
     def __init__(self, name: str, *, path: str, content: str, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("local:index:File", name, {"path": path, "content": content}, opts)
@@ -25,14 +25,14 @@ class File(pulumi.CustomResource):
 
 
 class Supervisor(pulumi.CustomResource):
-    """A supervisord that keeps this stack's processes running; reached by a Unix socket only."""
+    """A supervisord that keeps this stack's processes running; it listens only on a Unix socket."""
 
     def __init__(self, name: str, *, directory: str, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("local:index:Supervisor", name, {"directory": directory}, opts)
 
 
 class Process(pulumi.CustomResource):
-    """A process under the supervisor, ready when its health URL answers 200."""
+    """A process under the supervisor; it is ready when its health URL answers 200."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Process(pulumi.CustomResource):
         triggers: Mapping[str, str] | None = None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """`timeout` in seconds; `folders` are made before the start; a changed `triggers` restarts the process."""
+        """`timeout` in seconds; `folders` are created before the start; changed `triggers` restart the process."""
         inputs = {
             "name": name,
             "directory": directory,

@@ -1,4 +1,4 @@
-"""supervisord for one stack: start it, give it programs, look at them, stop all of it."""
+"""A stack's supervisord: starts it, adds and removes programs, reads their state, stops everything."""
 
 import hashlib
 import http.client
@@ -24,16 +24,16 @@ from infra.errors import LocalError
 from infra.local.processes import MARK, PROGRAM, end, healthy, marked, refuse_used_port, tail
 
 UNREACHABLE = (OSError, http.client.HTTPException, xmlrpc.client.Error)
-"""What a call to a supervisor raises that isn't there, or that refuses."""
+"""The exceptions of a call to a supervisor that doesn't run, or that refuses the call."""
 STOP_SECONDS = 40
-"""How long a process may take to stop; the service drains for up to 30."""
+"""Seconds that a process may take to stop; the service drains for up to 30."""
 SOCKET_PATH_LIMIT = 100
-"""A Unix socket's path may have 107 bytes; supervisord appends its process id while it starts."""
+"""A Unix socket's path can have 107 bytes; supervisord appends its process id while it starts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One process to run."""
+    """A process to run."""
 
     name: str
     command: Sequence[str]
@@ -41,12 +41,12 @@ class Program:
     environment: Mapping[str, str]
     health_url: str
     timeout: float
-    """Seconds until it must be healthy."""
+    """Seconds within which it must become healthy."""
     folders: Sequence[str] = ()
 
 
 class Supervisord:
-    """The supervisord of one stack, whose files are below `home`, and the programs that it runs."""
+    """The supervisord of the stack whose files are below `home`, and the programs that it runs."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -55,7 +55,7 @@ class Supervisord:
         self.config = home / "supervisord.conf"
         path = home / "supervisor.sock"
         if len(os.fsencode(path)) > SOCKET_PATH_LIMIT:
-            # A deep clone: a short name of this stack's own, in a folder that only this user can enter.
+            # The checkout's path is long: use a short path, unique to this stack, in a folder only for this user.
             key = hashlib.sha256(os.fsencode(home)).hexdigest()[:16]
             path = Path(tempfile.gettempdir()) / f"atlas-{os.getuid()}-{key}" / "supervisor.sock"
         self.socket = path
@@ -63,7 +63,7 @@ class Supervisord:
     # --- supervisord itself ---
 
     def start(self) -> None:
-        """Start supervisord, after ending what an earlier one left behind."""
+        """Start supervisord, after ending the processes that an earlier supervisord left behind."""
         if self.alive():
             return
         self.end_orphans()
@@ -119,28 +119,28 @@ files={_escaped(self.programs)}/*.conf
             return False
 
     def stop(self) -> None:
-        """Stop every process and supervisord; nothing that it started is left."""
+        """Stop supervisord and every process that it started."""
         try:
             pid = int(self._call("supervisor.getPID"))
             self._call("supervisor.shutdown")
             psutil.wait_procs([psutil.Process(pid)], timeout=STOP_SECONDS + 10)
         except (*UNREACHABLE, psutil.Error):
-            pass  # not running, or gone meanwhile
+            pass  # it doesn't run, or has just ended
         self.end_orphans()
         self.socket.unlink(missing_ok=True)
         if self.socket.parent != self.home:
             shutil.rmtree(self.socket.parent, ignore_errors=True)
 
     def end_orphans(self, name: str | None = None) -> list[int]:
-        """End this stack's processes (of one program, or all) that run without a supervisor; returns their ids."""
+        """End this stack's processes (of program `name`, or all) that run without a supervisor; returns their ids."""
         return end(marked(self.home, name))
 
     # --- its programs ---
 
     def run(self, program: Program, interrupted: threading.Event) -> None:
-        """Start the program, or start it anew, and wait until it is healthy.
+        """Start or restart the program, and wait until it is healthy.
 
-        Raises LocalError with the cause and the log's tail when it isn't; then it is stopped again.
+        If it doesn't become healthy, stops it and raises LocalError with the cause and the end of its log.
         """
         if not self.alive():
             raise LocalError("supervisord is not running: run `atlas up --stack local` again")
@@ -161,10 +161,10 @@ files={_escaped(self.programs)}/*.conf
             raise
 
     def remove(self, name: str) -> None:
-        """Stop the program and forget it; nothing happens when there is none."""
+        """Stop the program and remove it from supervisord; nothing happens if it doesn't exist."""
         (self.programs / f"{name}.conf").unlink(missing_ok=True)
-        with suppress(*UNREACHABLE):  # not running, or no supervisor
-            # Not by its own wait, during which supervisord keeps a whole CPU busy.
+        with suppress(*UNREACHABLE):  # the program or the supervisor doesn't run
+            # supervisord's own wait would keep a whole CPU busy, so this loop waits instead.
             self._call("supervisor.stopProcess", name, False)
             while self._call("supervisor.getProcessInfo", name)["statename"] == "STOPPING":
                 time.sleep(0.05)
@@ -182,7 +182,7 @@ files={_escaped(self.programs)}/*.conf
         return bool(state in ("RUNNING", "STARTING"))
 
     def states(self) -> dict[str, dict[str, Any]]:
-        """What supervisord says of each program: `statename`, `pid`, `description`…; empty when it isn't running."""
+        """supervisord's report about each program: `statename`, `pid`, `description`…; empty if it doesn't run."""
         try:
             infos = cast("list[dict[str, Any]]", self._call("supervisor.getAllProcessInfo"))
         except UNREACHABLE:
@@ -220,7 +220,7 @@ stdout_logfile_backups=2
         while True:
             info = self._call("supervisor.getProcessInfo", program.name)
             if info["statename"] in ("BACKOFF", "FATAL", "EXITED"):
-                # One failure is enough: a later start would fail alike, and the user waits.
+                # The first failure counts: a further start would fail in the same way, while the user waits.
                 raise LocalError(
                     f"{program.name} stopped at start ({info['spawnerr'] or info['description']}){tail(log, begun_at)}"
                 )
@@ -245,12 +245,12 @@ stdout_logfile_backups=2
 
 
 def _escaped(text: object) -> str:
-    """For supervisord's configuration, where % begins an expansion."""
+    """The text for supervisord's configuration, in which % starts an expansion."""
     return str(text).replace("%", "%%")
 
 
 def _quoted(name: str, value: str) -> str:
-    """The value of a variable; supervisord knows no escape for a quote, and takes " ;" for a comment."""
+    """The value of a variable; supervisord has no escape for a quote, and reads " ;" as the start of a comment."""
     if any(text in value for text in ('"', "\n", " ;", " #")) or value.strip("'") != value:
         raise LocalError(f'{name}={value!r}: supervisord can\'t pass on a quote, a line break, " ;" or " #"')
     return _escaped(value)

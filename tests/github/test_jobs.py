@@ -91,10 +91,10 @@ def test_pipeline_is_held_to_its_lock_and_made_again_and_the_image_is_tried(
     monkeypatch.setitem(runner.environment, "BUILD", f"--build-arg BASE_IMAGE={found.BASE_IMAGE}")
     said = runner.run("pull_request", "ci", "image", FORK, from_nothing=True)
     assert "the remote isn't there yet, or lacks some outputs" in said
-    assert "dvc.lock is of this commit" in said
+    assert "dvc.lock belongs to this commit" in said
     assert "every output is, byte for byte, what dvc.lock names" in said
     assert "## What this change does" in said
-    assert re.search(r"atlas-test-jobs: ready after .* answered .*predictions.*, ended [\d.]+ s after", said)
+    assert re.search(r"atlas-test-jobs: ready after .* answered .*predictions.*, stopped [\d.]+ s after", said)
 
 
 def test_commit_without_its_lock_fails_with_the_command_that_mends_it(runner: Runner) -> None:

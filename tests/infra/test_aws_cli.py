@@ -127,8 +127,8 @@ def test_stack_comes_up_is_shown_feeds_dvc_and_goes(checkout: Checkout, account:
     [
         (("status", "--stack", "dev"), 1, "The stack dev is not up: `atlas up --stack dev`"),
         (("logs", "--stack", "dev", "--part", "control-plane"), 1, "/aws/eks/flask-app-cluster/cluster can't be read"),
-        (("smoke", "--stack", "dev"), 1, "the stack dev is not up: `atlas up --stack dev` makes it"),
-        (("refresh", "--stack", "dev"), 1, "the stack dev is not up: `atlas up --stack dev` makes it"),
+        (("smoke", "--stack", "dev"), 1, "the stack dev is not up: `atlas up --stack dev` creates it"),
+        (("refresh", "--stack", "dev"), 1, "the stack dev is not up: `atlas up --stack dev` creates it"),
         (("rollback", "--stack", "dev", "--yes"), 1, "dev runs no image of its own repository"),
         (("promote", "dev", "prod", "--yes"), 1, "dev runs no image of its own repository: `atlas up --stack dev`"),
         (("dvc-remote", "--stack", "dev"), 1, "the stack dev has no bucket yet: `atlas up --stack dev` makes it"),
@@ -172,7 +172,7 @@ def test_refresh_tells_one_document(checkout: Checkout, account: World) -> None:
     ("changed", "told"),
     [
         ({"accountId": "210987654321"}, "belong to account 123456789012"),
-        ({"adminPrincipals": ["arn:aws:iam::123456789012:role/other"]}, "is not among atlas:adminPrincipals"),
+        ({"adminPrincipals": ["arn:aws:iam::123456789012:role/other"]}, "is not in atlas:adminPrincipals"),
         ({"apiAccessCidrs": ["0.0.0.0/33"]}, "Pulumi.dev.yaml: atlas:apiAccessCidrs.0: not an IPv4 network"),
         ({"image": "app:latest"}, "Pulumi.dev.yaml: atlas:image: "),
         ({"mlflowToken": "plain"}, "atlas:mlflowToken must be encrypted"),
@@ -195,7 +195,7 @@ def test_place_for_the_state_is_asked_for(checkout: Checkout, account: World, mo
     assert "PULUMI_BACKEND_URL is not set" in failed.stderr
     monkeypatch.setenv("PULUMI_BACKEND_URL", "a-bucket")
     (told,) = checkout.atlas("up", "--stack", "dev", code=1).stderr.splitlines()
-    assert told.startswith("atlas: PULUMI_BACKEND_URL is 'a-bucket', which is no address: ")
+    assert told.startswith("atlas: PULUMI_BACKEND_URL is 'a-bucket', which is not an address: ")
     # One that the engine can't use is told in the engine's words.
     monkeypatch.setenv("PULUMI_BACKEND_URL", "file:///nonexistent")
     told = checkout.atlas("up", "--stack", "dev", code=1).stderr.splitlines()[-1]
@@ -224,7 +224,7 @@ def test_failure_in_the_middle_is_named_and_the_next_up_goes_on(checkout: Checko
     assert half["resources"] > 20
     assert (half["last"]["kind"], half["last"]["result"]) == ("update", "failed")
     shown = checkout.atlas("status", "--stack", "dev", code=1).stdout
-    assert f"The stack dev is not up: {half['resources']} resources are there all the same" in shown
+    assert f"The stack dev is not up: {half['resources']} resources exist nevertheless" in shown
     assert "Last: update failed, " in shown
     checkout.atlas("up", "--stack", "dev", "--no-smoke")
     checkout.atlas("destroy", "--stack", "dev", "--yes")
@@ -239,9 +239,9 @@ def test_credentials_that_end_in_the_middle_are_one_line_and_the_next_up_goes_on
     # Nothing is rolled back either: that would need them, too.
     failed = checkout.atlas("up", "--stack", "dev", "--no-smoke", "--rollback-on-failure", code=1)
     (told,) = [line for line in failed.stderr.splitlines() if line.startswith("atlas: ")]
-    assert told.startswith("atlas: the AWS credentials are no longer good")
+    assert told.startswith("atlas: the AWS credentials are no longer valid")
     assert told.endswith(
-        "log in again (`aws sso login`, or a new session of the role), and the same command goes on from here"
+        "log in again (`aws sso login`, or a new session of the role), and the same command continues from here"
     )
     begun = set(account.existing())
     assert begun
@@ -306,9 +306,10 @@ def test_command_killed_at_any_moment_is_taken_up_by_the_next(checkout: Checkout
 
 
 def delete_by_hand(account: World) -> list[str]:
-    """What the killed run made and nobody noted, as the next run's line says: it has no name by which it were taken up.
+    """Delete what the killed run created without recording it, as the next run's line says: it has no fixed name, so
+    `up` can't adopt it.
 
-    Two subnets of one network can't be, so that `up` can't simply make another.
+    `up` can't simply create another, because a network can't have two subnets with the same range.
     """
     state = Path(urlsplit(os.environ["PULUMI_BACKEND_URL"]).path, ".pulumi/stacks/atlas/dev.json")
     resources = json.loads(state.read_text())["checkpoint"]["latest"].get("resources") or []

@@ -330,7 +330,7 @@ def test_bucket_without_state_is_not_taken_over(account: Account) -> None:
 
 def test_stack_that_is_no_aws_stack_is_one_line(account: Account) -> None:
     account.configure(stacks=["local"])
-    account.assert_refused("atlas:stacks names local, which is no AWS stack")
+    account.assert_refused("atlas:stacks names local, which is not an AWS stack")
 
 
 def test_up_of_bootstrap_names_the_right_command(account: Account) -> None:

@@ -54,7 +54,7 @@ def test_ctrl_c_ends_every_wait_and_the_same_command_goes_on(checkout: Checkout,
         running.send_signal(signal.SIGINT)
         done = checkout.finish(running)
         assert done.returncode == 130, done.stderr
-        assert done.stderr.endswith(f"atlas: interrupted; `atlas {command[0]}` again goes on from here\n")
+        assert done.stderr.endswith(f"atlas: interrupted; `atlas {command[0]}` again continues from here\n")
         if "removing" not in when:  # nothing was at work
             assert account.existing() == there != {}
         return done.stderr.split(when, 1)[1].splitlines()
@@ -69,7 +69,7 @@ def test_ctrl_c_ends_every_wait_and_the_same_command_goes_on(checkout: Checkout,
     account.fail("delete", 3, "DependencyViolation: The vpc has dependencies and cannot be deleted")
     account.slow(1)
     after = interrupted(*DESTROY, "--yes", "--pause", "0", when="  removing ")
-    assert after.count("interrupted: finishing what has begun") == 1
+    assert after.count("interrupted: finishing the operations in progress") == 1
     assert not [line for line in after if "trying again" in line]
     account.slow(0)
     account.fail("delete", 0)
@@ -84,7 +84,7 @@ def test_credentials_that_end_in_the_middle_and_a_refusal_lose_nothing(checkout:
     checkout.atlas("up", "--stack", "dev", "--wait", "0", "--no-smoke")
     account.fail("delete", 20, "ExpiredToken: The security token included in the request is expired")
     failed = checkout.atlas(*DESTROY, "--yes", code=1)
-    assert "atlas: the AWS credentials are no longer good" in failed.stderr.splitlines()[-1]
+    assert "atlas: the AWS credentials are no longer valid" in failed.stderr.splitlines()[-1]
     account.fail("delete", 20, "AccessDenied: not authorized to perform ec2:DeleteSubnet")
     failed = checkout.atlas(*DESTROY, "--yes", code=1)
     assert "ec2:DeleteSubnet" in failed.stderr

@@ -68,7 +68,7 @@ def strays(made: Life) -> set[str]:
 
 
 def delete_by_hand(made: Life) -> None:
-    """What is there and not noted, as the line says; none of it has a name by which it could have been taken up."""
+    """Delete what exists and isn't recorded, as the line says; none of it has a fixed name, so it can't be adopted."""
     noted = {f"{resource['type']} {resource.get('id')}" for resource in made.state()}
     for call in made.world.existing().values():
         if call.key not in noted:

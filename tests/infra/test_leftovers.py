@@ -78,7 +78,7 @@ def test_every_other_kind_is_named_with_its_remedy_and_none_of_it_is_touched() -
     assert names(found).items() >= made.items()
     assert not {thing.id for thing in found.left} & set(foreign.values())
     for thing in found.left:
-        assert thing.id in thing.remedy or thing.kind in ("KMS key", "topic", "tagged thing")
+        assert thing.id in thing.remedy or thing.kind in ("KMS key", "topic", "tagged resource")
     details = {thing.kind: thing.detail for thing in found.left}
     assert (details["bucket"], details["ECR repository"]) == ("3 versions of objects", "2 images")
     # A network's own route table goes with it.
@@ -150,7 +150,7 @@ def test_denied_look_is_told_and_the_others_go_on() -> None:
 
 
 def test_credentials_that_end_in_the_middle_are_one_line() -> None:
-    with pytest.raises(CredentialsError, match=r"^the AWS credentials are no longer good.*goes on from here$"):
+    with pytest.raises(CredentialsError, match=r"^the AWS credentials are no longer valid.*continues from here$"):
         look(place(session=refusing("DescribeVolumes", "ExpiredToken", 99)))
 
 
@@ -227,7 +227,7 @@ def test_nothing_is_swept_when_eks_no_longer_says_whether_the_cluster_is_there()
 def test_credentials_that_end_in_the_middle_of_a_sweep_are_one_line(operation: str) -> None:
     estate = Estate("dev", CLUSTER, "10.20.0.0/16")
     estate.volume(estate.of_cluster)
-    with pytest.raises(CredentialsError, match=r"^the AWS credentials are no longer good.*goes on from here$"):
+    with pytest.raises(CredentialsError, match=r"^the AWS credentials are no longer valid.*continues from here$"):
         swept(place(session=refusing(operation, "ExpiredToken", 99)))
 
 

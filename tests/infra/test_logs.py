@@ -48,9 +48,12 @@ def test_what_comes_is_followed_until_ctrl_c_which_is_quiet(checkout: Checkout) 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--part", "nginx"), "there is no log 'nginx' at hand; there are service, mlflow, prometheus, grafana"),
-        ((), "there is no service.log: `atlas up` starts what writes it"),
-        (("--since", "yesterday"), "--since 'yesterday' is no duration such as 10m"),
+        (
+            ("--part", "nginx"),
+            "the stack local has no part 'nginx' with a log; its parts are service, mlflow, prometheus, grafana",
+        ),
+        ((), "there is no service.log: `atlas up` starts the process that writes it"),
+        (("--since", "yesterday"), "--since 'yesterday' is not a duration such as 10m"),
         (("--stack", "nope"), "there is no stack 'nope'"),
     ],
 )

@@ -205,7 +205,7 @@ def test_image_of_dev_goes_to_prod_and_back_by_its_digest_alone(account: Account
 
     # Nothing was promoted yet.
     nothing = atlas("up", "--stack", "prod", code=1)
-    assert "nothing was promoted to prod yet: `atlas promote dev prod` brings an image" in nothing.stderr
+    assert "nothing was promoted to prod yet: `atlas promote dev prod` deploys an image" in nothing.stderr
     refused = atlas("promote", "dev", "prod", code=1)
     assert "`atlas promote dev prod --yes`" in refused.stderr
 
@@ -248,7 +248,7 @@ def test_image_that_gives_no_prediction_is_not_good_and_is_rolled_back(account: 
     assert "`atlas rollback --stack dev`" in failed.stderr.splitlines()[-1]
     assert account.good("dev") == [first]
     # What the file fixes can't be rolled back for longer than to the next `up`.
-    assert "fixes atlas:image" in atlas("rollback", "--stack", "dev", "--yes", code=1).stderr
+    assert "sets atlas:image: change the digest there" in atlas("rollback", "--stack", "dev", "--yes", code=1).stderr
     # It is the deployment that goes back by itself.
     failed = atlas("up", "--stack", "dev", "--wait", "1", "--rollback-on-failure", code=1)
     assert f"{first} is back, but gives no prediction either" in failed.stderr
@@ -276,7 +276,7 @@ def test_image_that_is_not_in_the_stacks_own_repository_is_told_before_anything_
     account.write("dev", image=f"{HOST}/atlas-dev/flask-app@{missing}")
     failed = account.atlas("up", "--stack", "dev", code=1)
     assert failed.stderr == (
-        f"atlas: atlas-dev/flask-app has no {missing}, which atlas:image in Pulumi.dev.yaml names: nothing is made\n"
+        f"atlas: atlas-dev/flask-app has no {missing}, which atlas:image in Pulumi.dev.yaml names: nothing changed\n"
     )
     assert not list(account.records.glob("*.jsonl"))
 

@@ -44,7 +44,7 @@ def test_keys_of_other_namespaces_are_not_ours() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "told"),
     [
-        ("atlas:servicePrt", "5000", "atlas:servicePrt is no setting; there are bundle, "),
+        ("atlas:servicePrt", "5000", "atlas:servicePrt is not a setting; the settings are bundle, "),
         ("atlas:servicePort", "80", "atlas:servicePort: .*1024.*'80'"),
         ("atlas:servicePort", "http", "atlas:servicePort: .*integer.*'http'"),
         ("atlas:workers", "0", "atlas:workers: .*1.*'0'"),
@@ -73,7 +73,7 @@ def test_committed_stack_file_is_valid_and_uses_no_hidden_default_port() -> None
 
 def test_unknown_stack_is_told_which_there_are(tmp_path: Path) -> None:
     (tmp_path / "Pulumi.local.yaml").write_text("config: {atlas:environment: local}\n")
-    with pytest.raises(SettingsError, match="no stack 'prod'; there are local"):
+    with pytest.raises(SettingsError, match="no stack 'prod'; the stacks are local"):
         stack_settings("prod", tmp_path)
 
 
@@ -145,12 +145,16 @@ def test_what_has_no_safe_default_must_be_said(key: str) -> None:
         ("hostname", "flights.example.com", "hostname needs certificateArn"),
         ("modelUri", "models:/flights-late@champion", "modelUri needs mlflowTrackingUri"),
         ("mlflowTrackingUri", "https://me:token@dagshub.com/a.mlflow", "atlas:mlflowTrackingUri: "),
-        ("replicas", "4", "4 pods, and one more while they roll, don't fit: 1 t3.small hold 4 beside the system's"),
+        (
+            "replicas",
+            "4",
+            "4 pods, and 1 more during a rolling update, don't fit: 1 t3.small hold 4 besides the system's",
+        ),
         ("workers", "12", "podMemoryMib is 512, too little for 12 workers, .*: at least 832"),
         ("podMemoryMib", "100", "atlas:podMemoryMib: .*256.*'100'"),
-        ("logRetentionDays", "31", "CloudWatch keeps logs for one of these"),
+        ("logRetentionDays", "31", "CloudWatch allows only these numbers of days"),
         ("disposable", "perhaps", "atlas:disposable: "),
-        ("nodetype", "t3.small", "atlas:nodetype is no setting; there are accountId, "),
+        ("nodetype", "t3.small", "atlas:nodetype is not a setting; the settings are accountId, "),
     ],
 )
 def test_wrong_aws_setting_is_named_with_what_is_allowed(key: str, value: str, told: str) -> None:

@@ -54,7 +54,9 @@ def test_host_that_passed_its_checks_is_healthy(moto: str, settings: AwsSettings
 def test_host_of_another_stack_or_role_is_not_it(moto: str, settings: AwsSettings) -> None:
     host("prod", "prometheus")
     host("dev", "grafana")
-    assert host_health("dev", settings, "prometheus") == Health(False, "its instance is gone: `atlas up` makes another")
+    assert host_health("dev", settings, "prometheus") == Health(
+        False, "its instance is gone: `atlas up` creates a new instance"
+    )
 
 
 def test_stopped_host_is_not_healthy_and_a_terminated_one_is_gone(moto: str, settings: AwsSettings) -> None:

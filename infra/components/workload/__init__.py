@@ -1,1 +1,1 @@
-"""The service in the cluster: pods behind a load balancer, under restricted Pod Security, closed but for need."""
+"""The service in the cluster: pods behind a load balancer, with restricted Pod Security and NetworkPolicies."""

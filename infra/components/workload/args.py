@@ -1,4 +1,4 @@
-"""What the workload is made of: its arguments, and what all its parts share."""
+"""The workload's arguments, and the context that all its parts share."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from infra.names import APP_LABEL, PROJECT
 
 @dataclass(frozen=True, slots=True)
 class WorkloadArgs:
-    """What the workload needs to know."""
+    """The workload's arguments."""
 
     app: str
     namespace: str
@@ -19,32 +19,32 @@ class WorkloadArgs:
     service_account: str
     secret_name: str
     image: pulumi.Input[str]
-    """By digest."""
+    """Its reference by digest."""
     replicas: int
     max_replicas: int | None
-    """More than `replicas`: a HorizontalPodAutoscaler decides."""
+    """If greater than `replicas`: a HorizontalPodAutoscaler sets the number of pods."""
     workers: int
-    """Processes in a pod."""
+    """Worker processes per pod."""
     memory_mib: int
-    """The most memory that a pod may take, in MiB."""
+    """The memory limit of a pod, in MiB."""
     settings: Mapping[str, str]
-    """Environment of the service (service/settings.py); no secrets."""
+    """The service's environment (service/settings.py), without secrets."""
     mlflow_tracking_uri: str | None
     mlflow_token: pulumi.Input[str] | None
     callers: Sequence[str]
     """CIDRs that may reach the load balancer."""
     certificate_arn: str | None
     node_cidrs: Sequence[str]
-    """Where packets from the load balancer, and kubelet's probes, come from."""
+    """The source addresses of packets from the load balancer, and of kubelet's probes."""
     prometheus_cidr: str
     prometheus_group: str
     """The Kubernetes group that Prometheus's role maps to."""
     tags: Mapping[str, str]
-    """For the load balancer, which Kubernetes makes."""
+    """Tags for the load balancer, which Kubernetes creates."""
 
     @property
     def most(self) -> int:
-        """Pods that there may be."""
+        """The maximum number of pods."""
         return max(self.replicas, self.max_replicas or 0)
 
     @property
@@ -53,24 +53,24 @@ class WorkloadArgs:
 
     @property
     def match(self) -> dict[str, str]:
-        """The label by which the pods are found."""
+        """The label by which the pods are selected."""
         return {APP_LABEL: self.app}
 
     @property
     def labels(self) -> dict[str, str]:
-        """Of everything in the workload."""
+        """The labels of everything in the workload."""
         return {**self.match, "app.kubernetes.io/part-of": PROJECT, "app.kubernetes.io/managed-by": "pulumi"}
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What each part of the workload is declared with."""
+    """The context in which each part of the workload is declared."""
 
     name: str
-    """What the names of its resources begin with."""
+    """The prefix of the resources' names."""
     args: WorkloadArgs
     namespace: pulumi.Output[str]
-    """The namespace's name, as an output: what is inside goes before it, one by one, instead of with it."""
+    """The namespace's name, as an output: so the objects inside depend on the namespace, and are deleted before it."""
     parent: pulumi.Resource
 
     @property
@@ -83,5 +83,5 @@ class Part:
         return LabelSelectorArgs(match_labels=self.args.match)
 
     def inside(self, label: str | None = None, annotations: Mapping[str, str] | None = None) -> ObjectMetaArgs:
-        """Of something in the namespace; without a label Pulumi names it."""
+        """Metadata of an object in the namespace; without `label`, Pulumi generates the name."""
         return ObjectMetaArgs(name=label, namespace=self.namespace, labels=self.args.labels, annotations=annotations)

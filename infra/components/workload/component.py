@@ -1,4 +1,4 @@
-"""The workload as a component: the namespace, and in it the pods, their traffic, and Prometheus's access."""
+"""The workload as a component: the namespace with the pods, their traffic rules, and Prometheus's access."""
 
 import pulumi
 from pulumi_kubernetes.core.v1 import Namespace
@@ -11,7 +11,7 @@ from infra.components.workload.traffic import close, expose, keep_available
 
 
 class Workload(pulumi.ComponentResource):
-    """Namespace and all in it, and Prometheus's permissions.
+    """The namespace with all its objects, and Prometheus's permissions.
 
     Outputs:
         hostname: the load balancer's name (or address).

@@ -1,4 +1,4 @@
-"""The pods: one Deployment, with the account it runs as, its settings, and the secret if there is one."""
+"""The pods: a Deployment with its service account, its settings, and the MLflow token's secret, if it is set."""
 
 import pulumi
 from pulumi_kubernetes.apps.v1 import (
@@ -41,32 +41,32 @@ from infra.components.workload.args import Part
 from infra.names import HTTP, SERVICE_PORT, SERVICE_READY
 
 USER = 10001
-"""Of the image; any would do, but for root."""
+"""The image's user; any id except root's works."""
 GRACE_SECONDS = 60
-"""preStop's pause, the workers' 30 s to finish their requests (service/__main__.py), and some."""
+"""preStop's pause, plus 30 s for the workers to finish their requests (service/__main__.py), plus a reserve."""
 DRAIN_SECONDS = 10
-"""A terminating pod goes on answering for so long: endpoints and the load balancer need some seconds to notice."""
+"""A terminating pod keeps answering for this time, because endpoints and the load balancer change only later."""
 CPU_REQUEST = "250m"
-"""Some hundred requests a second: one takes 2.2 ms of CPU."""
+"""Enough for about a hundred requests per second: a request takes 2.2 ms of CPU."""
 MEMORY_REQUEST = 3 / 8
-"""Of the limit: 192 MiB of the default's 512. Measured with kubelet in a restricted pod: 85 MiB with one worker, 131
-with two, alike under load. scikit-learn, for bundles that don't compile, adds some 150 MiB a worker."""
+"""The request's share of the limit: 192 of the default 512 MiB. Measured with kubelet in a restricted pod: 85 MiB with
+1 worker, 131 with 2, with and without load. scikit-learn, for bundles that don't compile, adds 150 MiB per worker."""
 ROLLOUT_SECONDS = 300
-"""Until a rollout has failed: a pod is ready within seconds, a node that must be added takes minutes."""
+"""Time after which a rollout has failed: a pod is ready within seconds, but an additional node takes minutes."""
 TOKEN = "CAPSTONE_TEST"  # noqa: S105 - its name
-"""The variable in which the service reads the MLflow server's token (service/settings.py); the secret's key, too."""
+"""The environment variable with the MLflow server's token (service/settings.py), and its key in the secret."""
 
 
 def declare_pods(part: Part) -> Deployment:
-    """The Deployment, and what its pods need."""
+    """Declare the Deployment and the objects that its pods need."""
     name, args = part.name, part.args
     account = ServiceAccount(
         f"{name}-account",
         metadata=part.inside(args.service_account),
-        automount_service_account_token=False,  # it never asks the Kubernetes API
+        automount_service_account_token=False,  # the service doesn't use the Kubernetes API
         opts=part.here,
     )
-    # Named by Pulumi and immutable: a changed setting is a new map, and so a rollout that can be rolled back.
+    # Immutable, with a name from Pulumi: so a changed setting creates a new ConfigMap, and a rollout with it.
     settings = ConfigMap(
         f"{name}-settings", metadata=part.inside(), data=dict(args.settings), immutable=True, opts=part.here
     )
@@ -82,13 +82,13 @@ def declare_pods(part: Part) -> Deployment:
         )
         key = SecretKeySelectorArgs(name=args.secret_name, key=TOKEN)
         environment.append(EnvVarArgs(name=TOKEN, value_from=EnvVarSourceArgs(secret_key_ref=key)))
-        # Its name stays when its value changes: this is what makes pods start again with the new one.
+        # The secret's name stays when its value changes, so this annotation makes the pods restart with the new value.
         versions["atlas/secret-uid"] = secret.metadata.uid.apply(lambda uid: uid or "")
     return Deployment(
         f"{name}-deployment",
         metadata=part.inside(args.app),
         spec=DeploymentSpecArgs(
-            # The autoscaler's figure must not be reset by each `up`.
+            # Otherwise each `up` would reset the number that the autoscaler has set.
             replicas=None if args.autoscaled else args.replicas,
             revision_history_limit=3,
             progress_deadline_seconds=ROLLOUT_SECONDS,
@@ -102,7 +102,7 @@ def declare_pods(part: Part) -> Deployment:
                 spec=_pod(part, account.metadata.name, settings.metadata.name, environment),
             ),
         ),
-        # A little longer than Kubernetes itself waits: its reason is the better one.
+        # A little longer than Kubernetes's own timeout, because its error message is better.
         opts=pulumi.ResourceOptions(
             parent=part.parent, custom_timeouts=pulumi.CustomTimeouts(create="6m", update="6m", delete="5m")
         ),
@@ -127,14 +127,14 @@ def _pod(
             TopologySpreadConstraintArgs(
                 max_skew=1,
                 topology_key=key,
-                # Better two on one node than one nowhere.
+                # Two pods on the same node are better than a pod that can't be scheduled.
                 when_unsatisfiable="ScheduleAnyway",
                 label_selector=part.pods,
             )
             for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
         ],
         containers=[_container(part, settings, environment)],
-        # Metrics shared by the workers, and a registry's bundle.
+        # For the metrics that the workers share, and for a bundle from the registry.
         volumes=[VolumeArgs(name="tmp", empty_dir=EmptyDirVolumeSourceArgs(size_limit="512Mi"))],
     )
 
@@ -149,7 +149,7 @@ def _container(part: Part, settings: pulumi.Input[str], environment: list[EnvVar
         env=environment,
         resources=ResourceRequirementsArgs(
             requests={"cpu": CPU_REQUEST, "memory": f"{int(args.memory_mib * MEMORY_REQUEST)}Mi"},
-            # A start takes 1.2 s of CPU; after it a worker uses one at most.
+            # A start takes 1.2 s of CPU; after it, a worker uses at most 1 CPU.
             limits={"cpu": str(args.workers), "memory": f"{args.memory_mib}Mi"},
         ),
         security_context=SecurityContextArgs(
@@ -157,19 +157,19 @@ def _container(part: Part, settings: pulumi.Input[str], environment: list[EnvVar
             read_only_root_filesystem=True,
             capabilities=CapabilitiesArgs(drop=["ALL"]),
         ),
-        # Loading a model takes seconds; until then neither of the other two counts.
+        # Loading a model takes seconds; the other two probes start only after it.
         startup_probe=_probe(SERVICE_READY, every=2, failures=60),
         readiness_probe=_probe(SERVICE_READY, every=5, failures=2),
         liveness_probe=_probe("/health/live", every=10, failures=3),
         lifecycle=LifecycleArgs(pre_stop=LifecycleHandlerArgs(sleep=SleepActionArgs(seconds=DRAIN_SECONDS))),
-        # A container that dies leaves the end of its log as its reason, which `up` shows.
+        # If a container fails, the end of its log becomes its termination message, which `up` shows.
         termination_message_policy="FallbackToLogsOnError",
         volume_mounts=[VolumeMountArgs(name="tmp", mount_path="/tmp")],  # noqa: S108 - the pod's own
     )
 
 
 def _probe(path: str, *, every: int, failures: int) -> ProbeArgs:
-    """Asks every so many seconds; that many failures in a row count."""
+    """A probe every `every` seconds; it has failed after `failures` failures in a row."""
     return ProbeArgs(
         http_get=HTTPGetActionArgs(path=path, port=HTTP),
         timeout_seconds=3,

@@ -1,4 +1,4 @@
-"""Prometheus's access: it finds the app's pods, and reads kubelets' figures."""
+"""Prometheus's permissions in the cluster: to find the app's pods, and to read kubelets' metrics."""
 
 import pulumi
 from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
@@ -19,7 +19,7 @@ LOOK = ("get", "list", "watch")
 
 
 def admit_prometheus(part: Part) -> None:
-    """Of kubelets the figures alone: `nodes/proxy` would let it run commands."""
+    """Declare the permissions. From kubelets only the metrics: `nodes/proxy` would allow Prometheus to run commands."""
     name, args = part.name, part.args
     group = SubjectArgs(kind="Group", name=args.prometheus_group, api_group=RBAC)
     role = Role(

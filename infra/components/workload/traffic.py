@@ -1,4 +1,4 @@
-"""The pods' traffic: the load balancer, what may come in and go out, and how many pods there are to answer."""
+"""The pods' traffic: the load balancer, the allowed ingress and egress, and the number of pods."""
 
 from urllib.parse import urlsplit
 
@@ -29,20 +29,20 @@ from infra.components.workload.args import Part, WorkloadArgs
 from infra.names import HTTP, SERVICE_PORT
 
 DELETE_TIMEOUT = "20m"
-"""A load balancer with its network interfaces takes minutes to go, and the network can't go before it."""
+"""Deleting a load balancer with its network interfaces takes minutes, and the network can't be deleted before it."""
 
 
 def expose(part: Part) -> pulumi.Output[str]:
-    """The load balancer; returns its name, or its address."""
+    """Declare the load balancer; returns its host name, or its IP address."""
     args = part.args
     service = Service(
         f"{part.name}-service",
         metadata=part.inside(args.service_name, _load_balancer(args)),
         spec=ServiceSpecArgs(
             type="LoadBalancer",
-            # Any node takes a packet and passes it on to a ready pod, wherever that is: while pods move, nothing is
-            # lost. Packets then come from nodes' addresses, which is what the NetworkPolicy admits. The price is one
-            # hop and the caller's address, which the service doesn't use.
+            # Every node accepts packets and forwards them to a ready pod on any node, so nothing is lost while pods
+            # move. Pods then see the nodes' addresses, which the NetworkPolicy allows. The price is an additional hop,
+            # and the loss of the caller's address, which the service doesn't use.
             external_traffic_policy="Cluster",
             load_balancer_source_ranges=list(args.callers),
             selector=args.match,
@@ -50,8 +50,8 @@ def expose(part: Part) -> pulumi.Output[str]:
         ),
         opts=pulumi.ResourceOptions(
             parent=part.parent,
-            # Not after the pods: both take minutes. The provider waits for a ready endpoint, so `up` ends with
-            # an address that answers.
+            # No dependency on the pods, because both take minutes. The provider waits for a ready endpoint, so `up`
+            # ends with an address that answers.
             custom_timeouts=pulumi.CustomTimeouts(create="15m", update="15m", delete=DELETE_TIMEOUT),
         ),
     )
@@ -59,9 +59,9 @@ def expose(part: Part) -> pulumi.Output[str]:
 
 
 def keep_available(part: Part, deployment: Deployment) -> None:
-    """As many pods as are needed, and not all of them taken away at once."""
+    """Declare the autoscaler, and the budget that keeps pods available during node updates."""
     args = part.args
-    if args.replicas >= 2:  # with one pod it would only block node updates
+    if args.replicas >= 2:  # with a single pod it would only block node updates
         PodDisruptionBudget(
             f"{part.name}-disruptions",
             metadata=part.inside(args.app),
@@ -81,13 +81,13 @@ def keep_available(part: Part, deployment: Deployment) -> None:
                 max_replicas=args.most,
                 metrics=[MetricSpecArgs(type="Resource", resource=busy)],
             ),
-            # It looks for the Deployment as soon as it is there.
+            # The autoscaler looks for its Deployment as soon as it is created.
             opts=pulumi.ResourceOptions(parent=part.parent, depends_on=[deployment]),
         )
 
 
 def close(part: Part) -> None:
-    """Nothing in and nothing out, but for this."""
+    """Deny all traffic, except the required ingress and egress."""
     args = part.args
     NetworkPolicy(
         f"{part.name}-deny",
@@ -117,9 +117,9 @@ def close(part: Part) -> None:
             ],
             egress=[
                 NetworkPolicyEgressRuleArgs(to=[dns], ports=[_port(53, "UDP"), _port(53)]),
-                # EKS Pod Identity's agent, on the node itself.
+                # The agent of EKS Pod Identity on the pod's own node.
                 NetworkPolicyEgressRuleArgs(to=[_network("169.254.170.23/32")], ports=[_port(80)]),
-                # S3 and the MLflow server: neither has addresses that could be listed.
+                # S3 and the MLflow server, whose addresses aren't fixed.
                 NetworkPolicyEgressRuleArgs(to=[_network("0.0.0.0/0")], ports=[_port(port) for port in sorted(https)]),
             ],
         ),
@@ -136,7 +136,7 @@ def _port(number: int, protocol: str = "TCP") -> NetworkPolicyPortArgs:
 
 
 def _load_balancer(args: WorkloadArgs) -> dict[str, str]:
-    """A network load balancer, made by the controller that EKS itself runs."""
+    """The annotations for a network load balancer, which the controller in EKS's control plane creates."""
     prefix = "service.beta.kubernetes.io/aws-load-balancer"
     annotations = {
         f"{prefix}-type": "nlb",

@@ -54,7 +54,7 @@ def test_bucket_of_the_account_is_found() -> None:
 
 def test_bucket_of_somebody_else_is_told_with_the_remedy() -> None:
     answer("s3.HeadBucket", 403)
-    with pytest.raises(AwsError, match=r"is another account's, .*: choose another name .atlas:stateBucket"):
+    with pytest.raises(AwsError, match=r"belongs to another account, .*: choose another name .atlas:stateBucket"):
         look(SETTINGS)
 
 

@@ -97,7 +97,7 @@ def test_quota_that_forbids_pods_is_named(api: Any, namespace: str, deploy: Call
     core: Any = client.CoreV1Api(api)
     core.create_namespaced_resource_quota(namespace, {"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}})
     deploy()
-    assert "no pod can be made" in told(api, namespace, "exceeded quota: none")
+    assert "no pod can be created" in told(api, namespace, "exceeded quota: none")
 
 
 def test_pod_that_fits_on_no_node_is_named(api: Any, namespace: str, deploy: Callable[..., None]) -> None:
@@ -112,7 +112,7 @@ def test_image_that_cannot_be_had_is_named(api: Any, namespace: str, deploy: Cal
 
 def test_container_that_ends_is_quoted(api: Any, namespace: str, deploy: Callable[..., None]) -> None:
     deploy(command="echo service: no model bundle at /nowhere; exit 1")
-    assert "BackOff" in told(api, namespace, "said: service: no model bundle at /nowhere")
+    assert "BackOff" in told(api, namespace, "logged: service: no model bundle at /nowhere")
 
 
 def test_probe_that_fails_is_named(api: Any, namespace: str, deploy: Callable[..., None]) -> None:

@@ -67,7 +67,10 @@ def test_exception_is_for_its_rule_and_resources_only() -> None:
 @pytest.mark.parametrize(
     ("exception", "told"),
     [
-        ({"reason": REASON, "until": "2026-06-15"}, "policyExceptions.0.rule is missing: what may be broken"),
+        (
+            {"reason": REASON, "until": "2026-06-15"},
+            "policyExceptions.0.rule is missing: the rule's name in docs/policy.md",
+        ),
         ({"rule": "imdsv2", "until": "2026-06-15"}, "policyExceptions.0.reason is missing: why"),
         ({"rule": "imdsv2", "reason": "because", "until": "2026-06-15"}, "at least 10 characters"),
         ({"rule": "imdsv2", "reason": REASON}, "policyExceptions.0.until is missing: the last day"),
@@ -75,7 +78,7 @@ def test_exception_is_for_its_rule_and_resources_only() -> None:
             {"rule": "imdsv2", "reason": REASON, "until": "next year"},
             "policyExceptions.0.until: Input should be a valid",
         ),
-        ({"rule": "imdsv2", "reason": REASON, "until": "2026-06-15", "why": ""}, "0.why is no part of an exception"),
+        ({"rule": "imdsv2", "reason": REASON, "until": "2026-06-15", "why": ""}, "0.why is not a key of an exception"),
     ],
 )
 def test_incomplete_exception_is_no_setting(exception: dict[str, str], told: str) -> None:

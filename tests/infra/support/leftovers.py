@@ -127,7 +127,7 @@ class Estate:
             KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
             AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
         )  # fmt: skip
-        made["tagged thing"] = table["TableDescription"]["TableArn"]
+        made["tagged resource"] = table["TableDescription"]["TableArn"]
         return made
 
     def ways_out(self) -> dict[str, str]:
