@@ -87,7 +87,9 @@ class Registration:
 
     def __init__(self, request: Any) -> None:
         self.request = request
-        self.stub = resource_pb2_grpc.ResourceMonitorStub(grpc.insecure_channel(request.monitorEndpoint))
+        # A connection of its own: an earlier engine at the same port left a broken one (see sdk_internals).
+        own = [("grpc.use_local_subchannel_pool", 1)]
+        self.stub = resource_pb2_grpc.ResourceMonitorStub(grpc.insecure_channel(request.monitorEndpoint, options=own))
         inputs = plain(request.inputs)
         sources = {key: tuple(sorted(found.urns)) for key, found in request.inputDependencies.items()}
         self.inputs = {key: Value(_opened(value), sources.get(key, ())) for key, value in inputs.items()}
