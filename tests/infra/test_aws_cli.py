@@ -176,7 +176,7 @@ def test_refresh_tells_one_document(checkout: Checkout, account: World) -> None:
         ({"apiAccessCidrs": ["0.0.0.0/33"]}, "Pulumi.dev.yaml: atlas:apiAccessCidrs.0: not an IPv4 network"),
         ({"image": "app:latest"}, "Pulumi.dev.yaml: atlas:image: "),
         ({"mlflowToken": "plain"}, "atlas:mlflowToken must be encrypted"),
-        ({"typo": 1}, "Pulumi.dev.yaml: atlas:typo is no setting"),
+        ({"typo": 1}, "Pulumi.dev.yaml: atlas:typo is not a setting"),
     ],
 )
 def test_mistake_is_one_line_before_anything_is_made(

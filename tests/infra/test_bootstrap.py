@@ -335,4 +335,4 @@ def test_stack_that_is_no_aws_stack_is_one_line(account: Account) -> None:
 
 def test_up_of_bootstrap_names_the_right_command(account: Account) -> None:
     told = account.checkout.atlas("up", "--stack", "bootstrap", code=1).stderr
-    assert "`atlas bootstrap` makes and removes it" in told
+    assert "`atlas bootstrap` creates and removes it" in told
