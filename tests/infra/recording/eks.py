@@ -16,7 +16,7 @@ import grpc
 from google.protobuf import empty_pb2
 from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc, resource_pb2, resource_pb2_grpc
 
-from tests.infra.recording import schema
+from tests.infra.recording import schema, sdk_internals
 from tests.infra.recording.answers import REGION
 from tests.infra.recording.provider import has_unknown, plain, serve, wire
 from tests.infra.recording.rules import UNKNOWN
@@ -88,8 +88,8 @@ class Registration:
     def __init__(self, request: Any) -> None:
         self.request = request
         # A connection of its own: an earlier engine at the same port left a broken one (see sdk_internals).
-        own = [("grpc.use_local_subchannel_pool", 1)]
-        self.stub = resource_pb2_grpc.ResourceMonitorStub(grpc.insecure_channel(request.monitorEndpoint, options=own))
+        channel = grpc.insecure_channel(request.monitorEndpoint, options=[sdk_internals.OWN_CONNECTION])
+        self.stub = resource_pb2_grpc.ResourceMonitorStub(channel)
         inputs = plain(request.inputs)
         sources = {key: tuple(sorted(found.urns)) for key, found in request.inputDependencies.items()}
         self.inputs = {key: Value(_opened(value), sources.get(key, ())) for key, value in inputs.items()}

@@ -27,6 +27,9 @@ except ImportError as error:
 
 __all__ = ["is_input_type"]
 
+OWN_CONNECTION = ("grpc.use_local_subchannel_pool", 1)
+"""The option of a gRPC channel that shares no connection with other channels of this process."""
+
 
 def forget_callbacks() -> None:
     """The SDK would stop the callback servers of a run again at the end of the next, whose event loop is another."""
@@ -39,9 +42,8 @@ def open_own_connections() -> None:
     A channel to a new engine would take over the broken connection of the earlier engine at the same port, and say
     "Resource monitor has terminated" at once.
     """
-    option = ("grpc.use_local_subchannel_pool", 1)
-    if option not in _GRPC_CHANNEL_OPTIONS:
-        _GRPC_CHANNEL_OPTIONS.append(option)
+    if OWN_CONNECTION not in _GRPC_CHANNEL_OPTIONS:
+        _GRPC_CHANNEL_OPTIONS.append(OWN_CONNECTION)
 
 
 def input_names(kind: Any) -> dict[str, str]:
