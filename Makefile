@@ -80,7 +80,7 @@ lint: .venv/dev ## Format, lint and type-check; imports and dead code; lint and 
 	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/vulture
 	$(BIN)/zizmor --offline --no-progress --quiet .
-	@if [ -n "$(GO)" ]; then echo "actionlint"; GOFLAGS=-mod=readonly $(GO) -C tests/github/tools tool actionlint $(CURDIR)/.github/workflows/*.yml; \
+	@if [ -n "$(GO)" ]; then echo "actionlint"; GOFLAGS=-mod=readonly $(GO) -C tests/github/tools tool actionlint "$(CURDIR)"/.github/workflows/*.yml; \
 	elif [ -n "$(CI)" ]; then echo "actionlint is built with Go, and there is none" >&2; exit 1; \
 	else echo "actionlint: skipped, it is built with Go, and there is none (go.dev)"; fi
 

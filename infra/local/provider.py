@@ -9,7 +9,8 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Mapping
+import traceback
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +22,7 @@ from pulumi.provider.experimental.property_value import PropertyValue
 from pulumi.provider.experimental.server import ProviderServicer
 from pulumi.runtime.proto import provider_pb2_grpc
 
-from infra.errors import LocalError
+from infra.errors import LocalError, one_line
 from infra.local.supervisor import Program, Supervisord
 
 VERSION = "0.1.0"
@@ -218,25 +219,36 @@ def wrapped(value: Any) -> PropertyValue:
 
 
 class Servicer(ProviderServicer):
-    """Reports an expected error by its message only, without the name of the Python exception."""
+    """Reports an expected error by its message only; any other error is reported as a fault of Atlas, in one line."""
 
     async def Create(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC's names
-        try:
-            return await super().Create(request, context)  # type: ignore[no-untyped-call]
-        except (LocalError, OSError) as error:
-            await context.abort(grpc.StatusCode.UNKNOWN, str(error))
+        return await _told(super().Create(request, context), context)  # type: ignore[no-untyped-call]
 
     async def Update(self, request: Any, context: Any) -> Any:  # noqa: N802
-        try:
-            return await super().Update(request, context)  # type: ignore[no-untyped-call]
-        except (LocalError, OSError) as error:
-            await context.abort(grpc.StatusCode.UNKNOWN, str(error))
+        return await _told(super().Update(request, context), context)  # type: ignore[no-untyped-call]
 
     async def Delete(self, request: Any, context: Any) -> Any:  # noqa: N802
-        try:
-            return await super().Delete(request, context)  # type: ignore[no-untyped-call]
-        except (LocalError, OSError) as error:
-            await context.abort(grpc.StatusCode.UNKNOWN, str(error))
+        return await _told(super().Delete(request, context), context)  # type: ignore[no-untyped-call]
+
+    async def Read(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await _told(super().Read(request, context), context)  # type: ignore[no-untyped-call]
+
+
+async def _told(call: Awaitable[Any], context: Any) -> Any:
+    """The call's answer; its error ends the request with a line for the user."""
+    try:
+        return await call
+    except (LocalError, OSError) as error:
+        message = str(error)
+    except grpc.aio.AbortError:
+        raise
+    except Exception as error:  # the user sees a line, whatever a library raises
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        message = (
+            f"a fault of Atlas, please report it: {type(error).__name__}: {one_line(error)} "
+            f"({Path(place.filename).name}:{place.lineno})"
+        )
+    return await context.abort(grpc.StatusCode.UNKNOWN, message)
 
 
 def _end_with_parent() -> None:

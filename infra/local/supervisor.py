@@ -27,6 +27,10 @@ UNREACHABLE = (OSError, http.client.HTTPException, xmlrpc.client.Error)
 """The exceptions of a call to a supervisor that doesn't run, or that refuses the call."""
 STOP_SECONDS = 40
 """Seconds that a process may take to stop; the service drains for up to 30."""
+UNREADABLE = ('"', "\n", " ;", " #")
+"""What no value in supervisord's configuration can contain: it has no escape for a quote, and " ;" starts a comment."""
+WRITING = threading.Lock()
+"""Held while supervisord's configuration is written and read: programs start in parallel, in threads of one process."""
 SOCKET_PATH_LIMIT = 100
 """A Unix socket's path can have 107 bytes; supervisord appends its process id while it starts."""
 
@@ -66,6 +70,11 @@ class Supervisord:
         """Start supervisord, after ending the processes that an earlier supervisord left behind."""
         if self.alive():
             return
+        if any(text in str(self.home) for text in UNREADABLE):
+            raise LocalError(
+                f"{self.home}: supervisord can't read a path that contains a double quote, a line break, or ; or # "
+                "after a space: move the checkout to another folder"
+            )
         self.end_orphans()
         for folder in (self.programs, self.logs):
             folder.mkdir(parents=True, exist_ok=True)
@@ -74,23 +83,8 @@ class Supervisord:
         self.socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.socket.parent != self.home and self.socket.parent.stat().st_uid != os.getuid():
             raise LocalError(f"{self.socket.parent} belongs to another user: remove it")
-        self.config.write_text(
-            f"""[unix_http_server]
-file={_escaped(self.socket)}
-chmod=0700
-[supervisord]
-logfile={_escaped(self.logs / "supervisord.log")}
-logfile_maxbytes=1MB
-logfile_backups=1
-pidfile={_escaped(self.home / "supervisord.pid")}
-childlogdir={_escaped(self.logs)}
-minfds=1024
-[rpcinterface:supervisor]
-supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
-[include]
-files={_escaped(self.programs)}/*.conf
-"""
-        )
+        with WRITING:
+            self._compose()
         command = [sys.executable, "-W", "ignore", "-m", "supervisor.supervisord", "-c", str(self.config)]
         started = subprocess.run(
             command,
@@ -151,13 +145,17 @@ files={_escaped(self.programs)}/*.conf
             Path(folder).mkdir(parents=True, exist_ok=True)
         log = self.logs / f"{program.name}.log"
         begun_at = log.stat().st_size if log.exists() else 0
-        self._write(program, log)
         try:
-            self._call("supervisor.reloadConfig")
-            self._call("supervisor.addProcessGroup", program.name)
+            with WRITING:
+                self._write(program, log)
+                self._compose()
+                self._call("supervisor.reloadConfig")
+                self._call("supervisor.addProcessGroup", program.name)
             self._wait_until_healthy(program, log, begun_at, interrupted)
-        except BaseException:
+        except BaseException as error:
             self.remove(program.name)
+            if isinstance(error, UNREACHABLE):
+                raise LocalError(f"supervisord can't run {program.name} ({_reason(error)}): see {self.logs}") from None
             raise
 
     def remove(self, name: str) -> None:
@@ -191,12 +189,37 @@ files={_escaped(self.programs)}/*.conf
 
     # --- inside ---
 
+    def _compose(self) -> None:
+        """Write supervisord's configuration: its own part, and the programs'.
+
+        It is a single file, because supervisord splits the pattern of an include at white space, and reads brackets in
+        it: it would find no program of a checkout whose path has such characters.
+        """
+        own = f"""[unix_http_server]
+file={_escaped(self.socket)}
+chmod=0700
+[supervisord]
+logfile={_escaped(self.logs / "supervisord.log")}
+logfile_maxbytes=1MB
+logfile_backups=1
+pidfile={_escaped(self.home / "supervisord.pid")}
+childlogdir={_escaped(self.logs)}
+minfds=1024
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
+"""
+        fresh = self.config.with_name(f".{self.config.name}.new")
+        fresh.touch(mode=0o600)  # the environment of a program may hold a token
+        fresh.write_text(own + "".join(file.read_text() for file in sorted(self.programs.glob("*.conf"))))
+        fresh.replace(self.config)
+
     def _write(self, program: Program, log: Path) -> None:
         environment = dict(program.environment) | {MARK: str(self.home), PROGRAM: program.name}
         pairs = ",".join(f'{name}="{_quoted(name, value)}"' for name, value in environment.items())
         config = self.programs / f"{program.name}.conf"
         config.touch(mode=0o600)  # the environment may hold a token
         config.write_text(
+            # supervisord expands the log's path twice.
             f"""[program:{program.name}]
 command={_escaped(shlex.join(program.command))}
 directory={_escaped(program.working_directory)}
@@ -209,7 +232,7 @@ stopasgroup=true
 killasgroup=true
 stopwaitsecs={STOP_SECONDS}
 redirect_stderr=true
-stdout_logfile={_escaped(log)}
+stdout_logfile={_escaped(_escaped(log))}
 stdout_logfile_maxbytes=5MB
 stdout_logfile_backups=2
 """
@@ -244,13 +267,18 @@ stdout_logfile_backups=2
             transport.close()
 
 
+def _reason(error: BaseException) -> str:
+    """What supervisord answered, without the name of the library's exception."""
+    return str(error.faultString if isinstance(error, xmlrpc.client.Fault) else error)
+
+
 def _escaped(text: object) -> str:
     """The text for supervisord's configuration, in which % starts an expansion."""
     return str(text).replace("%", "%%")
 
 
 def _quoted(name: str, value: str) -> str:
-    """The value of a variable; supervisord has no escape for a quote, and reads " ;" as the start of a comment."""
-    if any(text in value for text in ('"', "\n", " ;", " #")) or value.strip("'") != value:
+    """The value of a variable."""
+    if any(text in value for text in UNREADABLE) or value.strip("'") != value:
         raise LocalError(f'{name}={value!r}: supervisord can\'t pass on a quote, a line break, " ;" or " #"')
     return _escaped(value)

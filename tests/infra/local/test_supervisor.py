@@ -207,6 +207,40 @@ def test_stack_in_a_deep_folder_runs_on_a_short_socket_of_its_own(tmp_path: Path
     assert not deep.socket.parent.exists()
 
 
+@pytest.mark.parametrize("name", ["My Projekt é", "[b]*?", "it's 100 %", "a;b#c"])
+def test_stack_runs_in_a_folder_of_any_name(tmp_path: Path, program: Build, name: str) -> None:
+    """supervisord splits an include's pattern at spaces, and reads brackets in it: it would find no program."""
+    anywhere = Supervisord(tmp_path / name / "local")
+    anywhere.home.mkdir(parents=True)
+    try:
+        anywhere.start()
+        anywhere.run(program(), NEVER)
+        assert anywhere.running("service")
+    finally:
+        anywhere.stop()
+
+
+@pytest.mark.parametrize("name", ['a "quoted" folder', "a ;comment", "two\nlines"])
+def test_folder_whose_name_supervisord_cannot_read_is_refused(tmp_path: Path, name: str) -> None:
+    anywhere = Supervisord(tmp_path / name)
+    with pytest.raises(LocalError, match=r"supervisord can't read a path .*: move the checkout"):
+        anywhere.start()
+
+
+def test_what_supervisord_refuses_is_told_without_the_librarys_exception(
+    supervisord: Supervisord, program: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = supervisord._call
+
+    def refusing(method: str, *arguments: object) -> object:
+        return call(method, *(["no-such-program"] if method == "supervisor.addProcessGroup" else arguments))
+
+    monkeypatch.setattr(Supervisord, "_call", lambda _, *arguments: refusing(*arguments))
+    with pytest.raises(LocalError, match=r"supervisord can't run service \(BAD_NAME: no-such-program\): see .*logs"):
+        supervisord.run(program(), NEVER)
+    assert list(supervisord.programs.iterdir()) == []
+
+
 SLOW_TO_STOP = HEALTHY.replace("lambda *_: sys.exit(0)", "lambda *_: (__import__('time').sleep(2), sys.exit(0))")
 
 
