@@ -48,12 +48,16 @@ engine: .venv/run
 
 # --- the main job ---
 
-.PHONY: up down repro
+.PHONY: up down repro check
 repro: .venv/run ## Run what has changed in the pipeline (DVC)
 	@echo "== pipeline"
 	$(BIN)/dvc repro
 
-up: setup repro ## Set-up, pipeline, local stack; ends with the URLs and one prediction
+check: .venv/run
+	@$(BIN)/atlas check --stack local
+
+# The checks come before the pipeline, which takes minutes.
+up: setup check repro ## Set-up, pipeline, local stack; ends with the URLs and one prediction
 	@echo "== local stack"
 	@$(BIN)/atlas up --stack local
 

@@ -1,9 +1,10 @@
 """What `pulumi` by hand runs: find out what the program must know, then run it. `atlas` does both by itself."""
 
+import pulumi
 import pulumi.runtime
 
 from infra.program import NOTHING, REPOSITORY, Facts, declare, given_settings
-from infra.settings import AnySettings, AwsSettings, BootstrapSettings
+from infra.settings import AnySettings, AwsSettings, BootstrapSettings, LocalSettings
 
 
 def facts_of(settings: AnySettings) -> Facts:
@@ -15,6 +16,10 @@ def facts_of(settings: AnySettings) -> Facts:
         from infra.deployment.checks import check
 
         check(settings, changes=not pulumi.runtime.is_dry_run())
+    elif isinstance(settings, LocalSettings):
+        from infra.local.ports import choose_ports
+
+        return Facts(ports=choose_ports(settings, REPOSITORY / settings.directory, pulumi.log.info))
     elif isinstance(settings, BootstrapSettings):
         from infra.bootstrap.account import look
         from infra.engine.workspace import bootstrapped

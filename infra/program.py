@@ -22,6 +22,8 @@ class Facts:
     """bootstrap: the stacks that GitHub's roles are for, with their settings."""
     foreign_provider: bool = False
     """bootstrap: the account already has an identity provider for GitHub, which is used and not changed."""
+    ports: Mapping[str, int] = field(default_factory=dict)
+    """local: part -> the port that it gets on this machine."""
     closing: bool = False
     """bootstrap: destroy comes next, so the protection of the state is removed."""
 
@@ -48,7 +50,7 @@ def declare(settings: AnySettings, facts: Facts) -> None:
     if isinstance(settings, LocalSettings):
         from infra.environments import local
 
-        outputs = local.deploy(settings, REPOSITORY)
+        outputs = local.deploy(settings, REPOSITORY, facts.ports)
     elif isinstance(settings, BootstrapSettings):
         from infra.environments import bootstrap
 

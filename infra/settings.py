@@ -71,6 +71,7 @@ class LocalSettings(_Settings):
     """DVC's default remote; destroy keeps its contents, because they belong to DVC."""
     mlflow_store: str = ".atlas/mlflow"
     """MLflow's database and artifacts, created by the pipeline; destroy keeps them."""
+    # A port that the stack file doesn't name may be replaced by the next free port: infra/local/ports.py.
     service_port: Port = SERVICE_PORT
     mlflow_port: Port = 5001
     prometheus_port: Port = PROMETHEUS_PORT

@@ -6,6 +6,7 @@ import click
 
 COMMANDS = {
     "bootstrap": "bootstrap:bootstrap",
+    "check": "stack:check",
     "ci": "ci:ci",
     "cost": "cost:cost",
     "destroy": "destroy:destroy",

@@ -1,4 +1,4 @@
-"""`atlas up`, `smoke`, `preview` and `refresh`: deploy a stack as its settings say, or check it."""
+"""`atlas up`, `check`, `smoke`, `preview` and `refresh`: deploy a stack as its settings say, or check it."""
 
 import json
 import sys
@@ -10,8 +10,12 @@ import click
 
 from infra.cli.common import guarded, json_option, say, stack_of, stack_option, table
 from infra.deployment import up as deployment
+from infra.deployment.checks import check as check_account
 from infra.deployment.preview import Foreseen, foresee
+from infra.engine.workspace import REPOSITORY, stack_settings
 from infra.errors import AtlasError, SettingsError
+from infra.local.ports import choose_ports
+from infra.settings import AwsSettings, LocalSettings
 
 CHANGES = 3
 """Exit status if there would be changes, but none were expected."""
@@ -28,6 +32,23 @@ rollback_option = click.option(
     is_flag=True,
     help="AWS: if pods don't become ready, or the prediction fails, deploy the last good image again.",
 )
+
+
+@click.command()
+@stack_option
+@guarded
+def check(stack: str) -> None:
+    """Check whether `up` can start: the settings; local: the ports; AWS: credentials, tools, who may enter.
+
+    `make up` does this before the pipeline runs.
+
+    Example: atlas check --stack local
+    """
+    settings = stack_settings(stack, REPOSITORY)
+    if isinstance(settings, AwsSettings):
+        check_account(settings, changes=True)
+    elif isinstance(settings, LocalSettings):
+        choose_ports(settings, REPOSITORY / settings.directory, say)
 
 
 @click.command()

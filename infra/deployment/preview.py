@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from infra.deployment.up import open_for_change, program_with
+from infra.deployment.up import open_for_change, program_for
 from infra.engine.events import Events, Step, plain
 from infra.engine.stack import AtlasStack, Say
 from infra.errors import ClusterError
@@ -90,9 +90,10 @@ def foresee(
         foreseen.lines.append(line)
         show(line)
 
+    declare = program_for(stack, image)
     open_for_change(stack)
     stack.preview(
-        program_with(image),
+        declare,
         foreseen.events,
         refresh=look or isinstance(settings, LocalSettings),
         exclude=list(UNREADABLE) if reader else (),

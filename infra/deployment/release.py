@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from infra.deployment.checks import check
 from infra.deployment.images import Image, copy, image_of, is_there, known_good, repository_is_there
 from infra.deployment.smoke import answers
-from infra.deployment.up import Done, bring_up, open_for_change, program_with, up
+from infra.deployment.up import Done, bring_up, open_for_change, program_for, up
 from infra.engine.events import Events
 from infra.engine.stack import AtlasStack, Say
 from infra.errors import SettingsError
@@ -142,7 +142,7 @@ def aws_of(stack: AtlasStack) -> AwsSettings:
 def _foreseen(stack: AtlasStack, image: Image, show: Show) -> dict[str, str]:
     """Show what the engine would do; returns resource name -> operation."""
     events = Events()
-    stack.preview(program_with(str(image)), events, show=show)
+    stack.preview(program_for(stack, str(image)), events, show=show)
     return events.changes
 
 

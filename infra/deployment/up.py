@@ -15,8 +15,9 @@ from infra.deployment.smoke import no_answer, smoke_test
 from infra.engine.events import Events
 from infra.engine.stack import AtlasStack, Program
 from infra.errors import ClusterError, FailedError, SettingsError
+from infra.local.ports import choose_ports
 from infra.names import image_repository
-from infra.program import Facts, program
+from infra.program import REPOSITORY, Facts, program
 from infra.settings import AwsSettings, LocalSettings
 
 
@@ -65,8 +66,8 @@ def bring_up(stack: AtlasStack, *, wait: int, image: str | None = None, smoke: b
     """Like `up`, but a failed prediction isn't an error. On AWS stacks, an image that answers is marked as good."""
     if image is None and isinstance(stack.settings, AwsSettings):
         _refuse_missing(stack.name, stack.settings)
+    declare = program_for(stack, image)
     open_for_change(stack)
-    declare = program_with(image)
     begun = time.monotonic()
     # The local stack is refreshed first, so that processes that crashed or ended with the machine are started again.
     local = isinstance(stack.settings, LocalSettings)
@@ -97,9 +98,15 @@ def open_for_change(stack: AtlasStack) -> None:
         check_zones(stack.name, stack.settings, stack.resources())
 
 
-def program_with(image: str | None) -> Program:
-    """The program that deploys `image`; None: the settings' image."""
-    return lambda: program(Facts(image=image))
+def program_for(stack: AtlasStack, image: str | None) -> Program:
+    """The program that deploys `image` (None: the settings' image), with what it must know about this machine.
+
+    Raises LocalError when the stack can't be deployed on this machine.
+    """
+    ports: dict[str, int] = {}
+    if isinstance(stack.settings, LocalSettings):
+        ports = choose_ports(stack.settings, REPOSITORY / stack.settings.directory, stack.say)
+    return lambda: program(Facts(image=image, ports=ports))
 
 
 def not_up(stack: AtlasStack) -> str:

@@ -2,12 +2,14 @@
 
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pulumi
 
 from infra.bundle import bundle_manifest
+from infra.local.ports import LOOPBACK, PARTS
 from infra.local.resources import Directory, File, Process, Supervisor
 from infra.monitoring.dashboards import dashboards
 from infra.monitoring.grafana import provisioning
@@ -15,18 +17,18 @@ from infra.monitoring.prometheus import RULES, local_jobs, prometheus_config
 from infra.names import GRAFANA_HEALTH, MLFLOW_HEALTH, PROMETHEUS_READY, SERVICE_READY
 from infra.settings import LocalSettings
 
-LOOPBACK = "127.0.0.1"
 HOW_TO = {
     "prometheus": "not on PATH: `apt-get install prometheus` or `brew install prometheus`, then `make up` again",
     "grafana": "not on PATH: install Grafana from grafana.com (apt, yum or brew), then `make up` again",
 }
 
 
-def deploy(settings: LocalSettings, repository: Path) -> dict[str, Any]:
-    """Declare the stack; returns its outputs.
+def deploy(settings: LocalSettings, repository: Path, ports: Mapping[str, int]) -> dict[str, Any]:
+    """Declare the stack; returns its outputs. `ports`: part -> its port on this machine, without it the settings'.
 
     Raises SettingsError when there is no bundle to serve.
     """
+    settings = settings.model_copy(update={f"{part}_port": ports[part] for part in PARTS if part in ports})
     home = repository / settings.directory
     store = repository / settings.mlflow_store
     bundle = repository / settings.bundle

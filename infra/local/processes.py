@@ -1,4 +1,4 @@
-"""Processes on this machine: which belong to a stack, whether they answer, who uses a port, the end of their logs.
+"""Processes on this machine: which belong to a stack, whether they answer, the end of their logs.
 
 Every process that a stack's supervisord starts has the stack's folder in its environment. So a process is found even if
 its supervisor was killed, and never by its name, or by a process id that another process may have got since.
@@ -7,17 +7,13 @@ its supervisor was killed, and never by its name, or by a process id that anothe
 import http.client
 import os
 import signal
-import socket
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import psutil
-
-from infra.errors import LocalError
 
 MARK = "ATLAS_STACK_DIRECTORY"
 """The environment variable with the stack's folder."""
@@ -59,23 +55,6 @@ def healthy(url: str) -> bool:
         return False
 
 
-def refuse_used_port(name: str, url: str) -> None:
-    """Raise LocalError when the port of the program's URL is in use; the message says by whom, and which setting to
-    change."""
-    address = urlsplit(url)
-    host, port = address.hostname or "127.0.0.1", address.port or 80
-    with socket.socket() as probe:
-        # Like servers do, so that a port in TIME_WAIT counts as free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise LocalError(
-                f"{name} needs port {port}, which {_holder(port)} uses ({error.strerror}): "
-                f"stop it, or choose another port in the stack file (atlas:{name}Port)"
-            ) from None
-
-
 def tail(log: Path, begun_at: int) -> str:
     """The last lines that the program wrote since its start, for an error message."""
     try:
@@ -86,16 +65,6 @@ def tail(log: Path, begun_at: int) -> str:
         lines = []
     shown = "\n".join(f"    {line[:300]}" for line in lines) or "    (it wrote nothing)"
     return f"; the end of {log}:\n{shown}"
-
-
-def _holder(port: int) -> str:
-    try:
-        for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
-                return f"process {connection.pid} ({psutil.Process(connection.pid).name()})"
-    except psutil.Error:
-        pass
-    return "another process"
 
 
 def _signal(process: psutil.Process, number: signal.Signals) -> None:

@@ -21,7 +21,8 @@ import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
 from infra.errors import LocalError
-from infra.local.processes import MARK, PROGRAM, end, healthy, marked, refuse_used_port, tail
+from infra.local.ports import refuse_used_port
+from infra.local.processes import MARK, PROGRAM, end, healthy, marked, tail
 
 UNREACHABLE = (OSError, http.client.HTTPException, xmlrpc.client.Error)
 """The exceptions of a call to a supervisor that doesn't run, or that refuses the call."""

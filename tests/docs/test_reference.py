@@ -147,7 +147,7 @@ def test_every_output_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     stack = AwsSettings.model_validate({name: yaml.safe_load(value) for name, value in BASE.items()})
     home = BootstrapSettings(environment="bootstrap", account_id="123456789012", repository="repo:OWNER/REPO")
     made = {
-        "the local stack": local.deploy(LocalSettings(environment="local"), tmp_path),
+        "the local stack": local.deploy(LocalSettings(environment="local"), tmp_path, {}),
         "an AWS stack": aws.deploy(stack, tmp_path),
         "bootstrap": bootstrap.deploy(home, {"dev": stack}, adopt=False),
     }

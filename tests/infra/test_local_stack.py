@@ -137,6 +137,27 @@ def test_used_port_is_named_with_its_holder_and_nothing_of_the_service_is_left(c
 
 
 @pytest.mark.timeout(300)
+def test_default_port_that_another_process_uses_is_replaced_said_and_kept(checkout: Checkout) -> None:
+    file = checkout.path / "Pulumi.local.yaml"
+    named = f"  atlas:servicePort: '{checkout.ports['service']}'\n"
+    assert named in file.read_text()
+    file.write_text(file.read_text().replace(named, ""))
+    with socket.socket() as other:
+        with suppress(OSError):  # another program of this machine has it already
+            other.bind(("127.0.0.1", 5000))
+            other.listen()
+        checked = checkout.atlas("check")
+        assert "port 5000 is used by " in checked.stderr
+        done = checkout.atlas("up", "--json")
+        address = json.loads(done.stdout)["outputs"]["service"]
+        assert f"service gets port {address.rpartition(':')[2]} (atlas:servicePort" in done.stderr
+        assert json.loads(done.stdout)["example"]["answer"]["predictions"]
+        again = json.loads(checkout.atlas("up", "--json").stdout)
+    assert again["changes"] == {}
+    assert again["outputs"]["service"] == address
+
+
+@pytest.mark.timeout(300)
 def test_service_that_dies_at_start_is_told_with_its_reason_and_the_next_up_works(checkout: Checkout) -> None:
     model = checkout.path / "models/bundle/model.onnx"
     good = model.read_bytes()

@@ -65,10 +65,19 @@ def test_every_mistake_is_told_at_once() -> None:
     assert [line.split()[0] for line in str(raised.value).splitlines()] == ["atlas:workers:", "atlas:typo"]
 
 
-def test_committed_stack_file_is_valid_and_uses_no_hidden_default_port() -> None:
-    config = yaml.safe_load((REPOSITORY / "Pulumi.local.yaml").read_text())["config"]
-    assert stack_settings("local", REPOSITORY) == load_settings({key: str(value) for key, value in config.items()})
-    assert {"atlas:servicePort", "atlas:mlflowPort", "atlas:prometheusPort", "atlas:grafanaPort"} <= config.keys()
+def test_committed_stack_file_is_valid_and_shows_the_true_default_ports() -> None:
+    text = (REPOSITORY / "Pulumi.local.yaml").read_text()
+    config = yaml.safe_load(text)["config"]
+    settings = stack_settings("local", REPOSITORY)
+    assert settings == load_settings({key: str(value) for key, value in config.items()})
+    shown = {name: int(port) for name, port in re.findall(r'^  # atlas:(\w+Port): "(\d+)"$', text, re.MULTILINE)}
+    fields = LocalSettings.model_fields.items()
+    assert shown == {to_camel(name): field.default for name, field in fields if name.endswith("_port")}
+
+
+def test_committed_stack_file_names_no_port_so_that_the_next_free_port_can_be_taken() -> None:
+    settings = stack_settings("local", REPOSITORY)
+    assert [name for name in settings.model_fields_set if name.endswith("_port")] == []
 
 
 def test_unknown_stack_is_told_which_there_are(tmp_path: Path) -> None:
