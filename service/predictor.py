@@ -240,10 +240,19 @@ def _warn_range(number: float, feature: Feature, warnings: list[Warned], shown: 
                 for edge in (feature.low, feature.high)
             ]
         else:
-            borders = [f"{feature.low:g}", f"{feature.high:g}"]
+            # Rounded, but not so far that the number would be within the range that the message names.
+            for digits in (3, 6, 17):
+                borders = [rounded(feature.low, digits), rounded(feature.high, digits)]
+                if not float(borders[0]) <= number <= float(borders[1]):
+                    break
         warnings.append(
             Warned(feature.name, "out_of_range", f"{shown} is outside the training range {borders[0]} to {borders[1]}")
         )
+
+
+def rounded(number: float, digits: int = 3) -> str:
+    """A number for people: with this many significant digits, or without decimals if it is larger."""
+    return f"{number:.{digits}g}" if abs(number) < 10**digits - 0.5 else f"{number:.0f}"
 
 
 def _kind(value: Any) -> str:

@@ -9,6 +9,7 @@ import flask_swagger_ui
 
 from ml.schema import Feature
 from service.openapi import document
+from service.predictor import rounded
 from service.routes.shared import predictor
 from service.state import state
 
@@ -31,6 +32,7 @@ def index() -> str:
         schema=loaded.schema,
         card=loaded.bundle.parts.card,
         threshold=loaded.bundle.parts.decision.threshold,
+        fitted_through=loaded.bundle.parts.reference.fitted_through,
         fields=[field for field in fields if not field["live"]],
         live_fields=[field for field in fields if field["live"]],
         plots=[_plot(name, points) for name, points in loaded.bundle.parts.card.curves.items() if points],
@@ -67,11 +69,11 @@ def _field(feature: Feature, value: Any) -> dict[str, Any]:
         kind = "select" if len(feature.categories) <= SELECT_LIMIT else "suggest"
     hint = feature.description
     if feature.type == "numeric" and feature.low is not None and feature.high is not None:
-        hint += f"{' · ' if hint else ''}training: {feature.low:g} to {feature.high:g}"
+        hint += f"{' · ' if hint else ''}in training {rounded(feature.low)} to {rounded(feature.high)}"
     if feature.type == "datetime" and isinstance(value, str):
         value = value.removesuffix("Z")
     if feature.type == "numeric" and isinstance(value, float):
-        value = f"{value:.6g}"
+        value = f"{value:.4g}" if abs(value) < 1000 else f"{value:.6g}"
     return {
         "name": feature.name,
         "kind": kind,
@@ -126,6 +128,12 @@ def _bars(importance: dict[str, float]) -> list[dict[str, Any]]:
 def show_figure(value: float | None) -> str:
     """Three digits after the decimal point; the confidence intervals justify no more."""
     return "n/a" if value is None else f"{value:.3f}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+@blueprint.app_template_filter("percent")
+def show_percent(share: float) -> str:
+    """A share of 1 in per cent, with a digit after the decimal point."""
+    return f"{100 * share:.1f} %"
 
 
 @blueprint.app_template_filter("date")

@@ -22,25 +22,70 @@ function element(name, text, className) {
   return made;
 }
 
-function percent(probability) {
-  return (100 * probability).toFixed(1) + " %";
+function percent(probability, digits) {
+  const shown = (100 * probability).toFixed(digits);
+  if (Number(shown) === 0 && probability > 0) return "< " + (0.1 ** digits).toFixed(digits) + " %";
+  if (Number(shown) === 100 && probability < 1) return "> " + (100 - 0.1 ** digits).toFixed(digits) + " %";
+  return shown + " %";
+}
+
+// A label of the target in words: true becomes the target's name.
+function inWords(label) {
+  if (label === "true") return output.dataset.target;
+  if (label === "false") return "not " + output.dataset.target;
+  return output.dataset.target + " = " + label;
+}
+
+function number(value) {
+  const digits = Math.abs(value) < 10000 ? { maximumSignificantDigits: 5 } : { maximumFractionDigits: 0 };
+  return value.toLocaleString("en", digits);
+}
+
+function bar(label, probability, digits) {
+  const item = element("li");
+  const drawn = element("progress");
+  drawn.max = 1;
+  drawn.value = probability;
+  drawn.setAttribute("aria-label", label);
+  item.append(element("span", label), drawn, element("span", percent(probability, digits)));
+  return item;
+}
+
+// Two classes: the probability of the positive class, the threshold, and the decision that follows from both.
+function showDecision(prediction, threshold) {
+  const positive = output.dataset.positive;
+  const probability = prediction.probabilities[positive];
+  let digits = 1;  // more digits where the probability and the threshold would look the same
+  while (digits < 6 && probability !== threshold && percent(probability, digits) === percent(threshold, digits)) digits++;
+  const reached = prediction.prediction === positive ? "reaches" : "is below";
+  const decision = element("p", "Decision: ", "decision");
+  decision.append(
+    element("strong", inWords(prediction.prediction)),
+    ", because the probability " + reached + " the threshold of " + percent(threshold, digits),
+  );
+  const list = element("ul", undefined, "probabilities");
+  list.append(bar("probability", probability, digits), bar("threshold", threshold, digits));
+  list.lastChild.className = "threshold";
+  return [
+    element("p", inWords(positive) + ": probability " + percent(probability, digits), "prediction"), decision, list,
+  ];
+}
+
+function showMostProbable(prediction) {
+  const labels = Object.entries(prediction.probabilities);
+  const list = element("ul", undefined, "probabilities");
+  for (const [label, probability] of labels) list.append(bar(label, probability, 1));
+  const decision = element("p", "Decision: ", "decision");
+  decision.append(element("strong", inWords(prediction.prediction)), ", the most probable of " + labels.length + " classes");
+  const headline = inWords(prediction.prediction) + ": probability " + percent(prediction.probabilities[prediction.prediction], 1);
+  return [element("p", headline, "prediction"), decision, list];
 }
 
 function showPrediction(prediction) {
-  const parts = [element("p", output.dataset.target + ": " + prediction.prediction, "prediction")];
-  if (prediction.probabilities) {
-    const list = element("ul", undefined, "probabilities");
-    for (const [label, probability] of Object.entries(prediction.probabilities)) {
-      const item = element("li");
-      const bar = element("progress");
-      bar.max = 1;
-      bar.value = probability;
-      bar.setAttribute("aria-label", label);
-      item.append(element("span", label), bar, element("span", percent(probability)));
-      list.append(item);
-    }
-    parts.push(list);
-  }
+  let parts;
+  if (!prediction.probabilities) parts = [element("p", output.dataset.target + ": " + number(prediction.prediction), "prediction")];
+  else if ("threshold" in output.dataset) parts = showDecision(prediction, Number(output.dataset.threshold));
+  else parts = showMostProbable(prediction);
   for (const warning of prediction.warnings) parts.push(element("p", warning.field + ": " + warning.message, "warning"));
   output.replaceChildren(...parts);
 }

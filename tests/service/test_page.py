@@ -3,13 +3,17 @@
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import flask
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 from werkzeug.serving import make_server
 
+from ml.bundle import Parts, write_bundle
 from service.predictor import Predictor
+from tests.bundles import make_parts, version_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
@@ -34,13 +38,18 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def open_page(
-    browser: Browser, make_app: Callable[..., flask.Flask], predictors: dict[str, Predictor]
-) -> Iterator[Callable[[str, str], tuple[Page, list[str]]]]:
-    """The page at this path, of a service with this kind of model, and the messages of its console."""
+    browser: Browser, make_app: Callable[..., flask.Flask], predictors: dict[str, Predictor], tmp_path: Path
+) -> Iterator[Callable[[str | Parts, str], tuple[Page, list[str]]]]:
+    """The page at this path, of a service with this kind of model or these parts, and the messages of its console."""
     servers, contexts = [], []
 
-    def open_(kind: str, path: str) -> tuple[Page, list[str]]:
-        server = make_server("127.0.0.1", 0, make_app(predictors[kind]), threaded=True)
+    def open_(model: str | Parts, path: str) -> tuple[Page, list[str]]:
+        if isinstance(model, str):
+            loaded = predictors[model]
+        else:
+            write_bundle(tmp_path / "bundle", model)
+            loaded = Predictor.load(tmp_path / "bundle")
+        server = make_server("127.0.0.1", 0, make_app(loaded), threaded=True)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         servers.append(server)
         contexts.append(browser.new_context(viewport={"width": 390, "height": 800}))
@@ -67,13 +76,80 @@ def test_a_person_gets_the_predictors_answer(
     page.get_by_role("button", name="Predict").click()
     page.wait_for_selector(".prediction")
     (expected,) = predictors[kind].predict([predictors[kind].example()]).answers
-    shown = page.inner_text(".prediction").split(": ", 1)[1]
+    headline = page.inner_text(".prediction")
     if expected.probabilities is None:
-        assert float(shown) == pytest.approx(float(expected.prediction), rel=1e-4)
+        assert float(headline.removeprefix("returned: ")) == pytest.approx(float(expected.prediction), rel=1e-4)
+    elif kind == "multiclass":
+        probability = 100 * expected.probabilities[str(expected.prediction)]
+        assert headline == f"returned = {expected.prediction}: probability {probability:.1f} %"
+        assert (
+            page.inner_text(".decision")
+            == f"Decision: returned = {expected.prediction}, the most probable of 3 classes"
+        )
+        assert page.locator(".probabilities li").count() == 3
     else:
-        assert shown == str(expected.prediction)
-        assert page.locator(".probabilities li").count() == len(expected.probabilities)
+        assert headline == f"returned = yes: probability {100 * expected.probabilities['yes']:.1f} %"
     assert said == []
+
+
+@pytest.mark.parametrize(
+    ("classes", "probability", "label", "headline", "decision", "bars"),
+    [
+        (("false", "true"), 0.283, "true", "returned: probability 28.3 %",
+         "Decision: returned, because the probability reaches the threshold of 19.7 %", ["28.3 %", "19.7 %"]),
+        (("false", "true"), 0.1, "false", "returned: probability 10.0 %",
+         "Decision: not returned, because the probability is below the threshold of 19.7 %", ["10.0 %", "19.7 %"]),
+        (("no", "yes"), 0.19691, "yes", "returned = yes: probability 19.691 %",
+         "Decision: returned = yes, because the probability reaches the threshold of 19.690 %",
+         ["19.691 %", "19.690 %"]),
+        (("no", "yes"), 0.1969, "yes", "returned = yes: probability 19.7 %",
+         "Decision: returned = yes, because the probability reaches the threshold of 19.7 %", ["19.7 %", "19.7 %"]),
+        (("no", "yes"), 1e-9, "no", "returned = yes: probability < 0.1 %",
+         "Decision: returned = no, because the probability is below the threshold of 19.7 %", ["< 0.1 %", "19.7 %"]),
+        (("no", "yes"), 0.99999, "yes", "returned = yes: probability > 99.9 %",
+         "Decision: returned = yes, because the probability reaches the threshold of 19.7 %", ["> 99.9 %", "19.7 %"]),
+    ],
+)  # fmt: skip
+def test_the_headline_says_probability_threshold_and_decision(
+    open_page: Callable[..., tuple[Page, list[str]]],
+    classes: tuple[str, str],
+    probability: float,
+    label: str,
+    headline: str,
+    decision: str,
+    bars: list[str],
+) -> None:
+    parts = make_parts("binary")
+    schema = parts.schema.model_copy(update={"classes": classes})
+    wanted = replace(parts, schema=schema, decision=parts.decision.model_copy(update={"threshold": 0.1969}))
+    page, said = open_page(wanted, "/")
+    answer = {"prediction": label, "probabilities": {classes[0]: 1 - probability, classes[1]: probability}}
+    page.route("**/predict", lambda route: route.fulfill(json={"predictions": [answer | {"warnings": []}]}))
+    page.get_by_role("button", name="Predict").click()
+    page.wait_for_selector(".prediction")
+    assert page.inner_text(".prediction") == headline
+    assert page.inner_text(".decision") == decision
+    assert page.locator(".probabilities li span:last-child").all_inner_texts() == bars
+    assert said == []
+
+
+def test_the_pages_numbers_are_rounded(open_page: Callable[..., tuple[Page, list[str]]]) -> None:
+    parts = make_parts("binary")
+    first, *others = parts.schema.features
+    first = first.model_copy(update={"low": 1 / 60, "high": 23 + 59 / 60})
+    sample = (parts.reference.sample[0] | {"amount": 120 + 1 / 3},)
+    wanted = replace(
+        parts,
+        schema=parts.schema.model_copy(update={"features": (first, *others)}),
+        reference=parts.reference.model_copy(update={"sample": sample}),
+    )
+    page, _ = open_page(wanted, "/")
+    assert "in training 0.0167 to 24\n" in page.inner_text("form")
+    assert page.input_value("[name=amount]") == "120.3"
+    assert "yes from a probability of 40.0 %" in page.inner_text("dl")
+    version = page.locator("header code")
+    assert version.inner_text() == version_of(wanted)[:7]
+    assert version.get_attribute("title") == f"bundle {version_of(wanted)}"
 
 
 def test_the_page_fits_a_phone(open_page: Callable[[str, str], tuple[Page, list[str]]]) -> None:

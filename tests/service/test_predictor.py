@@ -12,12 +12,27 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from ml.bundle import BundleError
+from ml.bundle import BundleError, load_bundle
 from service.predictor import MAX_PROBLEMS, InvalidRowsError, Predictor
 from tests.bundles import EXAMPLE
 from tests.service.conftest import KINDS
 
 quick = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+
+def test_a_warning_names_the_range_rounded_unless_that_hides_the_difference(bundles: dict[str, Path]) -> None:
+    loaded = load_bundle(bundles["binary"])
+    first, *others = loaded.schema.features
+    first = first.model_copy(update={"low": 1 / 60, "high": 23.9833})
+    schema = loaded.schema.model_copy(update={"features": (first, *others)})
+    predictor = Predictor(replace(loaded, parts=replace(loaded.parts, schema=schema)))
+
+    def message(amount: float) -> str:
+        ((warned,),) = (answer.warnings for answer in predictor.predict([EXAMPLE | {"amount": amount}]).answers)
+        return warned.message
+
+    assert message(30) == "30 is outside the training range 0.0167 to 24"
+    assert message(23.99) == "23.99 is outside the training range 0.0166667 to 23.9833"
 
 
 def refusal(predictor: Predictor, **values: object) -> tuple[str | None, str]:
