@@ -13,6 +13,8 @@ from infra.components.trust import trusted
 from infra.hosts.boot import HostBoot, user_data
 from infra.names import COMPONENT_TAG
 
+ROOT_DEVICE = "/dev/sda1"
+"""The name of the root disk in Ubuntu's images."""
 UBUNTU = "/aws/service/canonical/ubuntu/server/24.04/stable/current/amd64/hvm/ebs-gp3/ami-id"
 """Canonical's public SSM parameter with the id of the newest Ubuntu 24.04 image."""
 
@@ -54,7 +56,7 @@ class HostArgs:
 
 
 class Host(pulumi.ComponentResource):
-    """Instance, role, security group, configuration objects.
+    """Instance with its launch template, role, security group, configuration objects.
 
     Outputs:
         instance_id: for `aws ssm start-session`.
@@ -161,8 +163,28 @@ class Host(pulumi.ComponentResource):
             )
 
         image = aws.ssm.get_parameter_output(name=UBUNTU, opts=pulumi.InvokeOutputOptions(parent=self))
+        root_tags = {**tags, "Name": f"{name}-root"}
+        # The deploy role may only create disks and network interfaces with the stack's tag, and the provider tags the
+        # root disk in a later call (its issue 41653). EC2 applies the tags of a launch template in the call itself.
+        template = aws.ec2.LaunchTemplate(
+            f"{name}-template",
+            metadata_options={"http_endpoint": "enabled", "http_tokens": "required", "http_put_response_hop_limit": 1},
+            block_device_mappings=[
+                {"device_name": ROOT_DEVICE, "ebs": {"encrypted": "true", "volume_type": "gp3"}},
+            ],
+            tag_specifications=[
+                {"resource_type": "instance", "tags": tags},
+                {"resource_type": "volume", "tags": root_tags},
+                {"resource_type": "network-interface", "tags": tags},
+            ],
+            tags=tags,
+            opts=here,
+        )
         instance = aws.ec2.Instance(
             f"{name}-instance",
+            # Without a version this is the template's first version: its changes don't replace a running host, whose
+            # tags are changed in place.
+            launch_template={"id": template.id},
             ami=image.insecure_value,
             instance_type=args.instance_type,
             subnet_id=args.subnet_id,
@@ -175,7 +197,7 @@ class Host(pulumi.ComponentResource):
                 "encrypted": True,
                 "volume_type": "gp3",
                 "volume_size": args.disk_gb,
-                "tags": {**tags, "Name": f"{name}-root"},
+                "tags": root_tags,
             },
             ebs_optimized=True,
             user_data=pulumi.Output.all(

@@ -1,5 +1,7 @@
 """EKS, the key of its secrets, its control plane's logs. Every EKS ARN contains the cluster's name."""
 
+from typing import Any
+
 from infra.names import control_plane_logs
 from infra.permissions.grant import EVERYTHING, Grant, Scope
 
@@ -15,6 +17,14 @@ def _in_cluster(scope: Scope) -> list[str]:
 def _logs(scope: Scope) -> list[str]:
     group = f"log-group:{control_plane_logs(scope.settings.cluster_name)}"
     return scope.arn("logs", group, f"{group}:*")
+
+
+def _new_key() -> dict[str, Any]:
+    """The condition that a key has no stack's tag and no alias.
+
+    A new key is such a key, and keys of others usually have an alias.
+    """
+    return {"Null": {"aws:ResourceTag/stack": "true", "kms:ResourceAliases": "true"}}
 
 
 def read(scope: Scope) -> list[Grant]:
@@ -103,10 +113,25 @@ def change(scope: Scope) -> list[Grant]:
         ),
         Grant(
             "TagKey",
-            "only keys without a stack's tag can be tagged: a key of a stack can't be moved to another stack",
+            "a new key gets the stack's tag; a key of a stack, or a key in use, can't become another stack's",
             ["kms:TagResource"],
             scope.arn("kms", "key/*"),
-            {**scope.new, "Null": {"aws:ResourceTag/stack": "true"}},
+            {**scope.new, **_new_key()},
+        ),
+        Grant(
+            "ChangeNewKey",
+            "for some minutes KMS authorises as if a new key had no tags; the key must get its rotation, and be read",
+            ["kms:DescribeKey", "kms:EnableKeyRotation", "kms:GetKeyPolicy", "kms:GetKeyRotationStatus",
+             "kms:ListResourceTags"],
+            scope.arn("kms", "key/*"),
+            _new_key(),
+        ),
+        Grant(
+            "LendNewKey",
+            "EKS creates its grant with the permissions of the cluster's creator; only AWS services can use this",
+            ["kms:CreateGrant"],
+            scope.arn("kms", "key/*"),
+            {**_new_key(), "Bool": {"kms:GrantIsForAWSResource": "true"}},
         ),
         Grant(
             "ChangeKey",

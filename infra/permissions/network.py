@@ -50,6 +50,7 @@ def read(scope: Scope) -> list[Grant]:
                     "Subnets",
                     "Tags",
                     "Volumes",
+                    "VolumesModifications",
                     "VpcEndpoints",
                     "Vpcs",
                 )
@@ -82,7 +83,7 @@ def change(scope: Scope) -> list[Grant]:
             "MakeTagged",
             "network, addresses, volumes, launch template, hosts: only with the stack's tag",
             [f"ec2:{maker}" for maker in MAKERS if not maker.startswith("Authorize")],
-            scope.ec2(*(kind for kind in TAGGED if kind not in ("network-interface", "security-group-rule"))),
+            scope.ec2(*(kind for kind in TAGGED if kind != "security-group-rule")),
             scope.new,
         ),
         Grant(
@@ -159,12 +160,6 @@ def change(scope: Scope) -> list[Grant]:
             ["ec2:RunInstances"],
             [f"arn:aws:ec2:{scope.settings.region}::image/*"],
             {"StringEquals": {"ec2:Owner": ["amazon", CANONICAL]}},
-        ),
-        Grant(
-            "RunWithInterface",
-            "an instance is created with its network interface; a host's interface has no tags",
-            ["ec2:RunInstances"],
-            scope.ec2("network-interface"),
         ),
     ]
 

@@ -28,7 +28,7 @@ def test_nodes_are_private_and_keep_their_credentials() -> None:
     subnets = {call.id: call.name for call in up("full").world.existing().values() if call.token.endswith(":Subnet")}
     assert sorted(subnets[found] for found in group["subnetIds"]) == ["atlas-dev-private-a", "atlas-dev-private-b"]
     assert group["scalingConfig"] == {"minSize": 1, "desiredSize": 1, "maxSize": 2}
-    (template,) = of("full", ":LaunchTemplate").values()
+    template = of("full", ":LaunchTemplate")["atlas-dev-node"]
     assert template["metadataOptions"] == {
         "httpEndpoint": "enabled",
         "httpTokens": "required",

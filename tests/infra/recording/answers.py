@@ -47,21 +47,35 @@ IDS: Mapping[str, str] = {
     "RolePolicyAttachment": "{role}/{policyArn}",
     "Route": "r-{routeTableId}-{destinationCidrBlock}",
 }
+EC2 = f"arn:aws:ec2:{REGION}:{ACCOUNT}"
 ARNS: Mapping[str, str] = {
-    "AccessEntry": f"arn:aws:eks:{REGION}:{ACCOUNT}:access-entry/{{clusterName}}/{{unique}}",
+    "AccessEntry": f"arn:aws:eks:{REGION}:{ACCOUNT}:access-entry/{{clusterName}}/role/{ACCOUNT}/x/{{unique}}",
     "Addon": f"arn:aws:eks:{REGION}:{ACCOUNT}:addon/{{clusterName}}/{{addonName}}/{{unique}}",
     "Bucket": "arn:aws:s3:::{bucket}",
+    "BucketObjectv2": "arn:aws:s3:::{bucket}/{key}",
     "Budget": f"arn:aws:budgets::{ACCOUNT}:budget/{{name}}",
     "Cluster": f"arn:aws:eks:{REGION}:{ACCOUNT}:cluster/{{name}}",
-    "InstanceProfile": f"arn:aws:iam::{ACCOUNT}:instance-profile/{{name}}",
+    "DefaultSecurityGroup": f"{EC2}:security-group/{{id}}",
+    "Eip": f"{EC2}:elastic-ip/{{id}}",
+    "InstanceProfile": f"arn:aws:iam::{ACCOUNT}:instance-profile{{path}}{{name}}",
+    "InternetGateway": f"{EC2}:internet-gateway/{{id}}",
+    "LaunchTemplate": f"{EC2}:launch-template/{{id}}",
     "LogGroup": f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:{{name}}",
     "NodeGroup": f"arn:aws:eks:{REGION}:{ACCOUNT}:nodegroup/{{clusterName}}/{{nodeGroupName}}/{{unique}}",
     "OpenIdConnectProvider": f"arn:aws:iam::{ACCOUNT}:oidc-provider/token.actions.githubusercontent.com",
+    "PodIdentityAssociation": f"arn:aws:eks:{REGION}:{ACCOUNT}:podidentityassociation/{{clusterName}}/{{id}}",
     "Policy": f"arn:aws:iam::{ACCOUNT}:policy/{{name}}",
     "Repository": f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/{{name}}",
-    "Role": f"arn:aws:iam::{ACCOUNT}:role/{{name}}",
+    "Role": f"arn:aws:iam::{ACCOUNT}:role{{path}}{{name}}",
+    "RouteTable": f"{EC2}:route-table/{{id}}",
+    "SecurityGroup": f"{EC2}:security-group/{{id}}",
+    "SecurityGroupEgressRule": f"{EC2}:security-group-rule/{{id}}",
+    "SecurityGroupIngressRule": f"{EC2}:security-group-rule/{{id}}",
     "Secret": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:{{name}}-{{unique}}",
     "Topic": f"arn:aws:sns:{REGION}:{ACCOUNT}:{{name}}",
+    "TopicSubscription": "{topic}:{unique}",
+    "Volume": f"{EC2}:volume/{{id}}",
+    "VpcEndpoint": f"{EC2}:vpc-endpoint/{{id}}",
 }
 
 
@@ -85,7 +99,7 @@ def made(
     if kind in IDS:
         identifier = IDS[kind].format_map(known)
     default = f"arn:aws:{module.split('/')[0]}:{REGION}:{ACCOUNT}:{kind.lower()}/{identifier}"
-    arn = ARNS[kind].format_map(known) if kind in ARNS else default
+    arn = ARNS[kind].format_map({"path": "/", **known, "id": identifier}) if kind in ARNS else default
     match kind:
         case "Bucket":
             outputs |= {"bucketDomainName": f"{identifier}.s3.amazonaws.com"}

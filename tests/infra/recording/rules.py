@@ -18,7 +18,8 @@ REPLACES: Mapping[str, tuple[str, ...]] = {
     "aws:ec2/defaultSecurityGroup:DefaultSecurityGroup": ("vpcId",),
     "aws:ec2/eip:Eip": ("domain", "address", "publicIpv4Pool", "networkBorderGroup"),
     "aws:ec2/instance:Instance": (
-        "ami", "associatePublicIpAddress", "availabilityZone", "keyName", "placementGroup", "privateIp",
+        "ami", "associatePublicIpAddress", "availabilityZone", "keyName", "launchTemplate.id", "launchTemplate.name",
+        "placementGroup", "privateIp",
         "rootBlockDevice.encrypted", "rootBlockDevice.kmsKeyId", "subnetId", "tenancy",
     ),
     "aws:ec2/launchTemplate:LaunchTemplate": ("name", "namePrefix"),

@@ -138,19 +138,19 @@ class World:
         living: dict[str, Call] = {}
         for call in self._successes():
             if call.operation in ("create", "update"):
-                given = {handle for other in living.values() for handle in _handles(other)} | set(_handles(call))
-                missing = sorted(handle for handle in _named(call) if handle not in given)
+                given = {handle for other in living.values() for handle in handles(other)} | set(handles(call))
+                missing = sorted(handle for handle in named(call) if handle not in given)
                 problems += [f"{call.operation} of {call.name} ({call.token}): there is no {name}" for name in missing]
             before = living.get(call.key)
             _live_on(living, call)
             if call.operation == "delete" and before is not None:
                 # Another of the same name may go on; only what is truly gone is missed.
-                kept = {handle for other in living.values() for handle in _handles(other)}
-                gone = set(_handles(before)) - kept
+                kept = {handle for other in living.values() for handle in handles(other)}
+                gone = set(handles(before)) - kept
                 problems += [
                     f"delete of {call.name} ({call.token}): {other.name} ({other.token}) still names it"
                     for other in living.values()
-                    if gone & set(_named(other))
+                    if gone & set(named(other))
                 ]
         return problems
 
@@ -222,7 +222,7 @@ def _live_on(living: dict[str, Call], call: Call) -> None:
         living[call.key] = call
 
 
-def _handles(call: Call) -> Iterator[str]:
+def handles(call: Call) -> Iterator[str]:
     """What others know a thing by: the ids it was given, or `type name`."""
     if call.token in NAMED_BY.values():
         yield f"{call.token} {call.id}"
@@ -235,7 +235,7 @@ def _handles(call: Call) -> Iterator[str]:
             yield text
 
 
-def _named(call: Call) -> Iterator[str]:
+def named(call: Call) -> Iterator[str]:
     """The handles that a thing's inputs name."""
     for key, token in NAMED_BY.items():
         if isinstance(call.inputs.get(key), str) and call.token != token:

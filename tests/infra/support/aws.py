@@ -33,6 +33,7 @@ FULL: Mapping[str, str] = {
     "mlflowTrackingUri": "https://mlflow.example.com:5000",
     "mlflowToken": "secret:the-token",
     "nat": "per-az",
+    "permissionsBoundary": "arn:aws:iam::123456789012:policy/atlas-boundary-dev",
 }
 """Every part that settings can add."""
 

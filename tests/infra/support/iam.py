@@ -23,6 +23,11 @@ def listed(value: Any) -> list[str]:
 def allows(given: Iterable[Statement], action: str, resource: str, **context: str) -> bool:
     """Whether one of the statements allows it; context keys are written with `__` for `:` and `_slash_` for `/`."""
     known = {key.replace("__", ":").replace("_slash_", "/"): value for key, value in context.items()}
+    return permits(given, action, resource, known)
+
+
+def permits(given: Iterable[Statement], action: str, resource: str, known: Mapping[str, str]) -> bool:
+    """Whether one of the statements allows the action on the resource; `known`: condition key -> value."""
     return any(
         action in listed(statement["Action"])
         and any(_like(resource, pattern) for pattern in listed(statement["Resource"]))
@@ -39,7 +44,7 @@ def _holds(test: str, keys: Mapping[str, Any], known: Mapping[str, str]) -> bool
             case "Null":
                 if (value is None) != (wanted == "true"):
                     return False
-            case "StringEquals" | "ArnEquals":
+            case "StringEquals" | "ArnEquals" | "Bool":
                 if value not in listed(wanted):
                     return False
             case "StringLike":
@@ -94,6 +99,12 @@ def entries_of(action: str) -> list[dict[str, Any]]:
     service, name = action.split(":")
     found: list[dict[str, Any]] = (get_action_data(service, name) or {}).get(service, [])
     return found
+
+
+def fits(resource: str, action: str) -> bool:
+    """Whether AWS authorises the action for resources of this form."""
+    forms = {entry["resource_arn_format"] for entry in entries_of(action)} - {"*"}
+    return any(_fits(resource, form) for form in forms)
 
 
 def _fits(resource: str, form: str) -> bool:

@@ -12,15 +12,18 @@ MAKE: Mapping[str, tuple[str, ...]] = {
     # What changes something; deletes are in REMOVE, reads in READ.
     "budgets/budget:Budget": ("budgets:ModifyBudget", "budgets:TagResource"),
     "cloudwatch/logGroup:LogGroup": ("logs:CreateLogGroup", "logs:PutRetentionPolicy", "logs:TagResource"),
-    "ebs/volume:Volume": ("ec2:CreateVolume", "ec2:ModifyVolume", *TAG),
+    "ebs/volume:Volume": (
+        # The provider waits until EC2 has begun a change of the size.
+        "ec2:CreateVolume", "ec2:DescribeVolumesModifications", "ec2:ModifyVolume", *TAG,
+    ),
     "ec2/defaultSecurityGroup:DefaultSecurityGroup": (
         "ec2:RevokeSecurityGroupEgress", "ec2:RevokeSecurityGroupIngress", *TAG,
     ),
     "ec2/eip:Eip": ("ec2:AllocateAddress", *TAG),
     "ec2/instance:Instance": (
-        "ec2:AssociateIamInstanceProfile", "ec2:DisassociateIamInstanceProfile", "ec2:ModifyInstanceAttribute",
-        "ec2:ReplaceIamInstanceProfileAssociation", "ec2:RunInstances", "ec2:StartInstances", "ec2:StopInstances",
-        "iam:PassRole", *TAG,
+        "ec2:AssociateIamInstanceProfile", "ec2:DescribeVolumesModifications", "ec2:DisassociateIamInstanceProfile",
+        "ec2:ModifyInstanceAttribute", "ec2:ModifyVolume", "ec2:ReplaceIamInstanceProfileAssociation",
+        "ec2:RunInstances", "ec2:StartInstances", "ec2:StopInstances", "iam:PassRole", *TAG,
     ),
     "ec2/internetGateway:InternetGateway": ("ec2:AttachInternetGateway", "ec2:CreateInternetGateway", *TAG),
     "ec2/launchTemplate:LaunchTemplate": (
