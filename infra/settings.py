@@ -81,7 +81,7 @@ class LocalSettings(_Settings):
     scrape_interval: Duration = "15s"
     """The interval of Prometheus's scrapes, such as 15s."""
     start_timeout: Annotated[int, Field(ge=1, le=600)] = 90
-    """Seconds that a process may take to become healthy."""
+    """Seconds that a process may take to become healthy; a process that still works or writes gets more time."""
 
     @model_validator(mode="after")
     def _ports_differ(self) -> Self:

@@ -1,8 +1,11 @@
 """The `atlas` command: runs this repository's program through the Automation API; a module per group of commands."""
 
+import os
 from importlib import import_module
 
 import click
+
+from infra.loopback import spare_loopback
 
 COMMANDS = {
     "bootstrap": "bootstrap:bootstrap",
@@ -38,3 +41,4 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """From raw data to a monitored prediction service, and back."""
+    spare_loopback(os.environ)

@@ -1,7 +1,6 @@
 """The health of a stack's parts, by HTTP and from supervisord, Kubernetes and, for the hosts, EC2."""
 
 import json
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from infra.deployment.smoke import answers
 from infra.errors import ClusterError, one_line
 from infra.local.supervisor import Supervisord
+from infra.loopback import open_url
 from infra.names import (
     COMPONENT_TAG,
     GRAFANA_HEALTH,
@@ -75,7 +75,7 @@ def aws_health(stack: str, settings: AwsSettings, address: str) -> tuple[dict[st
 def _service(address: str) -> tuple[Health, str | None]:
     """The service's health as seen from this machine, and the version of the bundle that it reports."""
     try:
-        with urllib.request.urlopen(f"{address}{SERVICE_READY}", timeout=5) as response:  # noqa: S310 - the stack's own
+        with open_url(f"{address}{SERVICE_READY}", timeout=5) as response:
             version = str(json.load(response)["model"]["version"])
     except OSError:
         return Health(False, "DOES NOT ANSWER from here (atlas:serviceCidrs?)"), None

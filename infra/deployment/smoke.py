@@ -3,7 +3,6 @@
 import http.client
 import json
 import time
-import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 
 from infra.engine.stack import AtlasStack
 from infra.errors import AwsError, ClusterError, ImageError
+from infra.loopback import open_url
 from infra.names import SERVICE_PORT, SERVICE_READY
 from infra.settings import AwsSettings, LocalSettings
 
@@ -37,7 +37,7 @@ def no_answer(stack: AtlasStack) -> str:
 def answers(url: str) -> bool:
     """Whether it answers 200 within five seconds."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - the stack's own
+        with open_url(url, timeout=5) as response:
             return bool(response.status == 200)
     except OSError:
         return False

@@ -9,8 +9,9 @@ from typing import Any
 import pulumi
 
 from infra.bundle import bundle_manifest
-from infra.local.ports import LOOPBACK, PARTS
+from infra.local.ports import PARTS
 from infra.local.resources import Directory, File, Process, Supervisor
+from infra.loopback import LOOPBACK
 from infra.monitoring.dashboards import dashboards
 from infra.monitoring.grafana import provisioning
 from infra.monitoring.prometheus import RULES, local_jobs, prometheus_config

@@ -10,9 +10,9 @@ import psutil
 
 from infra.errors import LocalError
 from infra.local.processes import PROGRAM, marked
+from infra.loopback import LOOPBACK
 from infra.settings import LocalSettings
 
-LOOPBACK = "127.0.0.1"
 PARTS = ("service", "mlflow", "prometheus", "grafana")
 """The parts of the stack, each with a setting for its port."""
 AIRPLAY = frozenset({5000, 7000})
@@ -81,6 +81,12 @@ def refuse_used_port(name: str, url: str) -> None:
             f"{name} needs port {port}, which {_holder(port)} uses ({why}): "
             f"stop it, or choose another port in the stack file (atlas:{name}Port)"
         )
+
+
+def accepts(url: str) -> bool:
+    """Whether a process accepts connections at the URL's port."""
+    address = urlsplit(url)
+    return listens(address.port or 80, address.hostname or LOOPBACK)
 
 
 def in_use(port: int, host: str = LOOPBACK) -> str | None:

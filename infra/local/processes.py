@@ -8,12 +8,14 @@ import http.client
 import os
 import signal
 import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+from infra.loopback import open_url
 
 MARK = "ATLAS_STACK_DIRECTORY"
 """The environment variable with the stack's folder."""
@@ -49,10 +51,36 @@ def end(processes: Sequence[psutil.Process]) -> list[int]:
 def healthy(url: str) -> bool:
     """Whether it answers 200 within five seconds."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - loopback, ours
+        with open_url(url, timeout=5) as response:
             return bool(response.status == 200)
     except (OSError, http.client.HTTPException, urllib.error.URLError):
         return False
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a starting process has done so far."""
+
+    cpu_seconds: float = 0
+    """Of the process and its children."""
+    log_bytes: int = 0
+
+    def since(self, before: "Progress", seconds: float) -> bool:
+        """Whether it did something in these seconds: an idle process uses less than a hundredth of a CPU."""
+        return self.log_bytes != before.log_bytes or self.cpu_seconds - before.cpu_seconds > seconds / 100
+
+
+def progress(pid: int, log: Path) -> Progress:
+    """What the process has done so far."""
+    cpu = 0.0
+    with suppress(psutil.Error):
+        started = psutil.Process(pid)
+        for process in (started, *started.children(recursive=True)):
+            with suppress(psutil.Error):
+                times = process.cpu_times()
+                # A child that has ended counts for its parent.
+                cpu += times.user + times.system + times.children_user + times.children_system
+    return Progress(cpu, log.stat().st_size if log.exists() else 0)
 
 
 def tail(log: Path, begun_at: int) -> str:

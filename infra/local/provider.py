@@ -24,6 +24,7 @@ from pulumi.runtime.proto import provider_pb2_grpc
 
 from infra.errors import LocalError, one_line
 from infra.local.supervisor import Program, Supervisord
+from infra.loopback import spare_loopback
 
 VERSION = "0.1.0"
 
@@ -276,6 +277,7 @@ async def serve(engine: str) -> None:
 
 if __name__ == "__main__":
     _end_with_parent()
+    spare_loopback(os.environ)  # the processes that it starts inherit it
     with suppress(KeyboardInterrupt):
         # The engine's address is the only argument that isn't an option.
         asyncio.run(serve(next(argument for argument in sys.argv[1:] if not argument.startswith("-"))))

@@ -21,8 +21,8 @@ import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
 from infra.errors import LocalError
-from infra.local.ports import refuse_used_port
-from infra.local.processes import MARK, PROGRAM, end, healthy, marked, tail
+from infra.local.ports import accepts, refuse_used_port
+from infra.local.processes import MARK, PROGRAM, Progress, end, healthy, marked, progress, tail
 
 UNREACHABLE = (OSError, http.client.HTTPException, xmlrpc.client.Error)
 """The exceptions of a call to a supervisor that doesn't run, or that refuses the call."""
@@ -32,6 +32,8 @@ UNREADABLE = ('"', "\n", " ;", " #")
 """What no value in supervisord's configuration can contain: it has no escape for a quote, and " ;" starts a comment."""
 WRITING = threading.Lock()
 """Held while supervisord's configuration is written and read: programs start in parallel, in threads of one process."""
+LONGEST = 10
+"""A start may take as many times its timeout, however busy the process is."""
 SOCKET_PATH_LIMIT = 100
 """A Unix socket's path can have 107 bytes; supervisord appends its process id while it starts."""
 
@@ -46,7 +48,7 @@ class Program:
     environment: Mapping[str, str]
     health_url: str
     timeout: float
-    """Seconds within which it must become healthy."""
+    """Seconds within which it must become healthy, or make progress towards it."""
     folders: Sequence[str] = ()
 
 
@@ -240,7 +242,9 @@ stdout_logfile_backups=2
         )
 
     def _wait_until_healthy(self, program: Program, log: Path, begun_at: int, interrupted: threading.Event) -> None:
-        deadline = time.monotonic() + program.timeout
+        """Wait while the program starts: a process that doesn't listen yet, but works or writes, gets more time."""
+        begun = time.monotonic()
+        deadline, before = begun + program.timeout, Progress()
         while True:
             info = self._call("supervisor.getProcessInfo", program.name)
             if info["statename"] in ("BACKOFF", "FATAL", "EXITED"):
@@ -253,9 +257,17 @@ stdout_logfile_backups=2
             if interrupted.is_set():
                 raise LocalError(f"{program.name}: interrupted while it started")
             if time.monotonic() > deadline:
+                now = progress(int(info["pid"]), log)
+                if (
+                    not accepts(program.health_url)
+                    and now.since(before, program.timeout)
+                    and time.monotonic() - begun < LONGEST * program.timeout
+                ):
+                    deadline, before = time.monotonic() + program.timeout, now
+                    continue
                 raise LocalError(
-                    f"{program.name} runs but {program.health_url} does not answer 200 within {program.timeout:g} s"
-                    + tail(log, begun_at)
+                    f"{program.name} runs but {program.health_url} does not answer 200 within {program.timeout:g} s "
+                    f"(atlas:startTimeout) of its last progress{tail(log, begun_at)}"
                 )
             time.sleep(0.1)
 

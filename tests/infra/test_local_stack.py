@@ -1,13 +1,16 @@
 """The local stack on the real engine: its whole life, and each way it can fail."""
 
+import http.server
 import json
 import os
 import shutil
 import signal
 import socket
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import ClassVar
 
 import psutil
 import pytest
@@ -155,6 +158,33 @@ def test_default_port_that_another_process_uses_is_replaced_said_and_kept(checko
         again = json.loads(checkout.atlas("up", "--json").stdout)
     assert again["changes"] == {}
     assert again["outputs"]["service"] == address
+
+
+class Proxy(http.server.BaseHTTPRequestHandler):
+    """A proxy that reaches nothing, and remembers what it was asked for."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        self.send_error(502)
+
+    do_CONNECT = do_POST = do_GET  # noqa: N815 - http.server's names
+
+
+@pytest.mark.timeout(300)
+def test_proxy_is_never_asked_for_this_machine(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        for name in ("http_proxy", "https_proxy", "all_proxy"):
+            for spelled in (name, name.upper()):
+                monkeypatch.setenv(spelled, f"http://127.0.0.1:{proxy.server_port}")
+        for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        assert '"predictions"' in checkout.atlas("up").stdout
+        assert json.loads(checkout.atlas("status", "--json").stdout)["healthy"] is True
+        proxy.shutdown()
+    assert [address for address in Proxy.asked if "127.0.0.1" in address or "localhost" in address] == []
 
 
 @pytest.mark.timeout(300)

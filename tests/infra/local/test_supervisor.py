@@ -75,6 +75,31 @@ def test_program_that_never_gets_healthy_is_stopped_after_its_time(supervisord: 
     assert supervisord.states() == {}
 
 
+def test_program_that_works_before_it_listens_gets_more_time(
+    supervisord: Supervisord, program: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As MLflow's first start does on a slow machine."""
+    monkeypatch.setattr("infra.local.supervisor.LONGEST", 1000)
+    busy = "import time\nwhile time.process_time() < 3: pass\n"
+    supervisord.run(program(busy + HEALTHY, timeout=2), NEVER)
+    assert supervisord.running("service")
+
+
+def test_program_that_works_without_end_is_stopped(
+    supervisord: Supervisord, program: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infra.local.supervisor.LONGEST", 2)
+    with pytest.raises(LocalError, match="does not answer 200 within 1 s"):
+        supervisord.run(program("while True: pass", timeout=1), NEVER)
+    assert supervisord.states() == {}
+
+
+def test_program_that_answers_but_is_not_ready_gets_no_more_time(supervisord: Supervisord, program: Build) -> None:
+    """Its log grows by our own questions: that is no progress."""
+    with pytest.raises(LocalError, match=r"does not answer 200 within 1 s(?s:.*)GET /health"):
+        supervisord.run(program(HEALTHY.replace("200", "503"), timeout=1), NEVER)
+
+
 def test_program_can_be_run_after_it_failed(supervisord: Supervisord, program: Build) -> None:
     with pytest.raises(LocalError):
         supervisord.run(program("raise SystemExit(3)"), NEVER)
