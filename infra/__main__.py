@@ -13,9 +13,14 @@ def facts_of(settings: AnySettings) -> Facts:
     Raises an AtlasError that says what is missing.
     """
     if isinstance(settings, AwsSettings):
+        from infra.deployment.account import check_account
         from infra.deployment.checks import check
 
-        check(settings, changes=not pulumi.runtime.is_dry_run())
+        changes = not pulumi.runtime.is_dry_run()
+        check(settings, changes=changes)
+        if changes:
+            for line in check_account(pulumi.get_stack(), settings):
+                pulumi.log.warn(line)
     elif isinstance(settings, LocalSettings):
         from infra.local.ports import choose_ports
 

@@ -1,4 +1,4 @@
-"""A node's capacity: pods for each instance type, the system's pods, and the disk."""
+"""Capacity: the pods and the disk of a node, and the quota of vCPUs that all instances of an account share."""
 
 POD_LIMITS = {
     "t3.small": 11,
@@ -16,3 +16,5 @@ NODE_PODS = 3
 """Pods that the system runs on every node: aws-node, kube-proxy, eks-pod-identity-agent."""
 CLUSTER_PODS = 4
 """Pods that the system runs once per cluster: two of coredns, two of metrics-server."""
+VCPU_QUOTA = "L-1216C47A"
+"""AWS's quota "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances", in vCPUs; new accounts may have 5."""

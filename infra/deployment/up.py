@@ -68,6 +68,8 @@ def bring_up(stack: AtlasStack, *, wait: int, image: str | None = None, smoke: b
         _refuse_missing(stack.name, stack.settings)
     declare = program_for(stack, image)
     open_for_change(stack)
+    if isinstance(stack.settings, AwsSettings):
+        _check_account(stack, stack.settings)
     begun = time.monotonic()
     # The local stack is refreshed first, so that processes that crashed or ended with the machine are started again.
     local = isinstance(stack.settings, LocalSettings)
@@ -129,6 +131,14 @@ def _going_back(stack: AtlasStack, *, wait: int, wanted: bool) -> Iterator[None]
         sys.stdout.flush()
         sys.stderr.flush()
         os.execv(sys.executable, [sys.executable, "-m", "infra.cli", *again])  # noqa: S606 - ourselves
+
+
+def _check_account(stack: AtlasStack, settings: AwsSettings) -> None:
+    # Imported here, because local stacks don't need boto3, whose import is slow.
+    from infra.deployment.account import check_account
+
+    for line in check_account(stack.name, settings):
+        stack.say(f"  {line}")
 
 
 def _refuse_missing(stack: str, settings: AwsSettings) -> None:

@@ -1,5 +1,6 @@
 """EC2: network, hosts, volumes, the nodes' launch template. The tag `stack` shows to which stack a resource belongs."""
 
+from infra.capacity import VCPU_QUOTA
 from infra.permissions.grant import EVERYTHING, Grant, Scope
 
 TAGGED = (
@@ -34,6 +35,7 @@ def read(scope: Scope) -> list[Grant]:
                     "Images",
                     "InstanceCreditSpecifications",
                     "InstanceStatus",
+                    "InstanceTypeOfferings",
                     "InstanceTypes",
                     "Instances",
                     "InternetGateways",
@@ -57,6 +59,18 @@ def read(scope: Scope) -> list[Grant]:
             ],
             EVERYTHING,
             scope.here,
+        ),
+        Grant(
+            "SeeQuota",
+            "`up` checks first whether the account may run the stack's instances",
+            ["servicequotas:GetServiceQuota"],
+            scope.arn("servicequotas", f"ec2/{VCPU_QUOTA}"),
+        ),
+        Grant(
+            "SeePlan",
+            "the Free plan of a new account refuses most instance types; no finer resource",
+            ["freetier:GetAccountPlanState"],
+            EVERYTHING,
         ),
         Grant("SeeVpc", "the DNS settings of a VPC", ["ec2:DescribeVpcAttribute"], scope.ec2("vpc")),
         Grant(

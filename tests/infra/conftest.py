@@ -23,6 +23,7 @@ from infra.local.processes import MARK
 from infra.local.supervisor import Program, Supervisord
 from tests.bundles import EXAMPLE, make_bundle
 from tests.infra.support import warm
+from tests.infra.support.account import Account, played
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -189,14 +190,25 @@ def checkout(tmp_path: Path) -> Iterator[Checkout]:
     Supervisord(checkout.home).stop()
 
 
+PLAYED = Account()
+
+
 @pytest.fixture(scope="session")
 def moto_server() -> Iterator[str]:
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # not a line per call
     running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    yield f"http://{host}:{port}"
-    running.stop()
+    with played(PLAYED):
+        running.start()
+        host, port = running.get_host_and_port()
+        yield f"http://{host}:{port}"
+        running.stop()
+
+
+@pytest.fixture
+def account() -> Iterator[Account]:
+    """How moto's account answers what moto doesn't play by itself; a test may change it."""
+    yield PLAYED
+    PLAYED.reset()
 
 
 @pytest.fixture

@@ -177,6 +177,7 @@ def test_refresh_tells_one_document(checkout: Checkout, account: World) -> None:
         ({"image": "app:latest"}, "Pulumi.dev.yaml: atlas:image: "),
         ({"mlflowToken": "plain"}, "atlas:mlflowToken must be encrypted"),
         ({"typo": 1}, "Pulumi.dev.yaml: atlas:typo is not a setting"),
+        ({"zones": ["a", "e"]}, "us-east-1e is use1-az3 in this account, where EKS creates no cluster"),
     ],
 )
 def test_mistake_is_one_line_before_anything_is_made(

@@ -110,6 +110,14 @@ def test_deploy_role_may_do_what_the_program_needs(variant: str) -> None:
     assert sorted(wanted - allowed) == []
 
 
+def test_deploy_role_may_check_the_account_before_it_makes_anything() -> None:
+    quota = "arn:aws:servicequotas:us-east-1:123456789012:ec2/L-1216C47A"
+    assert allows(DEPLOY, "servicequotas:GetServiceQuota", quota)
+    assert allows(DEPLOY, "freetier:GetAccountPlanState", "*")
+    for action in ("AvailabilityZones", "InstanceTypeOfferings", "InstanceTypes", "Instances"):
+        assert allows(DEPLOY, f"ec2:Describe{action}", "*", aws__RequestedRegion="us-east-1")
+
+
 @pytest.mark.slow
 def test_destroy_role_may_take_down_what_the_program_makes_and_make_nothing() -> None:
     kinds = {call.token.removeprefix("aws:") for call in up("full").world.existing().values() if "aws:" in call.token}
