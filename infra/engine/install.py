@@ -77,8 +77,14 @@ def ensure(say: Callable[[str], None]) -> Path:
     say(f"Pulumi engine v{version}: trying the official release")
     if _download(version, target):
         return target
+    go = find_go()
+    if go is None:
+        raise EngineError(
+            f"the Pulumi engine v{version} can neither be downloaded nor built: install it from pulumi.com, "
+            "or install Go 1.25 or newer (go.dev), and run the command again"
+        )
     say("Pulumi engine: the download failed; building it from its Go modules (about 5 minutes, only once)")
-    _build(version, target, say)
+    _build(go, version, target, say)
     return target
 
 
@@ -99,13 +105,7 @@ def _download(version: str, target: Path) -> bool:
     return True
 
 
-def _build(version: str, target: Path, say: Callable[[str], None]) -> None:
-    go = find_go()
-    if go is None:
-        raise EngineError(
-            f"the Pulumi engine v{version} can neither be downloaded nor built: install it from pulumi.com, "
-            "or install Go 1.25 or newer (go.dev), and run the command again"
-        )
+def _build(go: str, version: str, target: Path, say: Callable[[str], None]) -> None:
     fresh = target.with_name(f"pulumi.new-{os.getpid()}")
     command = [go, "build", "-trimpath", "-ldflags", f"-s -w -X {VARIABLE}=v{version}", "-o", str(fresh), PACKAGE]
     begun = time.monotonic()

@@ -105,8 +105,10 @@ def test_damaged_engine_in_the_cache_is_replaced(machine: Path) -> None:
 def test_machine_without_go_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     which = shutil.which
     monkeypatch.setattr(shutil, "which", lambda name, **_: None if name == "go" else which(name))
+    lines: list[str] = []
     with pytest.raises(EngineError, match=r"install it from pulumi\.com, or install Go 1\.25 or newer"):
-        install.ensure(print)
+        install.ensure(lines.append)
+    assert [line for line in lines if "build" in line] == [], "no build is promised that can't begin"
 
 
 def test_script_prints_nothing_but_the_path(machine: Path) -> None:
