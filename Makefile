@@ -48,8 +48,17 @@ engine: .venv/run
 
 # --- the main job ---
 
-.PHONY: up down repro check
-repro: .venv/run ## Run what has changed in the pipeline (DVC)
+.PHONY: up down repro check scm
+# DVC expects git, but a downloaded ZIP has no .git: DVC then works without it, until there is a repository.
+scm: .venv/run
+	@if [ -e .git ] || git rev-parse --git-dir >/dev/null 2>&1; then \
+	  if grep -qs no_scm .dvc/config.local; then $(BIN)/dvc config --local --unset core.no_scm; fi; \
+	elif ! grep -qs no_scm .dvc/config.local; then \
+	  echo "== no git repository (a downloaded ZIP?): runs get no commit, and the gate no incumbent; 'git init' changes that"; \
+	  $(BIN)/dvc config --local core.no_scm true; \
+	fi
+
+repro: scm ## Run what has changed in the pipeline (DVC)
 	@echo "== pipeline"
 	$(BIN)/dvc repro
 

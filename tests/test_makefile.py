@@ -1,6 +1,9 @@
-"""The order of the Makefile's steps."""
+"""The Makefile: the order of its steps, and a folder that is no git repository."""
 
+import os
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,9 +12,50 @@ REPOSITORY = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
 
 
+def run(folder: Path, *command: str) -> str:
+    # The tests themselves may run under make, and a repository above the folder for temporary files would count.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    environment["GIT_CEILING_DIRECTORIES"] = str(folder.parent)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
 def test_up_looks_at_the_ports_before_the_pipeline_runs() -> None:
-    steps = subprocess.run(
-        ["make", "--dry-run", "up"], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    ).stdout
+    steps = run(REPOSITORY, "make", "--dry-run", "up")
     order = [steps.index(step) for step in ("atlas check --stack local", "dvc repro", "atlas up --stack local")]
     assert order == sorted(order)
+
+
+@pytest.fixture
+def zipped(tmp_path: Path) -> Path:
+    """A downloaded ZIP, unpacked in a folder with a space, whose set-up is done."""
+    folder = tmp_path / "atlas main"
+    shutil.copytree(REPOSITORY / ".dvc", folder / ".dvc", ignore=lambda *_: {"cache", "tmp", "config.local"})
+    shutil.copytree(REPOSITORY / "requirements", folder / "requirements")
+    for file in ("Makefile", "pyproject.toml", "dvc.yaml", "dvc.lock", "params.yaml"):
+        shutil.copy(REPOSITORY / file, folder)
+    (folder / ".venv").mkdir()
+    (folder / ".venv" / "bin").symlink_to(Path(sys.prefix) / "bin")
+    for stamp in ("setup", "run"):
+        (folder / ".venv" / stamp).touch()
+    return folder
+
+
+def test_pipeline_works_in_a_downloaded_zip_and_uses_git_once_it_is_there(zipped: Path) -> None:
+    local = zipped / ".dvc" / "config.local"
+    assert "no git repository (a downloaded ZIP?)" in run(zipped, "make", "scm")
+    assert "no_scm = true" in local.read_text()
+    assert "data_ingestion" in run(zipped, ".venv/bin/dvc", "stage", "list")
+    assert run(zipped, "make", "scm") == ""
+    run(zipped, "git", "init", "--quiet")
+    run(zipped, "make", "scm")
+    assert "no_scm" not in local.read_text()
+    assert "data_ingestion" in run(zipped, ".venv/bin/dvc", "stage", "list")
+
+
+def test_the_pipeline_of_a_downloaded_zip_is_prepared_by_the_first_command(zipped: Path) -> None:
+    steps = run(zipped, "make", "--dry-run", "up")
+    assert steps.index("core.no_scm true") < steps.index("dvc repro")
