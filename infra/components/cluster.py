@@ -1,6 +1,7 @@
 """The Kubernetes cluster: EKS, a managed node group, pinned add-ons, access entries."""
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -131,6 +132,13 @@ class Cluster(pulumi.ComponentResource):
             tags=tags,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[logs], transforms=[_creator_is_no_admin]),
         )
+        # EKS uses the key with the cluster's role, and looks at its grants; AWS's policy only has DescribeKey.
+        aws.iam.RolePolicy(
+            f"{name}-cluster-key",
+            role=cluster.eks_cluster.role_arn.apply(lambda arn: arn.rsplit("/", 1)[-1]),
+            policy=key.arn.apply(_use_key),
+            opts=here,
+        )
         nodes = self._nodes(name, args, cluster, tags)
         addons = {
             addon: aws.eks.Addon(
@@ -214,6 +222,13 @@ class Cluster(pulumi.ComponentResource):
             # A node can't join the cluster, or drain its pods, without its policies and a route to the internet.
             opts=pulumi.ResourceOptions(parent=self, depends_on=[*attachments, *args.ways_out]),
         )
+
+
+def _use_key(arn: str) -> str:
+    """The policy by which the cluster's role uses the key of the cluster's secrets."""
+    actions = ["kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey", "kms:ListGrants"]
+    statement = {"Sid": "UseKeyOfSecrets", "Effect": "Allow", "Action": actions, "Resource": arn}
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
 
 
 def _label(arn: str) -> str:

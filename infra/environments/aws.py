@@ -112,6 +112,9 @@ def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
         # The output itself: with an `apply` around the provider, it would lose its dependency on the cluster.
         kubeconfig=cluster.kubeconfig,
         enable_server_side_apply=True,
+        # It asks the API at once. Refused before the deploying role's access entry exists, it would take the cluster
+        # for unreachable for the whole run.
+        opts=pulumi.ResourceOptions(depends_on=cluster.ready),
     )
     workload = Workload(
         settings.app_name,

@@ -9,9 +9,7 @@ def boundary(scope: Scope) -> list[Grant]:
         "instance", "network-interface", "route-table", "security-group", "security-group-rule", "subnet", "volume",
         "vpc",
     )  # fmt: skip
-    balancing = scope.arn(
-        "elasticloadbalancing", "loadbalancer/*", "loadbalancer/net/*/*", "targetgroup/*/*", "listener/net/*/*/*"
-    )
+    balancing = scope.arn("elasticloadbalancing", "loadbalancer/*", "targetgroup/*/*", "listener/net/*/*/*")
     return [
         Grant(
             "See",
@@ -80,7 +78,26 @@ def boundary(scope: Scope) -> list[Grant]:
                 "AWSServiceRoleForElasticLoadBalancing"
             ],
         ),
-        Grant("Key", "the key of the cluster's secrets", ["kms:DescribeKey"], scope.arn("kms", "key/*"), scope.own),
+        Grant(
+            "Key",
+            "the cluster's role uses the key of the cluster's secrets, and looks at its grants",
+            ["kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey", "kms:ListGrants"],
+            scope.arn("kms", "key/*"),
+            scope.own,
+        ),
+        Grant(
+            "KeysOfServices",
+            "AWS's keys encrypt Grafana's password and the topic of alerts; hosts use them through these services only",
+            ["kms:Decrypt", "kms:GenerateDataKey"],
+            scope.arn("kms", "key/*"),
+            {
+                "StringEquals": {
+                    "kms:ViaService": [
+                        f"{service}.{scope.settings.region}.amazonaws.com" for service in ("secretsmanager", "sns")
+                    ]
+                }
+            },
+        ),
         Grant(
             "PodIdentity",
             "nodes give pods the credentials of their roles",

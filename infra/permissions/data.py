@@ -26,7 +26,7 @@ def read(scope: Scope) -> list[Grant]:
                     "GetBucketLogging", "GetBucketObjectLockConfiguration", "GetBucketOwnershipControls",
                     "GetBucketPolicy", "GetBucketPublicAccessBlock", "GetBucketRequestPayment", "GetBucketTagging",
                     "GetBucketVersioning", "GetBucketWebsite", "GetEncryptionConfiguration",
-                    "GetLifecycleConfiguration", "GetReplicationConfiguration", "ListBucket",
+                    "GetLifecycleConfiguration", "GetReplicationConfiguration", "ListBucket", "ListTagsForResource",
                 )
             ],
             scope.buckets,
@@ -108,7 +108,7 @@ def change(scope: Scope) -> list[Grant]:
                 for action in (
                     "CreateBucket", "DeleteBucketPolicy", "PutBucketOwnershipControls", "PutBucketPolicy",
                     "PutBucketPublicAccessBlock", "PutBucketTagging", "PutBucketVersioning",
-                    "PutEncryptionConfiguration", "PutLifecycleConfiguration",
+                    "PutEncryptionConfiguration", "PutLifecycleConfiguration", "TagResource", "UntagResource",
                 )
             ],
             scope.buckets,

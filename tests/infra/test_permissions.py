@@ -186,6 +186,13 @@ def test_deploy_role_may(action: str, resource: str, context: dict[str, str]) ->
         ("kms:TagResource", KEY, {"aws__RequestTag_slash_stack": "dev", "aws__ResourceTag_slash_stack": "bootstrap"}),
         ("kms:Decrypt", KEY, {"kms__ResourceAliases": "alias/atlas-state", "kms__EncryptionContext__stack": "prod"}),
         ("kms:Decrypt", KEY, {"kms__ResourceAliases": "alias/other", "kms__EncryptionContext__stack": "dev"}),
+        # keys in use, and keys of others that have no tags
+        ("kms:TagResource", KEY, {"aws__RequestTag_slash_stack": "dev", "kms__ResourceAliases": "alias/other"}),
+        ("kms:DescribeKey", KEY, {"kms__ResourceAliases": "alias/other"}),
+        ("kms:CreateGrant", KEY, {"kms__GrantIsForAWSResource": "true", "kms__ResourceAliases": "alias/other"}),
+        ("kms:CreateGrant", KEY, {"kms__GrantIsForAWSResource": "false"}),
+        ("kms:CreateGrant", KEY, {}),
+        ("kms:Decrypt", KEY, {}),
         # more rights
         ("iam:CreateRole", ROLE, {}),
         ("iam:CreateRole", ROLE, {"iam__PermissionsBoundary": "arn:aws:iam::123456789012:policy/other"}),
@@ -261,9 +268,32 @@ def test_boundary_leaves_the_roles_what_the_program_gives_them(variant: str) -> 
             for statement in json.loads(call.inputs["policy"])["Statement"]:
                 for action in listed(statement["Action"]):
                     for resource in listed(statement["Resource"]):
-                        assert allows(BOUNDARY, action, resource.replace("*", "x")), (call.name, action, resource)
+                        allowed = allows(
+                            BOUNDARY, action, resource.replace("*", "x"), aws__ResourceTag_slash_stack="dev"
+                        )
+                        assert allowed, (call.name, action, resource)
                         checked += 1
     assert checked >= 8
+
+
+@pytest.mark.parametrize("action", ["kms:Decrypt", "kms:GenerateDataKey"])
+@pytest.mark.parametrize("service", ["secretsmanager", "sns"])
+def test_boundary_lets_hosts_use_the_keys_of_services_only_through_these(action: str, service: str) -> None:
+    # The key's policy names everybody in the account, so that the boundary alone decides; AWS's key has no tags.
+    def through(via: str) -> bool:
+        return allows(BOUNDARY, action, KEY, aws__RequestedRegion="us-east-1", kms__ViaService=f"{via}.amazonaws.com")
+
+    assert through(f"{service}.us-east-1")
+    assert not through(f"{service}.eu-west-1")
+    assert not through("s3.us-east-1")
+
+
+@pytest.mark.parametrize(
+    "action", ["kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey", "kms:ListGrants"]
+)
+def test_boundary_lets_the_clusters_role_use_its_own_key(action: str) -> None:
+    assert allows(BOUNDARY, action, KEY, aws__ResourceTag_slash_stack="dev")
+    assert not allows(BOUNDARY, action, KEY, aws__ResourceTag_slash_stack="bootstrap")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from infra.components.cluster import ADDONS
+from tests.infra.recording.run import edges
 from tests.infra.support.aws import up
 
 pytestmark = pytest.mark.slow
@@ -70,3 +71,24 @@ def test_control_plane_is_logged_encrypted_and_open_to_named_networks_only() -> 
 def test_log_group_is_there_before_eks_would_make_its_own(variant: str) -> None:
     order = [call.token for call in up(variant).world.calls("create")]
     assert order.index("aws:cloudwatch/logGroup:LogGroup") < order.index("aws:eks/cluster:Cluster")
+
+
+def test_connection_to_kubernetes_waits_for_nodes_and_for_the_entry_of_whoever_deploys() -> None:
+    """Without an entry the provider is refused, and takes the cluster for unreachable until the run's end."""
+    state = up("full").state()
+    direct = edges(state)
+    # The eks component has further providers of this type, which it doesn't use.
+    (provider,) = (urn for urn in direct if urn.endswith("::pulumi:providers:kubernetes::kubernetes"))
+    # Outputs of the component are known before its access entries: only what needs a node is certainly later.
+    named = {urn.rsplit("::", 1)[-1] for urn in direct[provider]}
+    assert named >= {"atlas-dev-nodes", "atlas-dev-eks-pod-identity-agent"}
+    before: set[str] = set()
+    ahead = [provider]
+    while ahead:
+        urn = ahead.pop()
+        if urn not in before:
+            before.add(urn)
+            ahead += direct[urn]
+    entries = {resource["urn"] for resource in state if "aws:eks/access" in resource["type"]}
+    assert len(entries) >= 3
+    assert entries - before == set()

@@ -72,7 +72,8 @@ MAKE: Mapping[str, tuple[str, ...]] = {
     "iam/rolePolicy:RolePolicy": ("iam:PutRolePolicy",),
     "iam/rolePolicyAttachment:RolePolicyAttachment": ("iam:AttachRolePolicy",),
     "kms/key:Key": ("kms:CreateKey", "kms:EnableKeyRotation", "kms:TagResource", "kms:UpdateKeyDescription"),
-    "s3/bucket:Bucket": ("s3:CreateBucket", "s3:PutBucketTagging"),
+    # The provider tags buckets by S3's newer actions, and by the older action only when these are refused.
+    "s3/bucket:Bucket": ("s3:CreateBucket", "s3:PutBucketTagging", "s3:TagResource", "s3:UntagResource"),
     "s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration": ("s3:PutLifecycleConfiguration",),
     "s3/bucketObjectv2:BucketObjectv2": ("s3:PutObject", "s3:PutObjectTagging"),
     "s3/bucketOwnershipControls:BucketOwnershipControls": ("s3:PutBucketOwnershipControls",),
@@ -190,7 +191,7 @@ READ: Mapping[str, tuple[str, ...]] = {
         "s3:GetBucketLogging", "s3:GetBucketObjectLockConfiguration", "s3:GetBucketPolicy",
         "s3:GetBucketRequestPayment", "s3:GetBucketTagging", "s3:GetBucketVersioning", "s3:GetBucketWebsite",
         "s3:GetEncryptionConfiguration", "s3:GetLifecycleConfiguration", "s3:GetReplicationConfiguration",
-        "s3:ListBucket",
+        "s3:ListBucket", "s3:ListTagsForResource",
     ),
     "s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration": ("s3:GetLifecycleConfiguration",),
     "s3/bucketObjectv2:BucketObjectv2": ("s3:GetObject", "s3:GetObjectTagging"),
