@@ -39,7 +39,7 @@ def answers(url: str) -> bool:
     try:
         with open_url(url, timeout=5) as response:
             return bool(response.status == 200)
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return False
 
 

@@ -8,7 +8,6 @@ import os
 import shutil
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Awaitable, Mapping
 from contextlib import suppress
@@ -25,6 +24,7 @@ from pulumi.runtime.proto import provider_pb2_grpc
 from infra.errors import LocalError, one_line
 from infra.local.supervisor import Program, Supervisord
 from infra.loopback import spare_loopback
+from infra.plugin import end_with_engine
 
 VERSION = "0.1.0"
 
@@ -252,18 +252,6 @@ async def _told(call: Awaitable[Any], context: Any) -> Any:
     return await context.abort(grpc.StatusCode.UNKNOWN, message)
 
 
-def _end_with_parent() -> None:
-    """End this process when the engine has ended: a killed engine can't end its providers itself."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 async def serve(engine: str) -> None:
     """Serve on a free port, and print its number, as Pulumi expects."""
     server = grpc.aio.server()
@@ -276,7 +264,7 @@ async def serve(engine: str) -> None:
 
 
 if __name__ == "__main__":
-    _end_with_parent()
+    end_with_engine()
     spare_loopback(os.environ)  # the processes that it starts inherit it
     with suppress(KeyboardInterrupt):
         # The engine's address is the only argument that isn't an option.

@@ -150,8 +150,8 @@ def _asked(address: str, request: Mapping[str, object], streams: Sequence[int]) 
 
 
 CLIENT = """#!{python} -ESs
-import json, os, signal, socket, sys
-arguments = sys.argv[1:]
+import json, os, select, signal, socket, sys
+parent, arguments = os.getppid(), sys.argv[1:]
 while arguments and arguments[0] in ("-u", "-I", "-E"):
     arguments.pop(0)
 at = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -171,6 +171,9 @@ lines = at.makefile()
 pid = int(lines.readline())
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
     signal.signal(number, lambda number, _: os.kill(pid, number))
+while not select.select([at], [], [], 0.5)[0]:
+    if os.getppid() != parent:
+        sys.exit(1)  # the process watches for its parent's end, which is the server; who asked for it is this one's
 code = int(lines.readline())
 if code < 0:
     signal.signal(-code, signal.SIG_DFL)
