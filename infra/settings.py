@@ -233,7 +233,7 @@ class BootstrapSettings(_Settings):
         tuple[Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,19}$")], ...], Field(min_length=1, max_length=4)
     ] = ("dev", "prod")
     """AWS stacks that get roles and keep their state in the bucket; each needs a stack file. At most four, because a
-    role can have ten policies, and the preview role needs two per stack."""
+    role can have ten policies, and the drift role needs two per stack."""
     state_bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$")] | None = None
     """The bucket's name; None: atlas-state-ACCOUNT-REGION."""
     session_hours: Annotated[int, Field(ge=2, le=4)] = 4

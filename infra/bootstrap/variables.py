@@ -15,10 +15,12 @@ def variables_of(
         "": {
             "PULUMI_BACKEND_URL": str(outputs["backend"]),
             "AWS_REGION": settings.region,
-            "ATLAS_PREVIEW_ROLE": str(outputs["previewRole"]),
+            "ATLAS_DRIFT_ROLE": str(outputs["driftRole"]),
             "ATLAS_SESSION_SECONDS": str(settings.session_hours * 3600),
         }
     }
+    if "previewRole" in outputs:
+        variables[""] |= {"ATLAS_PREVIEW_ROLE": str(outputs["previewRole"])}
     for stack, own in stacks.items():
         variables[stack] = {"ATLAS_DEPLOY_ROLE": str(outputs[f"{stack}DeployRole"])}
         if own.disposable:

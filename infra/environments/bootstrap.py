@@ -28,7 +28,7 @@ def deploy(
     here = pulumi.ResourceOptions(providers={"aws": provider})
     scopes = {name: Scope(name, own, settings) for name, own in stacks.items()}
 
-    # `atlas promote` copies images from disposable stacks to the others.
+    # `atlas promote` copies images from disposable stacks to the others; pull requests are previewed against them.
     tried = [scope for scope in scopes.values() if scope.settings.disposable]
 
     State(f"{PROJECT}-state", StateArgs(settings.bucket, closing, tags), here)
@@ -49,13 +49,21 @@ def deploy(
 
     outputs: dict[str, Any] = {
         "backend": backend_url(settings),
-        "previewRole": role(
-            f"{PROJECT}-preview",
-            "Reads what a preview needs; for pull requests",
-            ["pull_request", "ref:refs/heads/main"],
+        "driftRole": role(
+            f"{PROJECT}-drift",
+            "Reads every stack and its state; for jobs on main",
+            ["ref:refs/heads/main"],
             preview_policies(list(scopes.values())),
         ),
     }
+    if tried:
+        # Whoever can push a branch decides what a pull request runs: no secret of a stack that matters.
+        outputs["previewRole"] = role(
+            f"{PROJECT}-preview",
+            "Reads disposable stacks and their state; for pull requests",
+            ["pull_request"],
+            preview_policies(tried),
+        )
     for stack, scope in scopes.items():
         bounds = aws.iam.Policy(
             boundary_name(stack),

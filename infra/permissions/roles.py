@@ -10,9 +10,9 @@ from infra.permissions.grant import Scope, document
 
 
 def preview_policies(scopes: Sequence[Scope]) -> dict[str, str]:
-    """Reads every stack and changes none; reads no secrets, and in S3 only state, hosts' configuration and DVC's data.
+    """Reads these stacks and changes none; reads no secrets, and in S3 only state, hosts' configuration and DVC's data.
 
-    It can decrypt the stacks' state and the secrets in it, because a preview needs them.
+    It can decrypt these stacks' state and the secrets in it, because a preview needs them.
     """
     return {
         "state": document(state.read(scopes)),

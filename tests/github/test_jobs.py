@@ -29,6 +29,7 @@ FORK = {"pull_request": {**REQUEST["pull_request"], "head": {"ref": "change", "r
 VARIABLES = {
     "AWS_REGION": "us-east-1",
     "ATLAS_PREVIEW_ROLE": "arn:aws:iam::123456789012:role/atlas-preview",
+    "ATLAS_DRIFT_ROLE": "arn:aws:iam::123456789012:role/atlas-drift",
     "ATLAS_DEPLOY_ROLE": "arn:aws:iam::123456789012:role/atlas-deploy-dev",
     "ATLAS_DESTROY_ROLE": "arn:aws:iam::123456789012:role/atlas-destroy-dev",
 }

@@ -145,7 +145,9 @@ def test_worst_destroy_is_within_a_session() -> None:
     assert sum(slow.values()) < LONGEST_SESSION * 3600
 
 
-@pytest.mark.parametrize("role", ["atlas-preview", "atlas-deploy-dev", "atlas-deploy-prod", "atlas-destroy-dev"])
+@pytest.mark.parametrize(
+    "role", ["atlas-preview", "atlas-drift", "atlas-deploy-dev", "atlas-deploy-prod", "atlas-destroy-dev"]
+)
 @pytest.mark.slow
 def test_role_trusts_exactly_the_jobs_that_take_it(role: str) -> None:
     [found] = [one for one in resources("bootstrap") if one.kind == "aws:iam/role:Role" and one.name == role]
@@ -163,6 +165,7 @@ def taken(job: Job) -> str:
     stack = CHANGES.get(str(job), "")
     return {
         "${{ vars.ATLAS_PREVIEW_ROLE }}": "atlas-preview",
+        "${{ vars.ATLAS_DRIFT_ROLE }}": "atlas-drift",
         "${{ vars.ATLAS_DEPLOY_ROLE }}": f"atlas-deploy-{stack}",
         "${{ vars.ATLAS_DESTROY_ROLE }}": f"atlas-destroy-{stack}",
     }[str(job.role)]
