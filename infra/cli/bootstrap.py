@@ -63,10 +63,16 @@ def _explain(
             click.echo(f"\n# GitHub's roles can work on the stack {stack} once Pulumi.{stack}.yaml says:")
             click.echo("\n".join(f"#   {line}" for line in lines))
     owner_and_name = "/".join(part.split("@")[0] for part in settings.repository.removeprefix("repo:").split("/"))
-    click.echo("\n# For GitHub's workflows, once, by somebody who administers the repository:")
+    click.echo("\n# For GitHub's workflows, once, by somebody who administers the repository. Only jobs on main get an")
+    click.echo("# environment, and so its role; in a private repository this needs GitHub Pro, Team or Enterprise:")
     for place, values in variables.items():
         if place:
-            click.echo(f"gh api --method PUT repos/{owner_and_name}/environments/{place}")
+            environment = f"repos/{owner_and_name}/environments/{place}"
+            click.echo(
+                f"gh api --method PUT {environment} -F 'deployment_branch_policy[protected_branches]=false' "
+                "-F 'deployment_branch_policy[custom_branch_policies]=true'"
+            )
+            click.echo(f"gh api --method POST {environment}/deployment-branch-policies -f name=main")
         for name, value in values.items():
             where = f" --env {place}" if place else ""
             click.echo(f"gh variable set {name} --repo {owner_and_name}{where} --body {shlex.quote(value)}")

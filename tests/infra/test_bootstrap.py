@@ -178,6 +178,15 @@ def test_empty_account_gets_bucket_key_and_roles_and_goes_back(account: Account)
     assert "gh variable set ATLAS_DEPLOY_ROLE --repo OWNER/REPO --env dev --body arn:aws:iam::123456789012:role/" in (
         done.stdout
     )
+    for place in ("dev", "dev-destroy", "prod"):
+        # Without a branch policy a workflow on any branch could use the environment, and so its role.
+        environment = f"repos/OWNER/REPO/environments/{place}"
+        assert (
+            f"gh api --method PUT {environment} -F 'deployment_branch_policy[protected_branches]=false' "
+            "-F 'deployment_branch_policy[custom_branch_policies]=true'\n"
+            f"gh api --method POST {environment}/deployment-branch-policies -f name=main\n"
+        ) in done.stdout
+    assert "in a private repository this needs GitHub Pro, Team or Enterprise" in done.stdout
     assert account.buckets() == [BUCKET]
     stacks = account.stacks()
     assert stacks.pop("bootstrap") > len(account.world.existing()) > 20
