@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
-# Python 3.11 or newer; `make PYTHON=/path/to/python3.12 …` selects another Python.
+# Python 3.11 to 3.14; `make PYTHON=/path/to/python3.12 …` selects another Python.
 PYTHON ?= python3
 BIN := .venv/bin
 # DVC runs each stage as `python -m …`; this selects the Python of .venv.
@@ -24,7 +24,7 @@ help: ## List the targets
 # --- set-up: a stamp file per lock file, so that a second run does nothing ---
 
 .venv/setup: requirements/setup.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Atlas needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Say which: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) infra/platforms.py
 	@echo "== .venv with $$($(PYTHON) -V)"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/setup.txt
