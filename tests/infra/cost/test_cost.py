@@ -70,8 +70,13 @@ def test_sizes_of_disks_and_machines_are_those_that_the_program_asks_for(variant
 
     lines = {line.what: line.monthly for line in table(settings(given))}
     disks = sum(one["rootBlockDevice"]["volumeSize"] for one in of("aws:ec2/instance:Instance"))
-    (template,) = of("aws:ec2/launchTemplate:LaunchTemplate")
     (group,) = of("aws:eks/nodeGroup:NodeGroup")
+    # The hosts' templates name no size; their instances do.
+    (template,) = (
+        one
+        for one in of("aws:ec2/launchTemplate:LaunchTemplate")
+        if "volumeSize" in one["blockDeviceMappings"][0]["ebs"]
+    )
     nodes = group["scalingConfig"]["desiredSize"]
     (samples,) = of("aws:ebs/volume:Volume")
     disks += nodes * template["blockDeviceMappings"][0]["ebs"]["volumeSize"] + samples["size"]

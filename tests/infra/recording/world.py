@@ -247,8 +247,8 @@ def named(call: Call) -> Iterator[str]:
 
 
 def _foreign(text: str) -> bool:
-    """Principals, certificates, and EKS's own policies are others', not the stack's."""
-    return bool(re.match(r"arn:aws:(acm:|iam::\d{12}:(user/|role/(deploy|admin|team)))", text))
+    """Principals, the permissions boundary, certificates, and EKS's own policies are others', not the stack's."""
+    return bool(re.match(r"arn:aws:(acm:|iam::\d{12}:(user/|role/(deploy|admin|team)|policy/atlas-boundary-))", text))
 
 
 def _texts(value: Any) -> Iterator[str]:
