@@ -62,13 +62,15 @@ repro: scm ## Run what has changed in the pipeline (DVC)
 	@echo "== pipeline"
 	$(BIN)/dvc repro
 
+# OFFLINE=1: download and build neither Prometheus nor Grafana.
+OFFLINE ?=
 check: .venv/run
-	@$(BIN)/atlas check --stack local
+	@$(BIN)/atlas check --stack local $(if $(OFFLINE),--offline)
 
 # The checks come before the pipeline, which takes minutes.
 up: setup check repro ## Set-up, pipeline, local stack; ends with the URLs and one prediction
 	@echo "== local stack"
-	@$(BIN)/atlas up --stack local
+	@$(BIN)/atlas up --stack local $(if $(OFFLINE),--offline)
 
 down: ## Stop and remove everything that `make up` started; data and models stay
 	@if [ -x $(BIN)/atlas ]; then $(BIN)/atlas destroy --stack local; else echo "Nothing is up: there is no .venv."; fi

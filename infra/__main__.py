@@ -22,9 +22,10 @@ def facts_of(settings: AnySettings) -> Facts:
             for line in check_account(pulumi.get_stack(), settings):
                 pulumi.log.warn(line)
     elif isinstance(settings, LocalSettings):
-        from infra.local.ports import choose_ports
+        from infra.local.machine import look as look_around
 
-        return Facts(ports=choose_ports(settings, REPOSITORY / settings.directory, pulumi.log.info))
+        # `atlas` puts Prometheus and Grafana in place; `pulumi` uses what is there.
+        return Facts(machine=look_around(settings, REPOSITORY, pulumi.log.info, install=False))
     elif isinstance(settings, BootstrapSettings):
         from infra.bootstrap.account import look
         from infra.engine.workspace import bootstrapped

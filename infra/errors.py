@@ -63,6 +63,10 @@ class EngineError(AtlasError):
     """The Pulumi engine can't be installed or started; the message says what to do."""
 
 
+class ToolError(AtlasError):
+    """A tool can't be downloaded or built; the message says why."""
+
+
 class LockedError(AtlasError):
     """Another run holds the stack's lock."""
 

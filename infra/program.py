@@ -7,6 +7,7 @@ from pathlib import Path
 import pulumi
 import pulumi.runtime
 
+from infra.local.machine import Machine
 from infra.settings import AnySettings, AwsSettings, BootstrapSettings, LocalSettings, load_settings
 
 REPOSITORY = Path(__file__).parents[1]
@@ -22,8 +23,8 @@ class Facts:
     """bootstrap: the stacks that GitHub's roles are for, with their settings."""
     foreign_provider: bool = False
     """bootstrap: the account already has an identity provider for GitHub, which is used and not changed."""
-    ports: Mapping[str, int] = field(default_factory=dict)
-    """local: part -> the port that it gets on this machine."""
+    machine: Machine = field(default_factory=Machine)
+    """local: this machine's ports and programs."""
     closing: bool = False
     """bootstrap: destroy comes next, so the protection of the state is removed."""
 
@@ -50,7 +51,7 @@ def declare(settings: AnySettings, facts: Facts) -> None:
     if isinstance(settings, LocalSettings):
         from infra.environments import local
 
-        outputs = local.deploy(settings, REPOSITORY, facts.ports)
+        outputs = local.deploy(settings, REPOSITORY, facts.machine)
     elif isinstance(settings, BootstrapSettings):
         from infra.environments import bootstrap
 

@@ -37,6 +37,7 @@ Policy = Annotated[str, Field(pattern=r"^arn:aws[\w-]*:iam::[0-9]{12}:policy/[\w
 Principal = Annotated[str, Field(pattern=r"^arn:aws[\w-]*:iam::[0-9]{12}:(role|user)/[\w+=,.@/-]+$")]
 Certificate = Annotated[str, Field(pattern=r"^arn:aws[\w-]*:acm:[a-z0-9-]+:[0-9]{12}:certificate/[\w-]+$")]
 KubernetesName = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,48}[a-z0-9])?$")]
+Mirror = Annotated[str, Field(pattern=r"^https?://\S+[^/]$")]
 LogLevel = Literal["debug", "info", "warning", "error"]
 RetentionDays = Annotated[int, AfterValidator(_retention)]
 Day = Annotated[date, BeforeValidator(_day)]

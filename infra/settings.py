@@ -22,6 +22,7 @@ from infra.setting_types import (
     InstanceType,
     KubernetesName,
     LogLevel,
+    Mirror,
     Policy,
     Port,
     Principal,
@@ -80,6 +81,9 @@ class LocalSettings(_Settings):
     log_level: LogLevel = "info"
     scrape_interval: Duration = "15s"
     """The interval of Prometheus's scrapes, such as 15s."""
+    download_mirror: Mirror | None = None
+    """The address from which Prometheus and Grafana are downloaded instead of the official addresses; its layout is in
+    infra/hosts/versions.py."""
     start_timeout: Annotated[int, Field(ge=1, le=600)] = 90
     """Seconds that a process may take to become healthy; a process that still works or writes gets more time."""
 
@@ -168,7 +172,7 @@ class AwsSettings(_Settings):
     """How long Prometheus keeps samples."""
     operator_cidrs: tuple[Cidr, ...] = ()
     """Networks that may reach Prometheus and Grafana over the internet; empty: both are private, and reached by SSM."""
-    download_mirror: Annotated[str, Field(pattern=r"^https?://\S+[^/]$")] | None = None
+    download_mirror: Mirror | None = None
     """The address from which the hosts download their software, instead of the official addresses."""
     alert_email: Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+$")] | None = None
     """The address that gets alerts and budget warnings; its owner must confirm AWS's first mail."""

@@ -14,7 +14,7 @@ from infra.deployment.checks import check as check_account
 from infra.deployment.preview import Foreseen, foresee
 from infra.engine.workspace import REPOSITORY, stack_settings
 from infra.errors import AtlasError, SettingsError
-from infra.local.ports import choose_ports
+from infra.local.machine import look as look_around
 from infra.settings import AwsSettings, LocalSettings
 
 CHANGES = 3
@@ -27,6 +27,9 @@ wait_option = click.option(
     type=click.IntRange(min=0),
     help="Seconds to wait until a new load balancer's name resolves and the service answers.",
 )
+offline_option = click.option(
+    "--offline", is_flag=True, help="Local: download and build nothing; use the Prometheus and Grafana that are there."
+)
 rollback_option = click.option(
     "--rollback-on-failure",
     is_flag=True,
@@ -36,11 +39,12 @@ rollback_option = click.option(
 
 @click.command()
 @stack_option
+@offline_option
 @guarded
-def check(stack: str) -> None:
+def check(stack: str, offline: bool) -> None:
     """Check whether `up` can start: the settings; local: the ports; AWS: credentials, tools, who may enter.
 
-    `make up` does this before the pipeline runs.
+    On a local stack it also puts Prometheus and Grafana in place. `make up` does this before the pipeline runs.
 
     Example: atlas check --stack local
     """
@@ -48,7 +52,7 @@ def check(stack: str) -> None:
     if isinstance(settings, AwsSettings):
         check_account(settings, changes=True)
     elif isinstance(settings, LocalSettings):
-        choose_ports(settings, REPOSITORY / settings.directory, say)
+        look_around(settings, REPOSITORY, say, install=not offline)
 
 
 @click.command()
@@ -62,13 +66,15 @@ def check(stack: str) -> None:
     help="Request a prediction at the end; if there is no answer, the exit status is 1.",
 )
 @rollback_option
+@offline_option
 @guarded
-def up(stack: str, as_json: bool, wait: int, smoke: bool, rollback_on_failure: bool) -> None:
+def up(stack: str, as_json: bool, wait: int, smoke: bool, rollback_on_failure: bool, offline: bool) -> None:
     """Deploy the stack as its settings say; ends with its addresses and a prediction.
 
     Example: atlas up --stack local
     """
-    report(deployment.up(stack_of(stack), wait=wait, smoke=smoke, go_back=rollback_on_failure), as_json=as_json)
+    done = deployment.up(stack_of(stack), wait=wait, smoke=smoke, go_back=rollback_on_failure, offline=offline)
+    report(done, as_json=as_json)
 
 
 @click.command()

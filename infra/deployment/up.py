@@ -15,7 +15,7 @@ from infra.deployment.smoke import no_answer, smoke_test
 from infra.engine.events import Events
 from infra.engine.stack import AtlasStack, Program
 from infra.errors import ClusterError, FailedError, SettingsError
-from infra.local.ports import choose_ports
+from infra.local.machine import Machine, look
 from infra.names import image_repository
 from infra.program import REPOSITORY, Facts, program
 from infra.settings import AwsSettings, LocalSettings
@@ -32,16 +32,24 @@ class Done:
     """A prediction: its request and its answer; None if it failed, or wasn't requested."""
 
 
-def up(stack: AtlasStack, *, wait: int, image: str | None = None, smoke: bool = True, go_back: bool = False) -> Done:
+def up(
+    stack: AtlasStack,
+    *,
+    wait: int,
+    image: str | None = None,
+    smoke: bool = True,
+    go_back: bool = False,
+    offline: bool = False,
+) -> Done:
     """Deploy the stack as its settings say, and request a prediction; `image` overrides the settings' image.
 
     `wait`: seconds for a new load balancer to answer; `smoke`: whether to request a prediction; `go_back`: if that
-    fails, this process becomes the rollback to the last good image.
+    fails, this process becomes the rollback to the last good image; `offline`: a local stack downloads nothing.
     Raises FailedError with what the engine reported, or when there is no prediction; SettingsError when the settings'
     image isn't in the stack's own repository; PreflightError when the deployed stack can't be changed to the settings.
     """
     with _going_back(stack, wait=wait, wanted=go_back):
-        done = bring_up(stack, wait=wait, image=image, smoke=smoke)
+        done = bring_up(stack, wait=wait, image=image, smoke=smoke, offline=offline)
         if smoke and done.example is None:
             raise FailedError([no_answer(stack)])
     return done
@@ -62,11 +70,13 @@ def ask(stack: AtlasStack, *, wait: int, go_back: bool = False) -> dict[str, Any
     return example
 
 
-def bring_up(stack: AtlasStack, *, wait: int, image: str | None = None, smoke: bool = True) -> Done:
+def bring_up(
+    stack: AtlasStack, *, wait: int, image: str | None = None, smoke: bool = True, offline: bool = False
+) -> Done:
     """Like `up`, but a failed prediction isn't an error. On AWS stacks, an image that answers is marked as good."""
     if image is None and isinstance(stack.settings, AwsSettings):
         _refuse_missing(stack.name, stack.settings)
-    declare = program_for(stack, image)
+    declare = program_for(stack, image, install=not offline)
     open_for_change(stack)
     if isinstance(stack.settings, AwsSettings):
         _check_account(stack, stack.settings)
@@ -100,15 +110,16 @@ def open_for_change(stack: AtlasStack) -> None:
         check_zones(stack.name, stack.settings, stack.resources())
 
 
-def program_for(stack: AtlasStack, image: str | None) -> Program:
+def program_for(stack: AtlasStack, image: str | None, *, install: bool = False) -> Program:
     """The program that deploys `image` (None: the settings' image), with what it must know about this machine.
 
+    `install`: on a local stack, put Prometheus and Grafana in place if necessary.
     Raises LocalError when the stack can't be deployed on this machine.
     """
-    ports: dict[str, int] = {}
+    machine = Machine()
     if isinstance(stack.settings, LocalSettings):
-        ports = choose_ports(stack.settings, REPOSITORY / stack.settings.directory, stack.say)
-    return lambda: program(Facts(image=image, ports=ports))
+        machine = look(stack.settings, REPOSITORY, stack.say, install=install)
+    return lambda: program(Facts(image=image, machine=machine))
 
 
 def not_up(stack: AtlasStack) -> str:

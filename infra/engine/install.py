@@ -9,30 +9,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-from infra.errors import EngineError
+from infra.errors import EngineError, ToolError
+from infra.tools import cache_folder, find_go, go_build
 
 REPOSITORY = Path(__file__).parents[2]
 PACKAGE = "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi"
 VARIABLE = "github.com/pulumi/pulumi/sdk/v3/go/common/version.Version"
-
-
-def cache_folder() -> Path:
-    """This user's folder for tools that are slow to build, shared by all checkouts."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "atlas"
-
-
-def find_go() -> str | None:
-    """The path of the machine's Go: on PATH, or in the folder of Go's installer, which doesn't change PATH."""
-    return shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
-
-
-def go_environment() -> dict[str, str]:
-    """The environment for builds from a locked go.mod: static binaries, and go.mod is never changed."""
-    return os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly"}
 
 
 def pinned_version() -> str:
@@ -106,29 +91,10 @@ def _download(version: str, target: Path) -> bool:
 
 
 def _build(go: str, version: str, target: Path, say: Callable[[str], None]) -> None:
-    fresh = target.with_name(f"pulumi.new-{os.getpid()}")
-    command = [go, "build", "-trimpath", "-ldflags", f"-s -w -X {VARIABLE}=v{version}", "-o", str(fresh), PACKAGE]
-    begun = time.monotonic()
-    with tempfile.TemporaryFile("w+") as output:
-        building = subprocess.Popen(
-            command, cwd=Path(__file__).parent, env=go_environment(), stdout=output, stderr=output
-        )
-        try:
-            while building.poll() is None:
-                try:
-                    building.wait(timeout=30)
-                except subprocess.TimeoutExpired:
-                    say(f"  building for {time.monotonic() - begun:.0f} s")
-        except BaseException:
-            building.terminate()
-            building.wait()
-            fresh.unlink(missing_ok=True)
-            raise
-        if building.returncode:
-            output.seek(0)
-            tail = "\n".join(output.read().splitlines()[-10:])
-            raise EngineError(f"building the Pulumi engine v{version} failed:\n{tail}")
-    fresh.replace(target)
+    try:
+        go_build(go, Path(__file__).parent, PACKAGE, target, say, ldflags=f"-X {VARIABLE}=v{version}")
+    except ToolError as error:
+        raise EngineError(f"building the Pulumi engine v{version} failed:\n{error}") from None
     if version_of(target) != version:
         raise EngineError(f"the engine built at {target} does not report the version v{version}")
 

@@ -1,15 +1,14 @@
-"""Everything on this machine: DVC remote, MLflow, the service; Prometheus and Grafana if they are installed."""
+"""Everything on this machine: DVC remote, MLflow, the service; Prometheus and Grafana where they are in place."""
 
-import shutil
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pulumi
 
 from infra.bundle import bundle_manifest
-from infra.local.ports import PARTS
+from infra.local.machine import Machine
+from infra.local.releases import Found
 from infra.local.resources import Directory, File, Process, Supervisor
 from infra.loopback import LOOPBACK
 from infra.monitoring.dashboards import dashboards
@@ -18,18 +17,13 @@ from infra.monitoring.prometheus import RULES, local_jobs, prometheus_config
 from infra.names import GRAFANA_HEALTH, MLFLOW_HEALTH, PROMETHEUS_READY, SERVICE_READY
 from infra.settings import LocalSettings
 
-HOW_TO = {
-    "prometheus": "not on PATH: `apt-get install prometheus` or `brew install prometheus`, then `make up` again",
-    "grafana": "not on PATH: install Grafana from grafana.com (apt, yum or brew), then `make up` again",
-}
 
-
-def deploy(settings: LocalSettings, repository: Path, ports: Mapping[str, int]) -> dict[str, Any]:
-    """Declare the stack; returns its outputs. `ports`: part -> its port on this machine, without it the settings'.
+def deploy(settings: LocalSettings, repository: Path, machine: Machine) -> dict[str, Any]:
+    """Declare the stack; returns its outputs. A part without a port of `machine` gets the settings' port.
 
     Raises SettingsError when there is no bundle to serve.
     """
-    settings = settings.model_copy(update={f"{part}_port": ports[part] for part in PARTS if part in ports})
+    settings = settings.model_copy(update={f"{part}_port": port for part, port in machine.ports.items()})
     home = repository / settings.directory
     store = repository / settings.mlflow_store
     bundle = repository / settings.bundle
@@ -87,14 +81,16 @@ def deploy(settings: LocalSettings, repository: Path, ports: Mapping[str, int]) 
         "mlflow": f"http://{LOOPBACK}:{settings.mlflow_port}",
         "bundle": version,
     }
-    outputs |= _prometheus(settings, home, supervisor, process)
-    return outputs | _grafana(settings, home, supervisor, process)
+    outputs |= dict(machine.missing)
+    if found := machine.programs.get("prometheus"):
+        outputs["prometheus"] = _prometheus(settings, home, supervisor, process, found)
+    if found := machine.programs.get("grafana"):
+        outputs["grafana"] = _grafana(settings, home, supervisor, process, found)
+    return outputs
 
 
-def _prometheus(settings: LocalSettings, home: Path, supervisor: Supervisor, process: Any) -> dict[str, Any]:
-    binary = shutil.which("prometheus")
-    if binary is None:
-        return {"prometheus": HOW_TO["prometheus"]}
+def _prometheus(settings: LocalSettings, home: Path, supervisor: Supervisor, process: Any, found: Found) -> str:
+    """Declare it; returns its address."""
     folder = home / "prometheus"
     below = pulumi.ResourceOptions(depends_on=[supervisor])
     rules = File("prometheus-rules", path=str(folder / "rules.yml"), content=RULES.read_text(), opts=below)
@@ -104,7 +100,7 @@ def _prometheus(settings: LocalSettings, home: Path, supervisor: Supervisor, pro
     process(
         "prometheus",
         [
-            binary,
+            str(found.program),
             f"--config.file={folder}/prometheus.yml",
             f"--storage.tsdb.path={folder}/data",
             f"--web.listen-address={LOOPBACK}:{settings.prometheus_port}",
@@ -115,13 +111,11 @@ def _prometheus(settings: LocalSettings, home: Path, supervisor: Supervisor, pro
         triggers={"config": config.digest, "rules": rules.digest},
         depends_on=[config, rules],
     )
-    return {"prometheus": f"http://{LOOPBACK}:{settings.prometheus_port}"}
+    return f"http://{LOOPBACK}:{settings.prometheus_port}"
 
 
-def _grafana(settings: LocalSettings, home: Path, supervisor: Supervisor, process: Any) -> dict[str, Any]:
-    binary = shutil.which("grafana")
-    if binary is None:
-        return {"grafana": HOW_TO["grafana"]}
+def _grafana(settings: LocalSettings, home: Path, supervisor: Supervisor, process: Any, found: Found) -> str:
+    """Declare it; returns its address."""
     folder = home / "grafana"
     address = f"http://{LOOPBACK}:{settings.prometheus_port}"
 
@@ -136,12 +130,12 @@ def _grafana(settings: LocalSettings, home: Path, supervisor: Supervisor, proces
         Path(name).parent.name: file(Path(name).parent.name, f"provisioning/{name}", content)
         for name, content in provisioning(prometheus_url=address, dashboards=str(folder / "dashboards")).items()
     }
-    home_path = next(
-        (p for p in ("/usr/share/grafana", "/opt/homebrew/share/grafana") if Path(p).is_dir()), str(folder)
-    )
+    # Where distributions and Homebrew (Apple silicon, Intel) keep Grafana's other files.
+    shared = (Path("/usr/share/grafana"), Path("/opt/homebrew/share/grafana"), Path("/usr/local/share/grafana"))
+    home_path = found.folder or next((path for path in shared if path.is_dir()), folder)
     process(
         "grafana",
-        [binary, "server", "--homepath", home_path],
+        [str(found.program), "server", "--homepath", str(home_path)],
         settings.grafana_port,
         GRAFANA_HEALTH,
         environment={
@@ -155,8 +149,9 @@ def _grafana(settings: LocalSettings, home: Path, supervisor: Supervisor, proces
             "GF_AUTH_DISABLE_LOGIN_FORM": "true",
             "GF_ANALYTICS_REPORTING_ENABLED": "false",
             "GF_ANALYTICS_CHECK_FOR_UPDATES": "false",
+            "GF_PLUGINS_PREINSTALL_DISABLED": "true",  # otherwise it downloads plugins at its start
         },
         triggers={name: provisioned.digest for name, provisioned in config.items()},
         depends_on=list(config.values()),
     )
-    return {"grafana": f"http://{LOOPBACK}:{settings.grafana_port}"}
+    return f"http://{LOOPBACK}:{settings.grafana_port}"

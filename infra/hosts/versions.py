@@ -1,5 +1,7 @@
 """The software that the hosts install: pinned releases for linux-amd64, with SHA-256 checksums and addresses.
 
+A local stack uses the same versions of Prometheus and Grafana, for its own platform.
+
 A mirror (`atlas:downloadMirror`) is a base address that serves each file below its release's name:
 
     MIRROR/prometheus/prometheus-3.14.0.linux-amd64.tar.gz
@@ -12,7 +14,7 @@ The mirror must serve the official files: the checksums are always verified.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,8 @@ class Release:
     """The official address, without the path."""
     path: str
     """The path below `base`; a mirror serves the file under NAME/FILE."""
-    sha256: str
+    sha256: str | None
+    """None: not known; then only the publisher's own checksum counts, from PATH.sha256 at the official address."""
 
     def url(self, mirror: str | None) -> str:
         """The official address, or MIRROR/NAME/FILE."""
@@ -72,3 +75,21 @@ RELEASES: Mapping[str, tuple[Release, ...]] = {
     "prometheus": (AWS_CLI, NODE_EXPORTER, PROMETHEUS, ALERTMANAGER),
     "grafana": (AWS_CLI, NODE_EXPORTER, GRAFANA),
 }
+
+# From the same kind of repositories: six for each platform of Prometheus, one for Grafana on linux-arm64 (its checksum
+# for linux-amd64 is the above). For Grafana on macOS there was none.
+ELSEWHERE: Mapping[tuple[str, str, str], str] = {
+    ("prometheus", "3.14.0", "linux-arm64"): "077f3781ab7245dc04c9a3c9b78ba120fc8e41aa0dc97489b0af67247e50ba83",
+    ("prometheus", "3.14.0", "darwin-amd64"): "a14307b9726e66cadb81be9a544732623af26dabeb7702c987aa9c3c062ada34",
+    ("prometheus", "3.14.0", "darwin-arm64"): "a9623f7f4fe65b1b171b423c1a72bbf23dfdf41a171dcb33e7dd302af80dc01c",
+    ("grafana", "13.2.0", "linux-arm64"): "28c0dfeedf4334e2170b423589224745ea5da6c709f2e401f11289f3381bcfb4",
+}
+"""Name, version and platform -> the checksum, for platforms other than the hosts'."""
+
+
+def release_for(release: Release, platform: str) -> Release:
+    """The same version for another platform, such as darwin-arm64."""
+    if platform == "linux-amd64":
+        return release
+    path = release.path.replace("linux-amd64", platform)
+    return replace(release, path=path, sha256=ELSEWHERE.get((release.name, release.version, platform)))

@@ -19,6 +19,7 @@ from pydantic_core import PydanticUndefined
 
 from infra.cli import COMMANDS, main
 from infra.environments import aws, bootstrap, local
+from infra.local.machine import Machine
 from infra.monitoring.prometheus import RULES
 from infra.settings import AwsSettings, BootstrapSettings, LocalSettings, PolicyException
 from service.settings import Settings as ServiceSettings
@@ -146,8 +147,9 @@ def test_every_output_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     make_bundle(tmp_path / "models/bundle", "binary")
     stack = AwsSettings.model_validate({name: yaml.safe_load(value) for name, value in BASE.items()})
     home = BootstrapSettings(environment="bootstrap", account_id="123456789012", repository="repo:OWNER/REPO")
+    nothing = Machine(missing={"prometheus": "not in place", "grafana": "not in place"})
     made = {
-        "the local stack": local.deploy(LocalSettings(environment="local"), tmp_path, {}),
+        "the local stack": local.deploy(LocalSettings(environment="local"), tmp_path, nothing),
         "an AWS stack": aws.deploy(stack, tmp_path),
         "bootstrap": bootstrap.deploy(home, {"dev": stack}, adopt=False),
     }

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-from infra.engine.install import find_go, go_environment
+from infra.tools import find_go, go_environment
 from tests.github.workflows import REPOSITORY, used
 
 ACTIONS: Mapping[str, str] = {

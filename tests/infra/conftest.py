@@ -21,6 +21,7 @@ from moto.server import ThreadedMotoServer
 
 from infra.local.processes import MARK
 from infra.local.supervisor import Program, Supervisord
+from infra.tools import cache_folder
 from tests.bundles import EXAMPLE, make_bundle
 from tests.infra.support import warm
 from tests.infra.support.account import Account, played
@@ -115,6 +116,8 @@ class Checkout:
 
     path: Path
     ports: dict[str, int]
+    offline: bool = True
+    """Nothing is downloaded: Prometheus and Grafana are those of this machine."""
 
     @property
     def home(self) -> Path:
@@ -129,6 +132,8 @@ class Checkout:
 
     def start(self, *arguments: str) -> warm.Process:
         """The `atlas` command, begun; its output is in .out and .err beside the copy's other files."""
+        if self.offline and arguments[0] in ("up", "check"):
+            arguments = (*arguments, "--offline")
         return warm.start(
             "infra.cli",
             arguments,
@@ -174,9 +179,19 @@ class Checkout:
         assert not self.home.exists()
 
 
+def use_own_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's cache that holds the engine only, whatever else this machine's own cache holds."""
+    engine = cache_folder() / "engine"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    cache_folder().mkdir(parents=True)
+    if engine.is_dir():
+        (cache_folder() / "engine").symlink_to(engine)
+
+
 @pytest.fixture
-def checkout(tmp_path: Path) -> Iterator[Checkout]:
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Checkout]:
     """A copy whose stack is taken down after the test, however it went."""
+    use_own_cache(tmp_path / "cache", monkeypatch)
     copy = tmp_path / "atlas"
     for folder in ("infra", "ml", "service"):
         shutil.copytree(REPOSITORY / folder, copy / folder, ignore=shutil.ignore_patterns("*.pyc.*"))

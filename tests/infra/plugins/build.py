@@ -12,7 +12,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from infra.engine.install import cache_folder, find_go, go_environment
+from infra.tools import cache_folder, find_go, go_environment
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[2]

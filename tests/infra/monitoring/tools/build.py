@@ -12,12 +12,13 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from infra.engine.install import cache_folder, find_go, go_environment
+from infra.hosts import versions
 from infra.hosts.versions import ALERTMANAGER, NODE_EXPORTER, PROMETHEUS, Release
+from infra.local.releases import TAGS, built_folder
+from infra.tools import find_go, go_environment
 
-HERE = Path(__file__).parent
-TAGS = "netgo,remove_all_sd,enable_kubernetes_sd"
-"""Of service discovery just what aws_jobs uses: a third of the build's time."""
+MODULE = Path(versions.__file__).parent
+"""The folder of go.mod."""
 TOOLS: Mapping[str, tuple[Release, str]] = {
     "prometheus": (PROMETHEUS, "github.com/prometheus/prometheus/cmd/prometheus"),
     "promtool": (PROMETHEUS, "github.com/prometheus/prometheus/cmd/promtool"),
@@ -31,20 +32,15 @@ class ToolsError(Exception):
     """The tools can't be had; the message says what to install or change."""
 
 
-def folder(release: Release) -> Path:
-    """Where a release's programs are kept."""
-    return cache_folder() / "monitoring" / f"{release.name}-{release.version}"
-
-
 def tool(name: str) -> Path | None:
     """A program of the hosts' version, where it has been built."""
-    path = folder(TOOLS[name][0]) / name
+    path = built_folder(TOOLS[name][0]) / name
     return path if path.exists() else None
 
 
 def pinned() -> dict[str, str]:
     """Project -> version as go.mod has it; Prometheus numbers its module v0.3xx for release 3.xx."""
-    found = re.findall(r"^\tgithub\.com/prometheus/(\w+) v(\S+)$", (HERE / "go.mod").read_text(), re.MULTILINE)
+    found = re.findall(r"^\tgithub\.com/prometheus/(\w+) v(\S+)$", (MODULE / "go.mod").read_text(), re.MULTILINE)
     return {
         name: re.sub(r"^0\.(\d)(\d\d)\.", lambda m: f"{m[1]}.{int(m[2])}.", version)
         if name == "prometheus"
@@ -70,7 +66,7 @@ def ensure(say: Callable[[str], None]) -> None:
     for release in missing:
         if pinned()[release.name] != release.version:
             raise ToolsError(
-                f"{HERE}/go.mod has {release.name} {pinned()[release.name]}, the hosts {release.version}: "
+                f"{MODULE}/go.mod has {release.name} {pinned()[release.name]}, the hosts {release.version}: "
                 "change the one that is behind"
             )
     with tempfile.TemporaryDirectory() as scratch:
@@ -92,13 +88,13 @@ def _with_page(go: str, scratch: Path) -> Path:
     (copy / "ui" / "app" / "dist").mkdir()
     (copy / "ui" / "app" / "dist" / "index.html").write_text("built for tests, without its page\n")
     modfile = scratch / "go.mod"
-    modfile.write_text((HERE / "go.mod").read_text() + f"\nreplace {module} => {copy}\n")
-    shutil.copyfile(HERE / "go.sum", scratch / "go.sum")
+    modfile.write_text((MODULE / "go.mod").read_text() + f"\nreplace {module} => {copy}\n")
+    shutil.copyfile(MODULE / "go.sum", scratch / "go.sum")
     return modfile
 
 
 def _build(go: str, modfile: Path, release: Release, names: list[str]) -> None:
-    target = folder(release)
+    target = built_folder(release)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as fresh:
         _run(
@@ -112,7 +108,7 @@ def _build(go: str, modfile: Path, release: Release, names: list[str]) -> None:
 
 
 def _run(*command: str) -> str:
-    done = subprocess.run(command, cwd=HERE, env=go_environment(), capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=MODULE, env=go_environment(), capture_output=True, text=True, check=False)
     if done.returncode:
         raise ToolsError(f"`{' '.join(command[:3])} …` failed:\n" + "\n".join(done.stderr.splitlines()[-10:]))
     return done.stdout
@@ -125,7 +121,7 @@ def main() -> int:
     except ToolsError as error:
         print(f"monitoring tools: {error}", file=sys.stderr)
         return 1
-    print(folder(PROMETHEUS).parent)
+    print(built_folder(PROMETHEUS).parent)
     return 0
 
 

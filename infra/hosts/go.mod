@@ -1,5 +1,5 @@
-// Pins what the tests build: the monitoring tools of the versions that the hosts install (infra/hosts/versions.py).
-module atlas/tests/monitoring/tools
+// Pins what is built where a release cannot be downloaded: the versions that the hosts install (versions.py).
+module atlas/infra/hosts
 
 go 1.25.8
 
