@@ -66,7 +66,7 @@ def ensure(say: Callable[[str], None]) -> Path:
     if go is None:
         raise EngineError(
             f"the Pulumi engine v{version} can neither be downloaded nor built: install it from pulumi.com, "
-            "or install Go 1.25 or newer (go.dev), and run the command again"
+            "or install Go 1.26 or newer (go.dev), and run the command again"
         )
     say("Pulumi engine: the download failed; building it from its Go modules (about 5 minutes, only once)")
     _build(go, version, target, say)

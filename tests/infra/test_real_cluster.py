@@ -28,7 +28,6 @@ from infra.settings import AwsSettings, load_settings
 from tests.bundles import EXAMPLE, make_bundle
 from tests.infra.plugins import found
 from tests.infra.plugins.build import docker_build_plugin, kubernetes_plugin
-from tests.infra.recording import sdk_internals
 from tests.infra.recording.run import Life, Result
 from tests.infra.support.waiting import eventually
 
@@ -75,7 +74,6 @@ class Stack:
         self.patience[0] = PATIENT
         self.settings.clear()
         self.settings |= before
-        sdk_internals.forget_callbacks()  # of the killed program's transforms
         assert done.failed
         assert self.predict() == 200
         return "\n".join(done.errors)

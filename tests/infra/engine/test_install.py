@@ -106,7 +106,7 @@ def test_machine_without_go_is_told_what_to_install(monkeypatch: pytest.MonkeyPa
     which = shutil.which
     monkeypatch.setattr(shutil, "which", lambda name, **_: None if name == "go" else which(name))
     lines: list[str] = []
-    with pytest.raises(EngineError, match=r"install it from pulumi\.com, or install Go 1\.25 or newer"):
+    with pytest.raises(EngineError, match=r"install it from pulumi\.com, or install Go 1\.26 or newer"):
         install.ensure(lines.append)
     assert [line for line in lines if "build" in line] == [], "no build is promised that can't begin"
 

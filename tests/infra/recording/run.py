@@ -259,7 +259,6 @@ class Life:
                 if not loop.is_running():
                     loop.close()
         self.loops.clear()
-        sdk_internals.forget_callbacks()
         if failed:
             told, sys.unraisablehook = sys.unraisablehook, lambda _: None
             with warnings.catch_warnings():

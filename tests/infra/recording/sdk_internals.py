@@ -7,10 +7,9 @@ from typing import Any
 
 from pulumi.automation import Stack
 
-CHECKED = "3.246.0"
+CHECKED = "3.260.0"
 """The version of the SDK that these parts were last read in."""
 LOOK_AT = {
-    "pulumi/runtime/_callbacks.py": "_CallbackServicer._servicers: the list of servers that the SDK stops after a run",
     "pulumi/runtime/_grpc_settings.py": "_GRPC_CHANNEL_OPTIONS: the list of options that every channel is opened with",
     "pulumi/_types.py": "is_input_type, input_type_py_to_pulumi_names, input_type_types; _pulumi_name of a getter",
     "pulumi/automation/_stack.py": "Stack._run_pulumi_cmd_sync: runs the CLI with a stack's environment",
@@ -20,7 +19,6 @@ LOOK_AT = {
 
 try:
     from pulumi._types import input_type_py_to_pulumi_names, input_type_types, is_input_type
-    from pulumi.runtime._callbacks import _CallbackServicer
     from pulumi.runtime._grpc_settings import _GRPC_CHANNEL_OPTIONS
 except ImportError as error:
     raise ImportError(f"{error}: {__file__} knows version {CHECKED} of the SDK and says what to look at") from error
@@ -29,11 +27,6 @@ __all__ = ["is_input_type"]
 
 OWN_CONNECTION = ("grpc.use_local_subchannel_pool", 1)
 """The option of a gRPC channel that shares no connection with other channels of this process."""
-
-
-def forget_callbacks() -> None:
-    """The SDK would stop the callback servers of a run again at the end of the next, whose event loop is another."""
-    _CallbackServicer._servicers.clear()
 
 
 def open_own_connections() -> None:

@@ -16,7 +16,7 @@ from tests.infra.recording import sdk_internals
 from tests.infra.recording.eks import Registration
 
 REPOSITORY = Path(__file__).parents[3]
-PRIVATE = re.compile(r"pulumi[\w.]*\._[a-z]|\._run_pulumi|_CallbackServicer|_GRPC_CHANNEL_OPTIONS")
+PRIVATE = re.compile(r"pulumi[\w.]*\._[a-z]|\._run_pulumi|_GRPC_CHANNEL_OPTIONS")
 
 
 def test_the_sdk_has_the_version_whose_internals_were_read() -> None:

@@ -62,7 +62,7 @@ def ensure(say: Callable[[str], None]) -> None:
         return
     go = find_go()
     if go is None:
-        raise ToolsError("no Go to build them with: install Go 1.25 or newer (go.dev)")
+        raise ToolsError("no Go to build them with: install Go 1.26 or newer (go.dev)")
     for release in missing:
         if pinned()[release.name] != release.version:
             raise ToolsError(
