@@ -18,7 +18,7 @@ from infra.engine.locks import NAMED
 from infra.engine.stack import AtlasStack
 from infra.engine.workspace import stack_settings
 from tests.infra.conftest import Checkout
-from tests.infra.recording.run import REPOSITORY, attached
+from tests.infra.recording.run import REPOSITORY, SAVED_AT_THE_END, attached
 from tests.infra.recording.world import World
 from tests.infra.support.aws import BASE, DIGEST
 
@@ -48,6 +48,7 @@ def account(checkout: Checkout, moto: str, tmp_path: Path, monkeypatch: pytest.M
         "PULUMI_CONFIG_PASSPHRASE": "a passphrase",
         "PULUMI_HOME": str(tmp_path / "pulumi"),
         "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
+        **SAVED_AT_THE_END,
     }
     world = World(tmp_path / "record.jsonl")
     settings(checkout)
@@ -285,12 +286,19 @@ def test_drift_from_what_is_deployed_is_seen_also_by_who_only_reads(checkout: Ch
     ("command", "operation", "more"), [("up", "create", "--no-smoke"), ("destroy", "delete", "--yes")]
 )
 def test_command_killed_again_and_again_is_taken_up_by_the_next(
-    checkout: Checkout, account: World, command: str, operation: str, more: str
+    checkout: Checkout,
+    account: World,
+    command: str,
+    operation: str,
+    more: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """SIGKILL of the command itself, which takes the program away from its engine: at its begin, in its middle, near
     its end."""
     if command == "destroy":
         checkout.atlas("up", "--stack", "dev", "--no-smoke")
+    for name in SAVED_AT_THE_END:
+        monkeypatch.delenv(name)
     deleted: list[str] = []
     for moment in (1, 30, 80):
         account.slow(0.2)

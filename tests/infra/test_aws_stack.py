@@ -27,8 +27,14 @@ pytestmark = [
 ]
 
 
-def life(folder: Path, settings: Mapping[str, str] | None = None, run: Callable[[], None] = program) -> Life:
-    return Life(folder, run, {**BASE, **(settings or {})})
+def life(
+    folder: Path,
+    settings: Mapping[str, str] | None = None,
+    run: Callable[[], None] = program,
+    *,
+    checkpoints: bool = False,
+) -> Life:
+    return Life(folder, run, {**BASE, **(settings or {})}, checkpoints=checkpoints)
 
 
 def short(key: str) -> str:
@@ -507,7 +513,7 @@ def test_failure_of_every_single_create_and_delete_is_survived(tmp_path: Path) -
 
 @pytest.mark.parametrize("which", [1, 12, 40, 75, 90, 105])
 def test_stack_that_failed_half_way_can_be_destroyed(which: int, tmp_path: Path) -> None:
-    made = life(tmp_path)
+    made = life(tmp_path, checkpoints=True)
     made.world.fail("create", which, "VcpuLimitExceeded: you have requested more vCPU capacity than your limit")
     done = made.up()
     assert "VcpuLimitExceeded" in "\n".join(done.errors)
@@ -532,7 +538,7 @@ def test_pods_that_never_become_ready_are_told_and_the_next_run_completes(tmp_pa
 
 
 def test_interrupted_run_is_taken_up_again(tmp_path: Path) -> None:
-    made = life(tmp_path)
+    made = life(tmp_path, checkpoints=True)
     made.world.slow(0.3)
 
     assert made.interrupted_up(lambda: len(made.world.created()) >= 20).failed

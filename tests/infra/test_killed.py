@@ -79,7 +79,7 @@ def delete_by_hand(made: Life) -> None:
 def test_engine_killed_again_and_again_loses_sight_of_nothing(tmp_path: Path) -> None:
     """Killed once at every so many-th thing; with ATLAS_KILL_EVERY=1 at each, which takes a quarter of an hour."""
     every = int(os.environ.get("ATLAS_KILL_EVERY", "16"))
-    made = Life(tmp_path, program, BASE)
+    made = Life(tmp_path, program, BASE, checkpoints=True)
     killer = Killer(made, "create", every)
     while (done := made.up()).failed:
         assert killer.hits < 150, done.errors

@@ -159,6 +159,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         program,
         {},
         packages=("aws", "eks", "random"),
+        checkpoints=True,
         more_path=[_token_command(folder, kubeconfig), kubernetes_plugin(), docker_build_plugin()],
         environment={"ATLAS_RECORD_CLUSTER": json.dumps(endpoint), "ATLAS_RECORD_REGISTRY": registry},
     )

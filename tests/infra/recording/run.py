@@ -33,6 +33,9 @@ from tests.infra.support.waiting import eventually
 
 REPOSITORY = Path(__file__).parents[3]
 PACKAGES = ("aws", "eks", "kubernetes", "docker-build", "random")
+SAVED_AT_THE_END = {"PULUMI_EXPERIMENTAL": "true", "PULUMI_SKIP_CHECKPOINTS": "true"}
+"""Variables for an engine that saves the state when a run ends, well or badly, and not after each step besides: half of
+its work in a stack of a hundred things. A killed engine has then saved nothing: not for tests that kill."""
 
 
 @dataclass(slots=True)
@@ -95,7 +98,8 @@ class Life:
     """A stack from its first preview to its end.
 
     Recording providers run in this process, where the engine attaches to them: their start would take longer than their
-    work. `on_path` starts them from PATH instead, as the engine does with any provider.
+    work. `on_path` starts them from PATH instead, as the engine does with any provider. `checkpoints`: the engine saves
+    the state after each step, as it does for users, and not only when a run ends.
     """
 
     def __init__(
@@ -109,12 +113,13 @@ class Life:
         more_path: Iterable[Path] = (),
         environment: Mapping[str, str] | None = None,
         on_path: bool = False,
+        checkpoints: bool = False,
     ) -> None:
         self.folder, self.program, self.name = folder, program, stack
         self.world = World(folder / "record.jsonl")
         self.loops: list[asyncio.AbstractEventLoop] = []
         sdk_internals.open_own_connections()
-        given = dict(environment or {})
+        given = {**({} if checkpoints else SAVED_AT_THE_END), **(environment or {})}
         state, work = folder / "state", folder / "work"
         for path in (state, work):
             path.mkdir(parents=True, exist_ok=True)

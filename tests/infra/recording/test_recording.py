@@ -404,7 +404,7 @@ def test_half_made_thing_is_kept_and_repaired(live: Callable[..., Life]) -> None
 
 
 def test_interrupted_run_leaves_nothing_unnoted(live: Callable[..., Life]) -> None:
-    made = live(small_program)
+    made = live(small_program, checkpoints=True)
     made.world.slow(1)
 
     assert made.interrupted_up(lambda: bool(made.world.calls("create"))).failed
