@@ -13,6 +13,14 @@ export UV_PYTHON := $(BIN)/python
 unexport PYTHONDONTWRITEBYTECODE
 GO := $(shell command -v go || ls /usr/local/go/bin/go 2>/dev/null)
 comma := ,
+# The pipeline's stages, too, never ask this machine through a proxy (`atlas` sees to it by itself).
+NO_PROXIES := $(or $(no_proxy),$(NO_PROXY))
+ifneq ($(http_proxy)$(HTTP_PROXY)$(https_proxy)$(HTTPS_PROXY)$(all_proxy)$(ALL_PROXY),)
+ifneq ($(NO_PROXIES),*)
+export no_proxy := $(if $(NO_PROXIES),$(NO_PROXIES)$(comma))127.0.0.1,localhost,::1
+export NO_PROXY := $(no_proxy)
+endif
+endif
 ifdef CI
 export UV_NO_PROGRESS := 1
 endif

@@ -63,6 +63,9 @@ class _Client:
         user = settings.mlflow_tracking_username or (token.get_secret_value() if token else "")
         secret = settings.mlflow_tracking_password or token
         password = secret.get_secret_value() if secret else ""
+        # A server on this machine is never asked through a proxy.
+        loopback = urllib.parse.urlsplit(server).hostname in ("127.0.0.1", "localhost", "::1")
+        self._opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if loopback else []))
         self._credentials = b64encode(f"{user}:{password}".encode()).decode() if user else None
 
     def resolve(self, uri: str) -> tuple[str, str]:
@@ -129,7 +132,7 @@ class _Client:
             # A redirect, such as a presigned address on another host, must not get the credentials.
             request.add_unredirected_header("Authorization", f"Basic {self._credentials}")
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310
+            with self._opener.open(request, timeout=TIMEOUT) as response:
                 body: bytes = response.read(MAX_FILE + 1)
         except urllib.error.HTTPError as error:
             if error.code in (401, 403):

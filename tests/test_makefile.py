@@ -12,10 +12,10 @@ REPOSITORY = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
 
 
-def run(folder: Path, *command: str) -> str:
+def run(folder: Path, *command: str, **variables: str) -> str:
     # The tests themselves may run under make, and a repository above the folder for temporary files would count.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-    environment["GIT_CEILING_DIRECTORIES"] = str(folder.parent)
+    environment |= {"GIT_CEILING_DIRECTORIES": str(folder.parent)} | variables
     done = subprocess.run(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
@@ -59,3 +59,19 @@ def test_pipeline_works_in_a_downloaded_zip_and_uses_git_once_it_is_there(zipped
 def test_the_pipeline_of_a_downloaded_zip_is_prepared_by_the_first_command(zipped: Path) -> None:
     steps = run(zipped, "make", "--dry-run", "up")
     assert steps.index("core.no_scm true") < steps.index("dvc repro")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ""),
+        ({"HTTPS_PROXY": "http://p:1"}, "127.0.0.1,localhost,::1"),
+        ({"http_proxy": "http://p:1", "NO_PROXY": ".corp"}, ".corp,127.0.0.1,localhost,::1"),
+        ({"http_proxy": "http://p:1", "no_proxy": "*"}, "*"),
+    ],
+)
+def test_stages_never_ask_this_machine_through_a_proxy(given: dict[str, str], expected: str, tmp_path: Path) -> None:
+    (tmp_path / "Makefile").write_text(f"include {REPOSITORY}/Makefile\nshown:\n\t@echo \"$$no_proxy\"\n")
+    names = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+    none = {spelled: "" for name in names for spelled in (name, name.upper())}
+    assert run(tmp_path, "make", "shown", **(none | given)).strip() == expected

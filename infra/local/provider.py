@@ -223,16 +223,16 @@ class Servicer(ProviderServicer):
     """Reports an expected error by its message only; any other error is reported as a fault of Atlas, in one line."""
 
     async def Create(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC's names
-        return await _told(super().Create(request, context), context)  # type: ignore[no-untyped-call]
+        return await _told(super().Create(request, context), context)
 
     async def Update(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return await _told(super().Update(request, context), context)  # type: ignore[no-untyped-call]
+        return await _told(super().Update(request, context), context)
 
     async def Delete(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return await _told(super().Delete(request, context), context)  # type: ignore[no-untyped-call]
+        return await _told(super().Delete(request, context), context)
 
     async def Read(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return await _told(super().Read(request, context), context)  # type: ignore[no-untyped-call]
+        return await _told(super().Read(request, context), context)
 
 
 async def _told(call: Awaitable[Any], context: Any) -> Any:
