@@ -61,6 +61,11 @@ def control_plane_logs(cluster: str) -> str:
     return f"/aws/eks/{cluster}/cluster"
 
 
+def flow_logs(stack: str) -> str:
+    """The log group of the VPC's flow logs."""
+    return f"/{PROJECT}/{stack}/flow-logs"
+
+
 def own_tags(stack: str) -> dict[str, str]:
     """The tags of everything that the stack creates in AWS."""
     return {PROJECT_TAG: PROJECT, STACK_TAG: stack, MANAGER_TAG: "pulumi"}

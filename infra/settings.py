@@ -126,7 +126,7 @@ class AwsSettings(_Settings):
     """The initial number of nodes; later `up` keeps the number that scaling has set."""
     node_max: Annotated[int, Field(ge=1, le=100)] = 1
     log_retention_days: RetentionDays = 30
-    """Retention of the control plane's logs, in days."""
+    """Retention of the control plane's logs and of the VPC's flow logs, in days."""
 
     app_name: KubernetesName = "flask-app"
     namespace: KubernetesName = "flask-app"

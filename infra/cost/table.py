@@ -13,6 +13,8 @@ from infra.settings import AwsSettings, BootstrapSettings
 
 LOGS_GB = 3
 """Assumed: control-plane logs of a cluster with little activity in a month, most of them audit logs."""
+FLOW_LOGS_GB = 1
+"""Assumed: flow logs of a network with little traffic in a month; a record is about 120 bytes."""
 IMAGE_GB = 0.15
 """Assumed: compressed size of an image without the layers that it shares with others."""
 OBJECTS_GB = 5
@@ -73,6 +75,8 @@ def table(settings: AwsSettings | BootstrapSettings, traffic_gb: float = 10) -> 
         _priced("network", f"{nat} public address{'es' * (nat > 1)} of NAT", "public_address", nat,
                 declares=("aws:ec2/eip:Eip", nat)),
         _priced("network", f"NAT, {traffic_gb:g} GB", "nat_traffic", traffic_gb),
+        _priced("network", f"flow logs, {FLOW_LOGS_GB} GB assumed", "logs", FLOW_LOGS_GB,
+                declares=("aws:cloudwatch/logGroup:LogGroup", 1)),
         _priced("service", "network load balancer", "load_balancer", 1, declares=("kubernetes:core/v1:Service", 1)),
         _priced("service", "its public addresses, per zone", "public_address", 2),
         _priced("service", f"load balancer, {traffic_gb:g} GB", "load_balancer_unit", traffic_gb),
@@ -83,6 +87,9 @@ def table(settings: AwsSettings | BootstrapSettings, traffic_gb: float = 10) -> 
                 declares=("aws:ebs/volume:Volume", 1)),
         _priced("monitoring", "secret: Grafana's password", "secret", 1,
                 declares=("aws:secretsmanager/secret:Secret", 1)),
+        _priced("monitoring", "KMS key of the alerts", "key", 1, declares=("aws:kms/key:Key", 1)),
+        _priced("monitoring", f"{hosts} alarms on the hosts", "alarm", hosts,
+                declares=("aws:cloudwatch/metricAlarm:MetricAlarm", hosts)),
         _priced("storage", f"{images:g} GB of images assumed", "images", images,
                 declares=("aws:ecr/repository:Repository", 1)),
         _priced("storage", f"buckets, {OBJECTS_GB} GB assumed", "objects", OBJECTS_GB,

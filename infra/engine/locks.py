@@ -16,6 +16,7 @@ from infra.names import STATE_LOCKS, STATE_STACKS
 
 NAMED: Mapping[str, tuple[str, ...]] = {
     "aws:cloudwatch/logGroup:LogGroup": ("name",),
+    "aws:cloudwatch/metricAlarm:MetricAlarm": ("name",),
     "aws:ecr/repository:Repository": ("name",),
     "aws:eks/addon:Addon": ("clusterName", "addonName"),
     "aws:eks/cluster:Cluster": ("name",),

@@ -11,6 +11,7 @@ from infra.bundle import bundle_manifest
 from infra.components.alerting import Alerting, AlertingArgs
 from infra.components.bounded_roles import bound_roles
 from infra.components.cluster import Cluster, ClusterArgs
+from infra.components.flow_logs import FlowLogs, FlowLogsArgs
 from infra.components.host import host_role
 from infra.components.image import Image, ImageArgs
 from infra.components.network import Network, NetworkArgs, layout
@@ -26,6 +27,7 @@ from infra.names import (
     ORGANIZATION,
     PROJECT,
     SERVICE_PORT,
+    flow_logs,
     image_repository,
     own_tags,
     stack_prefix,
@@ -60,6 +62,11 @@ def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
             cluster_name=settings.cluster_name,
             tags=tags,
         ),
+        here,
+    )
+    FlowLogs(
+        f"{name}-flow-logs",
+        FlowLogsArgs(network.vpc_id, flow_logs(stack), settings.log_retention_days, tags),
         here,
     )
     data = PrivateBucket(f"{name}-data", PrivateBucketArgs(settings.disposable, {**tags, COMPONENT_TAG: "data"}), here)

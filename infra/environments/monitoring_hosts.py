@@ -15,6 +15,7 @@ from infra.components.host import Host, HostArgs, host_role
 from infra.components.monitoring_access import MonitoringAccess, MonitoringAccessArgs
 from infra.components.network import Layout, Network
 from infra.components.private_bucket import PrivateBucket, PrivateBucketArgs
+from infra.components.status_alarms import StatusAlarms, StatusAlarmsArgs
 from infra.monitoring.alertmanager import alertmanager_config
 from infra.monitoring.dashboards import dashboards
 from infra.monitoring.grafana import provisioning
@@ -63,7 +64,19 @@ def declare_hosts(
             data_disk_gb=settings.data_disk_gb,
             files=_prometheus_files(settings, around),
             statements=[
-                {"Sid": "TellAlerts", "Effect": "Allow", "Action": "sns:Publish", "Resource": around.alerting.topic_arn}
+                {
+                    "Sid": "TellAlerts",
+                    "Effect": "Allow",
+                    "Action": "sns:Publish",
+                    "Resource": around.alerting.topic_arn,
+                },
+                {
+                    "Sid": "EncryptAlerts",
+                    "Effect": "Allow",
+                    "Action": ["kms:Decrypt", "kms:GenerateDataKey"],
+                    "Resource": around.alerting.key_arn,
+                    "Condition": {"StringEquals": {"kms:ViaService": f"sns.{settings.region}.amazonaws.com"}},
+                },
             ],
         ),
         prometheus_role,
@@ -100,6 +113,16 @@ def declare_hosts(
             grafana=grafana.security_group_id,
             cluster=around.cluster.security_group_id,
             operator_cidrs=settings.operator_cidrs,
+            tags=tags,
+        ),
+        here,
+    )
+    StatusAlarms(
+        name,
+        StatusAlarmsArgs(
+            stack=stack,
+            hosts={"prometheus": prometheus.instance_id, "grafana": grafana.instance_id},
+            topic_arn=around.alerting.topic_arn,
             tags=tags,
         ),
         here,

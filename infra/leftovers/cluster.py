@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from infra.leftovers.place import Place, tags_of
-from infra.names import control_plane_logs
+from infra.names import control_plane_logs, flow_logs
 
 
 def cluster_balancers(place: Place) -> Iterator[tuple[str, dict[str, str]]]:
@@ -40,9 +40,9 @@ def classic_balancers(place: Place) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def log_groups(place: Place) -> Iterator[str]:
-    """The control plane's log group, which EKS creates again while the cluster is deleted."""
-    if place.cluster is not None:
-        name = control_plane_logs(place.cluster)
+    """The flow logs' group, and the control plane's, which EKS creates again while the cluster is deleted."""
+    names = [flow_logs(place.stack), *([control_plane_logs(place.cluster)] if place.cluster is not None else [])]
+    for name in names:
         found = place.all("logs", "describe_log_groups", "logGroups[].logGroupName", logGroupNamePrefix=name)
         yield from (group for group in found if group == name)
 

@@ -27,6 +27,8 @@ class Ec2:
     """The tag with which EKS or Kubernetes marks the resources of a cluster."""
     owned: Mapping[str, Any] | None = None
     """The option that limits the list to the account's own resources."""
+    filters: str = "Filters"
+    """The name of the operation's option for filters."""
 
 
 EC2: Mapping[str, Ec2] = {
@@ -39,6 +41,10 @@ EC2: Mapping[str, Ec2] = {
     "vpc-endpoint": Ec2(
         "VPC endpoint", "describe_vpc_endpoints", "VpcEndpoints[]", "VpcEndpointId",
         "delete-vpc-endpoints --vpc-endpoint-ids", ("deleted", "deleting"), "vpc-id",
+    ),
+    "vpc-flow-log": Ec2(
+        "flow log", "describe_flow_logs", "FlowLogs[]", "FlowLogId", "delete-flow-logs --flow-log-ids", (),
+        "resource-id", filters="Filter",
     ),
     "natgateway": Ec2(
         "NAT gateway", "describe_nat_gateways", "NatGateways[]", "NatGatewayId",
@@ -100,7 +106,7 @@ def ec2_things(place: Place, kind: Ec2) -> Iterator[dict[str, Any]]:
     seen: set[str] = set()
     for search in searches:
         filters = [{"Name": name, "Values": values} for name, values in search.items()]
-        for thing in place.all("ec2", kind.operation, kind.found, Filters=filters, **(kind.owned or {})):
+        for thing in place.all("ec2", kind.operation, kind.found, **{kind.filters: filters}, **(kind.owned or {})):
             whose = place.owns(tags_of(thing)) or (kind.in_vpc is not None and kind.in_vpc in search)
             if whose and thing[kind.key] not in seen and state_of(thing) not in kind.gone:
                 seen.add(thing[kind.key])

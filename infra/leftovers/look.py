@@ -118,6 +118,16 @@ def _logs(place: Place) -> Iterator[Leftover]:
         yield Leftover("log group", name, remedy)
 
 
+def _alarms(place: Place) -> Iterator[Leftover]:
+    # The engine's names end in seven hexadecimal digits; so a stack whose name begins with this name doesn't match.
+    ours = re.compile(rf"{re.escape(place.prefix)}-(prometheus|grafana)-status-[0-9a-f]{{7}}")
+    found = place.all("cloudwatch", "describe_alarms", "MetricAlarms[].AlarmName", AlarmNamePrefix=f"{place.prefix}-")
+    for name in found:
+        if ours.fullmatch(name):
+            remedy = f"aws cloudwatch delete-alarms --alarm-names {name} --region {place.region}"
+            yield Leftover("alarm", name, remedy)
+
+
 def _roles(place: Place) -> Iterator[Leftover]:
     path = role_path(place.stack)
     for found in place.all("iam", "list_instance_profiles", "InstanceProfiles[]", PathPrefix=path):
@@ -183,6 +193,7 @@ FINDERS: Mapping[str, Callable[[Place], Iterator[Leftover]]] = {
     "load balancers": _balancers,
     **{f"{kind.kind}s": _ec2(kind) for kind in EC2.values()},
     "log groups": _logs,
+    "alarms": _alarms,
     "roles": _roles,
     "identity providers": _oidc,
     "ECR repositories": _repositories,
@@ -222,7 +233,7 @@ def _confirmed(place: Place, arn: str) -> Leftover | None:
                 lambda: (place.client("sns").get_topic_attributes(TopicArn=arn), Leftover("topic", arn, remedy))[1],
                 "NotFound", "NotFoundException",
             )  # fmt: skip
-        case "ecr" | "logs" | "secretsmanager":
+        case "cloudwatch" | "ecr" | "logs" | "secretsmanager":
             return None  # the finders search these by name
         case _:
             return Leftover("tagged resource", arn, "look at it in the console: Atlas doesn't know its kind")

@@ -1,5 +1,6 @@
 """The permissions boundary of a stack's own roles: their maximum permissions, for cluster, hosts and pods."""
 
+from infra.names import flow_logs
 from infra.permissions.grant import EVERYTHING, Grant, Scope
 
 
@@ -57,14 +58,10 @@ def boundary(scope: Scope) -> list[Grant]:
             [
                 f"elasticloadbalancing:{action}"
                 for action in (
-                    "AddTags", "ApplySecurityGroupsToLoadBalancer", "AttachLoadBalancerToSubnets",
-                    "ConfigureHealthCheck", "CreateListener", "CreateLoadBalancer", "CreateLoadBalancerListeners",
-                    "CreateLoadBalancerPolicy", "CreateTargetGroup", "DeleteListener", "DeleteLoadBalancer",
-                    "DeleteLoadBalancerListeners", "DeleteTargetGroup", "DeregisterInstancesFromLoadBalancer",
-                    "DeregisterTargets", "DetachLoadBalancerFromSubnets", "ModifyListener",
+                    "AddTags", "CreateListener", "CreateLoadBalancer", "CreateTargetGroup", "DeleteListener",
+                    "DeleteLoadBalancer", "DeleteTargetGroup", "DeregisterTargets", "ModifyListener",
                     "ModifyLoadBalancerAttributes", "ModifyTargetGroup", "ModifyTargetGroupAttributes",
-                    "RegisterInstancesWithLoadBalancer", "RegisterTargets", "SetLoadBalancerPoliciesForBackendServer",
-                    "SetLoadBalancerPoliciesOfListener",
+                    "RegisterTargets",
                 )
             ],
             balancing,
@@ -87,7 +84,7 @@ def boundary(scope: Scope) -> list[Grant]:
         ),
         Grant(
             "KeysOfServices",
-            "AWS's keys encrypt Grafana's password and the topic of alerts; hosts use them through these services only",
+            "AWS's key for Grafana's password, the stack's for alerts; hosts use them through these services only",
             ["kms:Decrypt", "kms:GenerateDataKey"],
             scope.arn("kms", "key/*"),
             {
@@ -165,6 +162,12 @@ def boundary(scope: Scope) -> list[Grant]:
             scope.arn("sns", f"{scope.prefix}-topic-*"),
         ),
         Grant(
+            "FlowLogs",
+            "EC2 writes the VPC's flow logs",
+            ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
+            scope.arn("logs", *(f"log-group:{flow_logs(scope.stack)}{streams}" for streams in ("", ":log-stream:*"))),
+        ),
+        Grant(
             "Password",
             "Grafana's host reads its password at boot",
             ["secretsmanager:GetSecretValue"],
@@ -176,6 +179,15 @@ def boundary(scope: Scope) -> list[Grant]:
 WITHHELD = {
     # Actions that AWS's managed policies for these roles allow, but that nothing here needs.
     "autoscaling:UpdateAutoScalingGroup": "the group belongs to the managed node group, which EKS scales itself",
+    **{
+        f"elasticloadbalancing:{action}": "only for classic load balancers; the Service has a network load balancer"
+        for action in (
+            "ApplySecurityGroupsToLoadBalancer", "AttachLoadBalancerToSubnets", "ConfigureHealthCheck",
+            "CreateLoadBalancerListeners", "CreateLoadBalancerPolicy", "DeleteLoadBalancerListeners",
+            "DeregisterInstancesFromLoadBalancer", "DetachLoadBalancerFromSubnets", "RegisterInstancesWithLoadBalancer",
+            "SetLoadBalancerPoliciesForBackendServer", "SetLoadBalancerPoliciesOfListener",
+        )
+    },
     "ecr:BatchImportUpstreamImage": "there is no pull-through cache",
     "ssm:DescribeAssociation": "State Manager isn't used",
     "ssm:DescribeDocument": "State Manager isn't used",
@@ -184,5 +196,5 @@ WITHHELD = {
     "ssm:GetParameters": "would allow reading other stacks' parameters; the hosts read no parameters",
     "ssm:UpdateAssociationStatus": "State Manager isn't used",
     "ssm:UpdateInstanceAssociationStatus": "State Manager isn't used",
-}
+}  # fmt: skip
 """Action -> the reason why the boundary doesn't allow it."""

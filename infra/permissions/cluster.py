@@ -1,8 +1,8 @@
-"""EKS, the key of its secrets, its control plane's logs. Every EKS ARN contains the cluster's name."""
+"""EKS, the stack's keys, its log groups. Every EKS ARN contains the cluster's name."""
 
 from typing import Any
 
-from infra.names import control_plane_logs
+from infra.names import control_plane_logs, flow_logs
 from infra.permissions.grant import EVERYTHING, Grant, Scope
 
 
@@ -15,8 +15,8 @@ def _in_cluster(scope: Scope) -> list[str]:
 
 
 def _logs(scope: Scope) -> list[str]:
-    group = f"log-group:{control_plane_logs(scope.settings.cluster_name)}"
-    return scope.arn("logs", group, f"{group}:*")
+    groups = (control_plane_logs(scope.settings.cluster_name), flow_logs(scope.stack))
+    return scope.arn("logs", *(f"log-group:{group}{streams}" for group in groups for streams in ("", ":*")))
 
 
 def _new_key() -> dict[str, Any]:
@@ -60,10 +60,10 @@ def read(scope: Scope) -> list[Grant]:
             EVERYTHING,
             scope.here,
         ),
-        Grant("SeeLogTags", "tags of the control plane's log group", ["logs:ListTagsForResource"], _logs(scope)),
+        Grant("SeeLogTags", "tags of the log groups", ["logs:ListTagsForResource"], _logs(scope)),
         Grant(
             "SeeKey",
-            "the key of the cluster's secrets",
+            "the keys of the cluster's secrets and of the alerts",
             ["kms:DescribeKey", "kms:GetKeyPolicy", "kms:GetKeyRotationStatus", "kms:ListResourceTags"],
             scope.arn("kms", "key/*"),
             scope.own,
@@ -97,7 +97,7 @@ def change(scope: Scope) -> list[Grant]:
         ),
         Grant(
             "ChangeLogGroup",
-            "it is created before the cluster, so that its logs have a retention period",
+            "the stack creates them, so that its logs have a retention period",
             [
                 "logs:CreateLogGroup", "logs:DeleteRetentionPolicy", "logs:PutRetentionPolicy", "logs:TagResource",
                 "logs:UntagResource",
@@ -135,10 +135,10 @@ def change(scope: Scope) -> list[Grant]:
         ),
         Grant(
             "ChangeKey",
-            "rotation and description; EKS creates its grant with the permissions of the cluster's creator",
+            "rotation, policy and description; EKS creates its grant with the permissions of the cluster's creator",
             [
-                "kms:CreateGrant", "kms:DisableKeyRotation", "kms:EnableKeyRotation", "kms:TagResource",
-                "kms:UntagResource", "kms:UpdateKeyDescription",
+                "kms:CreateGrant", "kms:DisableKeyRotation", "kms:EnableKeyRotation", "kms:PutKeyPolicy",
+                "kms:TagResource", "kms:UntagResource", "kms:UpdateKeyDescription",
             ],
             scope.arn("kms", "key/*"),
             scope.own,

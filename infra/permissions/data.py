@@ -71,6 +71,12 @@ def read(scope: Scope) -> list[Grant]:
             scope.arn("sns", f"{scope.prefix}-topic-*"),
         ),
         Grant(
+            "SeeAlarms",
+            "the alarms on the hosts; `atlas destroy` searches them by name",
+            ["cloudwatch:DescribeAlarms", "cloudwatch:ListTagsForResource"],
+            scope.arn("cloudwatch", "alarm:*"),
+        ),
+        Grant(
             "SeeBudget",
             "the month's budget",
             ["budgets:ListTagsForResource", "budgets:ViewBudget"],
@@ -160,6 +166,12 @@ def change(scope: Scope) -> list[Grant]:
             scope.arn("sns", f"{scope.prefix}-topic-*"),
         ),
         Grant(
+            "ChangeAlarms",
+            "the alarms on the hosts",
+            ["cloudwatch:PutMetricAlarm", "cloudwatch:TagResource", "cloudwatch:UntagResource"],
+            scope.arn("cloudwatch", f"alarm:{scope.prefix}-*"),
+        ),
+        Grant(
             "ChangeBudget",
             "AWS has a single action to create, change and delete a budget",
             ["budgets:ModifyBudget", "budgets:TagResource", "budgets:UntagResource"],
@@ -208,6 +220,12 @@ def remove(scope: Scope) -> list[Grant]:
             "the topic of alerts",
             ["sns:DeleteTopic"],
             scope.arn("sns", f"{scope.prefix}-topic-*"),
+        ),
+        Grant(
+            "RemoveAlarms",
+            "the alarms on the hosts",
+            ["cloudwatch:DeleteAlarms"],
+            scope.arn("cloudwatch", f"alarm:{scope.prefix}-*"),
         ),
         Grant(
             "RemoveSubscription",

@@ -2,8 +2,8 @@
 
 from infra.permissions.grant import EVERYTHING, Grant, Scope
 
-PASSED_TO = ("ec2.amazonaws.com", "eks.amazonaws.com", "pods.eks.amazonaws.com")
-"""Services that may assume the stack's roles: EC2 (hosts and nodes), EKS, and EKS Pod Identity."""
+PASSED_TO = ("ec2.amazonaws.com", "eks.amazonaws.com", "pods.eks.amazonaws.com", "vpc-flow-logs.amazonaws.com")
+"""Services that may assume the stack's roles: EC2 (hosts, nodes, flow logs), EKS, and EKS Pod Identity."""
 MANAGED = (
     "AmazonEC2ContainerRegistryPullOnly", "AmazonEKSClusterPolicy", "AmazonEKSWorkerNodeMinimalPolicy",
     "AmazonEKS_CNI_Policy", "AmazonSSMManagedInstanceCore",

@@ -5,13 +5,14 @@ from infra.permissions.grant import EVERYTHING, Grant, Scope
 
 TAGGED = (
     "vpc", "subnet", "route-table", "internet-gateway", "natgateway", "elastic-ip", "security-group",
-    "security-group-rule", "vpc-endpoint", "volume", "launch-template", "instance", "network-interface",
+    "security-group-rule", "vpc-endpoint", "vpc-flow-log", "volume", "launch-template", "instance",
+    "network-interface",
 )  # fmt: skip
 """Kinds of resources that the stack creates with its tag."""
 MAKERS = (
     "CreateVpc", "CreateSubnet", "CreateRouteTable", "CreateInternetGateway", "CreateNatGateway", "AllocateAddress",
     "CreateSecurityGroup", "AuthorizeSecurityGroupIngress", "AuthorizeSecurityGroupEgress", "CreateVpcEndpoint",
-    "CreateVolume", "CreateLaunchTemplate", "RunInstances",
+    "CreateVolume", "CreateLaunchTemplate", "RunInstances", "CreateFlowLogs",
 )  # fmt: skip
 """Calls that create a resource together with its tags."""
 CANONICAL = "099720109477"
@@ -31,6 +32,7 @@ def read(scope: Scope) -> list[Grant]:
                     "Addresses",
                     "AddressesAttribute",
                     "AvailabilityZones",
+                    "FlowLogs",
                     "IamInstanceProfileAssociations",
                     "Images",
                     "InstanceCreditSpecifications",
@@ -126,6 +128,7 @@ def change(scope: Scope) -> list[Grant]:
                     "AttachVolume",
                     "AuthorizeSecurityGroupEgress",
                     "AuthorizeSecurityGroupIngress",
+                    "CreateFlowLogs",
                     "CreateLaunchTemplateVersion",
                     "CreateNatGateway",
                     "CreateRoute",
@@ -190,6 +193,7 @@ def remove(scope: Scope) -> list[Grant]:
                 *(
                     f"ec2:{action}"
                     for action in (
+                        "DeleteFlowLogs",
                         "DeleteInternetGateway",
                         "DeleteLaunchTemplate",
                         "DeleteLaunchTemplateVersions",

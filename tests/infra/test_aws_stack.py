@@ -64,7 +64,12 @@ ROUTES = ("Route ", "RouteTableAssociation ")
 WAITS: Sequence[tuple[Sequence[str], Sequence[str]]] = (
     # All of these wait for all of those, though most don't name them.
     (("NatGateway ",), ("InternetGateway ",)),
-    (("Cluster atlas-dev-eksCluster",), ("LogGroup ", "Key ", "RolePolicyAttachment atlas-dev-eksRole-")),
+    (
+        ("Cluster atlas-dev-eksCluster",),
+        ("LogGroup atlas-dev-logs", "Key atlas-dev-secrets", "RolePolicyAttachment atlas-dev-eksRole-"),
+    ),
+    # Without its policy the role of the flow logs loses them, and nobody is told.
+    (("FlowLog ",), ("RolePolicy atlas-dev-flow-logs-policy", "LogGroup atlas-dev-flow-logs")),
     # Without its policies or a way out a node never joins, and can't take its pods' addresses back.
     (("NodeGroup ",), ("RolePolicyAttachment atlas-dev-node-", *ROUTES, "Cluster atlas-dev-eksCluster")),
     (("Addon atlas-dev-coredns", "Addon atlas-dev-eks-pod-identity-agent", "Addon atlas-dev-metrics"), ("NodeGroup ",)),
@@ -125,7 +130,9 @@ def assert_order_of_deletes(made: Life, since: int = 0) -> None:
     assert gone("eks/nodeGroup:") < begun("RolePolicyAttachment atlas-dev-node-")
     assert gone("eks/nodeGroup:", "ec2/instance:") < begun(*routes)
     assert gone("ec2/natGateway:") < begun("ec2/internetGateway:")
-    assert gone("eks/cluster:") < begun("ec2/subnet:", "ec2/vpc:", "cloudwatch/logGroup:", "kms/key:")
+    assert gone("eks/cluster:") < begun("ec2/subnet:", "ec2/vpc:", "LogGroup atlas-dev-logs", "Key atlas-dev-secrets")
+    assert gone("ec2/flowLog:") < begun("ec2/vpc:", "LogGroup atlas-dev-flow-logs")
+    assert gone("MetricAlarm atlas-dev-prometheus") < begun("ec2/instance:Instance prometheus")
     assert gone("ec2/volumeAttachment:") < begun("ec2/instance:Instance prometheus")
 
 
@@ -242,6 +249,9 @@ HOSTS = {
     "Instance prometheus-instance": "replace",
     "Instance grafana-instance": "replace",
     "VolumeAttachment prometheus-data": "replace",
+    # Deleted before the host, so that nobody gets a mail about the old host.
+    "MetricAlarm atlas-dev-prometheus-status": "replace",
+    "MetricAlarm atlas-dev-grafana-status": "replace",
 }
 ROLLOUT = {"ConfigMap flask-app-settings": "replace", "Deployment flask-app-deployment": "update"}
 CHANGES: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]] = {
@@ -321,7 +331,10 @@ CHANGES: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]] = {
         },
     ),
     "images kept": ({"imagesKept": "20"}, {"LifecyclePolicy atlas-dev-lifecycle": "replace"}),
-    "logs kept": ({"logRetentionDays": "60"}, {"LogGroup atlas-dev-logs": "update"}),
+    "logs kept": (
+        {"logRetentionDays": "60"},
+        {"LogGroup atlas-dev-logs": "update", "LogGroup atlas-dev-flow-logs": "update"},
+    ),
     "budget": ({"budgetUsd": "300"}, {"Budget atlas-dev-budget": "update"}),
     "mail": (
         {"alertEmail": "ann@example.com"},

@@ -86,6 +86,14 @@ def test_every_other_kind_is_named_with_its_remedy_and_none_of_it_is_touched() -
     assert look(place("dev-2", clusterName="other")).left
 
 
+def test_flow_logs_group_is_swept_and_a_neighbours_stays() -> None:
+    for stack in ("dev", "dev-2"):
+        client("logs").create_log_group(logGroupName=f"/atlas/{stack}/flow-logs")
+    assert names(look(place())) == {"log group": "/atlas/dev/flow-logs"}
+    assert swept(place()).removed == ["log group /atlas/dev/flow-logs"]
+    assert names(look(place("dev-2", clusterName="other"))) == {"log group": "/atlas/dev-2/flow-logs"}
+
+
 def test_every_kind_that_is_looked_for_is_there_in_these_tests() -> None:
     estate = Estate("dev", CLUSTER, "10.20.0.0/16")
     made = estate.namable() | estate.sweepable() | estate.living_cluster()

@@ -130,6 +130,29 @@ def no_public_addresses(resource: Resource) -> Iterator[str]:
         yield "associatePublicIpAddress must be false, unless atlas:operatorCidrs names who may reach it"
 
 
+@stack_rule(ids=("CKV2_AWS_11", "CIS 3.7"))
+def flows_logged(resources: Sequence[Resource]) -> Iterator[tuple[Resource, str]]:
+    """Every VPC has a flow log."""
+    logged = {urn for one in resources if one.kind == "aws:ec2/flowLog:FlowLog" for urn in one.uses.get("vpcId", ())}
+    for vpc in resources:
+        if vpc.kind == "aws:ec2/vpc:Vpc" and vpc.urn not in logged:
+            yield vpc, "nobody could tell later who connected to whom: declare FlowLogs for it"
+
+
+@stack_rule()
+def hosts_watched(resources: Sequence[Resource]) -> Iterator[tuple[Resource, str]]:
+    """Every instance has an alarm that notifies somebody."""
+    watched = {
+        urn
+        for one in resources
+        if one.kind == "aws:cloudwatch/metricAlarm:MetricAlarm" and one.uses.get("alarmActions")
+        for urn in one.uses.get("dimensions", ())
+    }
+    for host in resources:
+        if host.kind == INSTANCE and host.urn not in watched:
+            yield host, "nobody would notice that it is dead: declare an alarm on its status checks"
+
+
 @stack_rule(ids=("CIS EKS 5.4.3",))
 def private_nodes(resources: Sequence[Resource]) -> Iterator[tuple[Resource, str]]:
     """A cluster's nodes are in private subnets."""

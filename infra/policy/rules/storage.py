@@ -123,7 +123,7 @@ def disks_encrypted(resource: Resource) -> Iterator[str]:
 def topics_encrypted(resource: Resource) -> Iterator[str]:
     """A topic's messages are encrypted at rest."""
     if not resource.inputs.get("kmsMasterKeyId"):
-        yield "needs kmsMasterKeyId, such as alias/aws/sns"
+        yield "needs kmsMasterKeyId: a key whose policy lets all publishers use it"
 
 
 @rule("aws:ssm/parameter:Parameter", ids=("CKV2_AWS_34",))

@@ -20,6 +20,7 @@ from pulumi.runtime import mocks
 
 from infra.components.alerting import Alerting, AlertingArgs
 from infra.components.cluster import _creator_is_no_admin
+from infra.components.flow_logs import FlowLogs, FlowLogsArgs
 from infra.components.host import Host, HostArgs, host_role
 from infra.components.image import context_hash
 from infra.components.monitoring_access import MonitoringAccess, MonitoringAccessArgs
@@ -27,6 +28,7 @@ from infra.components.network import Network, NetworkArgs, layout
 from infra.components.private_bucket import PrivateBucket, PrivateBucketArgs
 from infra.components.registry import Registry, RegistryArgs
 from infra.components.service_identity import ServiceIdentity, ServiceIdentityArgs
+from infra.components.status_alarms import StatusAlarms, StatusAlarmsArgs
 
 THREAD = ThreadPoolExecutor(1, initializer=lambda: asyncio.set_event_loop(asyncio.new_event_loop()))
 """For programs on mocks, each with a context of its own: what an engine that failed in another test left in the SDK
@@ -49,7 +51,7 @@ class World(mocks.Mocks):
         return "vol-0123456789abcdef0" if args.typ == "aws:ebs/volume:Volume" else f"{args.name}-id", outputs
 
     def call(self, _: mocks.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
-        return {"insecureValue": "ami-1", "name": "x", "value": "ami-1"}, []
+        return {"insecureValue": "ami-1", "name": "x", "value": "ami-1", "accountId": "123456789012"}, []
 
     def of(self, kind: str) -> dict[str, dict[str, Any]]:
         """Inputs by name, of one type."""
@@ -245,7 +247,7 @@ def test_budget_needs_a_limit_and_somebody_to_tell(
     declared: Any, email: str | None, budget: int | None, budgets: int
 ) -> None:
     world = declared(lambda: Alerting("a", AlertingArgs("test", email, budget, TAGS)))
-    assert world.of("Topic")["a-topic"]["kmsMasterKeyId"] == "alias/aws/sns"
+    assert world.of("Topic")["a-topic"]["kmsMasterKeyId"].endswith(":a-alerts")
     assert len(world.of("TopicSubscription")) == (email is not None)
     assert len(world.of("Budget")) == budgets
     for made in world.of("Budget").values():
@@ -270,3 +272,39 @@ def test_identity_reads_one_prefix_and_writes_another(declared: Any) -> None:
     }
     association = world.of("PodIdentityAssociation")["s-association"]
     assert (association["namespace"], association["serviceAccount"]) == ("ns", "app")
+
+
+def test_topics_key_lets_alarms_of_this_account_publish_and_iam_decide_the_rest(declared: Any) -> None:
+    """AWS's own key for SNS, alias/aws/sns, refuses CloudWatch: alarms would be lost."""
+    world = declared(lambda: Alerting("a", AlertingArgs("test", None, None, TAGS)))
+    by_iam, alarms = json.loads(world.of("Key")["a-alerts"]["policy"])["Statement"]
+    assert by_iam["Principal"] == {"AWS": "arn:aws:iam::123456789012:root"}
+    assert alarms["Principal"] == {"Service": "cloudwatch.amazonaws.com"}
+    assert alarms["Action"] == ["kms:Decrypt", "kms:GenerateDataKey*"]
+    assert alarms["Condition"] == {"StringEquals": {"aws:SourceAccount": "123456789012"}}
+
+
+def test_flow_logs_expire_and_their_role_writes_only_them(declared: Any) -> None:
+    world = declared(lambda: FlowLogs("f", FlowLogsArgs("vpc-1", "/atlas/test/flow-logs", 30, TAGS)))
+    (group,) = world.of("LogGroup").values()
+    assert (group["name"], group["retentionInDays"]) == ("/atlas/test/flow-logs", 30)
+    (flows,) = world.of("FlowLog").values()
+    assert (flows["vpcId"], flows["trafficType"]) == ("vpc-1", "ALL")
+    assert "vpc-flow-logs.amazonaws.com" in world.of("Role")["f-role"]["assumeRolePolicy"]
+    (statement,) = json.loads(world.of("RolePolicy")["f-policy"]["policy"])["Statement"]
+    assert statement["Resource"] == [flows["logDestination"], f"{flows['logDestination']}:log-stream:*"]
+    assert "logs:CreateLogGroup" not in statement["Action"]
+
+
+def test_each_host_has_an_alarm_that_notifies_when_it_fails_stops_and_recovers(declared: Any) -> None:
+    hosts = {"prometheus": "i-1", "grafana": "i-2"}
+    world = declared(lambda: StatusAlarms("a", StatusAlarmsArgs("test", hosts, "arn:topic", TAGS)))
+    alarms = world.of("MetricAlarm")
+    assert {name: alarm["dimensions"]["InstanceId"] for name, alarm in alarms.items()} == {
+        "a-prometheus-status": "i-1",
+        "a-grafana-status": "i-2",
+    }
+    for alarm in alarms.values():
+        assert (alarm["namespace"], alarm["metricName"]) == ("AWS/EC2", "StatusCheckFailed")
+        for state in ("alarmActions", "insufficientDataActions", "okActions"):
+            assert alarm[state] == ["arn:topic"]

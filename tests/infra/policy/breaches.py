@@ -143,6 +143,8 @@ BREACHES: Sequence[Breach] = (
     Breach("no-open-egress", EGRESS, {"fromPort": REMOVED, "toPort": REMOVED}, "every port is open"),
     Breach("default-group-empty", "atlas-dev-default-sg", {"ingress": [{"self": True}]}, "ingress must be empty"),
     Breach("default-group-adopted", "atlas-dev-default-sg", told="has AWS's rules"),
+    Breach("flows-logged", "FlowLog atlas-dev-flow-logs", told="declare FlowLogs"),
+    Breach("hosts-watched", "atlas-dev-grafana-status", told="nobody would notice that it is dead"),
     Breach("no-public-addresses", "atlas-dev-public-a", {"mapPublicIpOnLaunch": True}, "mapPublicIpOnLaunch"),
     Breach(
         "no-public-addresses",

@@ -17,7 +17,8 @@ REGISTRY = "ATLAS_RECORD_REGISTRY"
 MADE_PREFIXES = {
     "Vpc": "vpc", "Subnet": "subnet", "InternetGateway": "igw", "NatGateway": "nat", "RouteTable": "rtb",
     "SecurityGroup": "sg", "DefaultSecurityGroup": "sg", "Instance": "i", "Volume": "vol", "LaunchTemplate": "lt",
-    "VpcEndpoint": "vpce", "SecurityGroupIngressRule": "sgr", "SecurityGroupEgressRule": "sgr", "Eip": "eipalloc",
+    "VpcEndpoint": "vpce", "FlowLog": "fl", "SecurityGroupIngressRule": "sgr", "SecurityGroupEgressRule": "sgr",
+    "Eip": "eipalloc",
     "RouteTableAssociation": "rtbassoc", "VolumeAttachment": "vai", "PodIdentityAssociation": "a",
 }  # fmt: skip
 """Ids that AWS makes up."""
@@ -40,6 +41,7 @@ IDS: Mapping[str, str] = {
     "InstanceProfile": "{name}",
     "LifecyclePolicy": "{repository}",
     "LogGroup": "{name}",
+    "MetricAlarm": "{name}",
     "NodeGroup": "{clusterName}:{nodeGroupName}",
     "Repository": "{name}",
     "Role": "{name}",
@@ -57,10 +59,12 @@ ARNS: Mapping[str, str] = {
     "Cluster": f"arn:aws:eks:{REGION}:{ACCOUNT}:cluster/{{name}}",
     "DefaultSecurityGroup": f"{EC2}:security-group/{{id}}",
     "Eip": f"{EC2}:elastic-ip/{{id}}",
+    "FlowLog": f"{EC2}:vpc-flow-log/{{id}}",
     "InstanceProfile": f"arn:aws:iam::{ACCOUNT}:instance-profile{{path}}{{name}}",
     "InternetGateway": f"{EC2}:internet-gateway/{{id}}",
     "LaunchTemplate": f"{EC2}:launch-template/{{id}}",
     "LogGroup": f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:{{name}}",
+    "MetricAlarm": f"arn:aws:cloudwatch:{REGION}:{ACCOUNT}:alarm:{{name}}",
     "NodeGroup": f"arn:aws:eks:{REGION}:{ACCOUNT}:nodegroup/{{clusterName}}/{{nodeGroupName}}/{{unique}}",
     "OpenIdConnectProvider": f"arn:aws:iam::{ACCOUNT}:oidc-provider/token.actions.githubusercontent.com",
     "PodIdentityAssociation": f"arn:aws:eks:{REGION}:{ACCOUNT}:podidentityassociation/{{clusterName}}/{{id}}",

@@ -22,6 +22,11 @@ REPLACES: Mapping[str, tuple[str, ...]] = {
         "placementGroup", "privateIp",
         "rootBlockDevice.encrypted", "rootBlockDevice.kmsKeyId", "subnetId", "tenancy",
     ),
+    "aws:cloudwatch/metricAlarm:MetricAlarm": ("name",),
+    "aws:ec2/flowLog:FlowLog": (
+        "deliverCrossAccountRole", "destinationOptions", "eniId", "iamRoleArn", "logDestination", "logDestinationType",
+        "logFormat", "maxAggregationInterval", "subnetId", "trafficType", "vpcId",
+    ),
     "aws:ec2/launchTemplate:LaunchTemplate": ("name", "namePrefix"),
     "aws:ec2/natGateway:NatGateway": ("allocationId", "connectivityType", "privateIp", "subnetId"),
     "aws:ec2/route:Route": ("destinationCidrBlock", "destinationPrefixListId", "routeTableId"),
@@ -104,6 +109,7 @@ AUTONAMED: Mapping[str, tuple[str, int]] = {
     # pulumi-aws names these when the program doesn't: property and longest name; 7 hex digits make it unique.
     "aws:budgets/budget:Budget": ("name", 255),
     "aws:cloudwatch/logGroup:LogGroup": ("name", 255),
+    "aws:cloudwatch/metricAlarm:MetricAlarm": ("name", 255),
     "aws:ec2/launchTemplate:LaunchTemplate": ("name", 255),
     "aws:ec2/securityGroup:SecurityGroup": ("name", 255),
     "aws:ecr/repository:Repository": ("name", 255),
@@ -121,6 +127,8 @@ UNIQUE: Mapping[str, tuple[str, str]] = {
     # What AWS lets exist once only, and how it refuses the second.
     "aws:budgets/budget:Budget": ("{name}", "DuplicateRecordException: the budget already exists"),
     "aws:cloudwatch/logGroup:LogGroup": ("{name}", "ResourceAlreadyExistsException: the log group already exists"),
+    "aws:cloudwatch/metricAlarm:MetricAlarm": ("{name}", "CloudWatch metric alarm already exists"),
+    "aws:ec2/flowLog:FlowLog": ("{vpcId} {logDestination}", "FlowLogAlreadyExists: there is an existing flow log"),
     "aws:ec2/instance:Instance": ("{subnetId} {privateIp}", "InvalidIPAddress.InUse: the address is in use"),
     "aws:ec2/launchTemplate:LaunchTemplate": ("{name}", "InvalidLaunchTemplateName.AlreadyExistsException"),
     "aws:ec2/route:Route": ("{routeTableId} {destinationCidrBlock}", "RouteAlreadyExists: the route already exists"),

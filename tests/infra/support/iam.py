@@ -109,7 +109,7 @@ def fits(resource: str, action: str) -> bool:
 
 def _fits(resource: str, form: str) -> bool:
     """Whether the resource is of the form, or holds things of the form: loadbalancer/* holds loadbalancer/net/…."""
-    if resource.startswith("arn:aws:logs:"):
+    if resource.startswith("arn:aws:logs:") and ":log-stream:" not in resource:
         resource = resource.removesuffix(":*")  # how CloudWatch Logs writes a group's ARN for some of its actions
     pattern = re.escape(form).replace(r"\$\{Partition\}", "aws")
     pattern = re.sub(r"\\\$\\\{\w+\\\}", r"[^:]*", pattern)

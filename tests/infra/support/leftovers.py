@@ -92,6 +92,18 @@ class Estate:
             LaunchTemplateName=f"nodes-{self.stack}", LaunchTemplateData={"InstanceType": "t3.small"},
             TagSpecifications=specification("launch-template", self.own),
         )["LaunchTemplate"]["LaunchTemplateId"]  # fmt: skip
+        made["flow log"] = self.ec2.create_flow_logs(
+            ResourceIds=[self.vpc], ResourceType="VPC", TrafficType="ALL",
+            LogGroupName=f"/atlas/{self.stack}/flow-logs",
+            DeliverLogsPermissionArn="arn:aws:iam::123456789012:role/flow-logs",
+            TagSpecifications=specification("vpc-flow-log", self.own),
+        )["FlowLogIds"][0]  # fmt: skip
+        made["alarm"] = f"atlas-{self.stack}-grafana-status-0a1b2c3"
+        client("cloudwatch").put_metric_alarm(
+            AlarmName=made["alarm"], Namespace="AWS/EC2", MetricName="StatusCheckFailed", Period=60, Threshold=1,
+            EvaluationPeriods=5, Statistic="Maximum", ComparisonOperator="GreaterThanOrEqualToThreshold",
+            Tags=tag_list(self.own),
+        )  # fmt: skip
         iam, trust = client("iam"), json.dumps({"Version": "2012-10-17", "Statement": []})
         path = f"/atlas/{self.stack}/"
         iam.create_role(RoleName=f"role-{self.stack}", Path=path, AssumeRolePolicyDocument=trust)

@@ -12,6 +12,7 @@ MAKE: Mapping[str, tuple[str, ...]] = {
     # What changes something; deletes are in REMOVE, reads in READ.
     "budgets/budget:Budget": ("budgets:ModifyBudget", "budgets:TagResource"),
     "cloudwatch/logGroup:LogGroup": ("logs:CreateLogGroup", "logs:PutRetentionPolicy", "logs:TagResource"),
+    "cloudwatch/metricAlarm:MetricAlarm": ("cloudwatch:PutMetricAlarm", "cloudwatch:TagResource"),
     "ebs/volume:Volume": (
         # The provider waits until EC2 has begun a change of the size.
         "ec2:CreateVolume", "ec2:DescribeVolumesModifications", "ec2:ModifyVolume", *TAG,
@@ -20,6 +21,7 @@ MAKE: Mapping[str, tuple[str, ...]] = {
         "ec2:RevokeSecurityGroupEgress", "ec2:RevokeSecurityGroupIngress", *TAG,
     ),
     "ec2/eip:Eip": ("ec2:AllocateAddress", *TAG),
+    "ec2/flowLog:FlowLog": ("ec2:CreateFlowLogs", "iam:PassRole", *TAG),
     "ec2/instance:Instance": (
         "ec2:AssociateIamInstanceProfile", "ec2:DescribeVolumesModifications", "ec2:DisassociateIamInstanceProfile",
         "ec2:ModifyInstanceAttribute", "ec2:ModifyVolume", "ec2:ReplaceIamInstanceProfileAssociation",
@@ -71,7 +73,9 @@ MAKE: Mapping[str, tuple[str, ...]] = {
     ),
     "iam/rolePolicy:RolePolicy": ("iam:PutRolePolicy",),
     "iam/rolePolicyAttachment:RolePolicyAttachment": ("iam:AttachRolePolicy",),
-    "kms/key:Key": ("kms:CreateKey", "kms:EnableKeyRotation", "kms:TagResource", "kms:UpdateKeyDescription"),
+    "kms/key:Key": (
+        "kms:CreateKey", "kms:EnableKeyRotation", "kms:PutKeyPolicy", "kms:TagResource", "kms:UpdateKeyDescription",
+    ),
     # The provider tags buckets by S3's newer actions, and by the older action only when these are refused.
     "s3/bucket:Bucket": ("s3:CreateBucket", "s3:PutBucketTagging", "s3:TagResource", "s3:UntagResource"),
     "s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration": ("s3:PutLifecycleConfiguration",),
@@ -97,6 +101,8 @@ MAKE: Mapping[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 REMOVE: Mapping[str, tuple[str, ...]] = {
+    "cloudwatch/metricAlarm:MetricAlarm": ("cloudwatch:DeleteAlarms",),
+    "ec2/flowLog:FlowLog": ("ec2:DeleteFlowLogs",),
     "budgets/budget:Budget": ("budgets:ModifyBudget",),
     "cloudwatch/logGroup:LogGroup": ("logs:DeleteLogGroup",),
     "ebs/volume:Volume": ("ec2:DeleteVolume",),
@@ -147,6 +153,8 @@ REMOVE: Mapping[str, tuple[str, ...]] = {
     "vpc/securityGroupIngressRule:SecurityGroupIngressRule": ("ec2:RevokeSecurityGroupIngress",),
 }  # fmt: skip
 READ: Mapping[str, tuple[str, ...]] = {
+    "cloudwatch/metricAlarm:MetricAlarm": ("cloudwatch:DescribeAlarms", "cloudwatch:ListTagsForResource"),
+    "ec2/flowLog:FlowLog": ("ec2:DescribeFlowLogs",),
     "budgets/budget:Budget": ("budgets:ViewBudget", "budgets:ListTagsForResource"),
     "cloudwatch/logGroup:LogGroup": ("logs:DescribeLogGroups", "logs:ListTagsForResource"),
     "ebs/volume:Volume": ("ec2:DescribeVolumes",),
