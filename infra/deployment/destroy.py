@@ -12,6 +12,7 @@ from infra.errors import FailedError, PreflightError
 from infra.leftovers.look import Found, look
 from infra.leftovers.place import place_of
 from infra.leftovers.sweep import Swept, sweep
+from infra.leftovers.unrecorded import finder
 from infra.local.supervisor import Supervisord
 from infra.program import REPOSITORY
 from infra.settings import AwsSettings, LocalSettings
@@ -72,9 +73,9 @@ def destroy_aws(
             "atlas: if the cluster doesn't answer, its objects are only removed from the state, and its load balancers "
             "may be left"
         )
-    stack.take_up()
     # Before anything is deleted: after the deletion, the network can't be found by its tags.
     place = place_of(stack.name, settings, {str(made["id"]) for made in resources if made["type"] == "aws:ec2/vpc:Vpc"})
+    stack.take_up(finder(place, stack.say))
     removed: list[str] = []
     swept = Swept()
     for left in reversed(range(tries)):

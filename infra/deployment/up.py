@@ -14,6 +14,7 @@ from infra.deployment.checks import check_zones
 from infra.deployment.smoke import no_answer, smoke_test
 from infra.engine.events import Events
 from infra.engine.stack import AtlasStack, Program
+from infra.engine.unrecorded import Find
 from infra.errors import ClusterError, FailedError, SettingsError
 from infra.local.machine import Machine, look
 from infra.names import image_repository
@@ -84,7 +85,7 @@ def bring_up(
     # The local stack is refreshed first, so that processes that crashed or ended with the machine are started again.
     local = isinstance(stack.settings, LocalSettings)
     if not local:
-        stack.take_up()
+        stack.take_up(_finder(stack))
         # So a policy violation is reported before anything is created.
         stack.preview(declare, Events())
     try:
@@ -150,6 +151,17 @@ def _check_account(stack: AtlasStack, settings: AwsSettings) -> None:
 
     for line in check_account(stack.name, settings):
         stack.say(f"  {line}")
+
+
+def _finder(stack: AtlasStack) -> Find | None:
+    """Looks in AWS for what a killed run created; None for a local stack."""
+    if not isinstance(stack.settings, AwsSettings):
+        return None
+    from infra.leftovers.place import Place
+    from infra.leftovers.unrecorded import finder
+
+    place = Place(stack.name, stack.settings.region, stack.settings.cluster_name, stack.settings.disposable)
+    return finder(place, stack.say)
 
 
 def _refuse_missing(stack: str, settings: AwsSettings) -> None:

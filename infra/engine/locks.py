@@ -2,31 +2,16 @@
 
 import json
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import psutil
-from pulumi import automation as auto
 
 from infra.errors import LockedError
 from infra.names import STATE_LOCKS, STATE_STACKS
-
-NAMED: Mapping[str, tuple[str, ...]] = {
-    "aws:cloudwatch/logGroup:LogGroup": ("name",),
-    "aws:cloudwatch/metricAlarm:MetricAlarm": ("name",),
-    "aws:ecr/repository:Repository": ("name",),
-    "aws:eks/addon:Addon": ("clusterName", "addonName"),
-    "aws:eks/cluster:Cluster": ("name",),
-    "aws:eks/nodeGroup:NodeGroup": ("clusterName", "nodeGroupName"),
-    "aws:iam/instanceProfile:InstanceProfile": ("name",),
-    "aws:iam/role:Role": ("name",),
-    "aws:kms/alias:Alias": ("name",),
-    "aws:s3/bucket:Bucket": ("bucket",),
-}
-"""Types whose id consists of inputs, joined by colons (see the AWS provider's import documentation)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,49 +69,9 @@ def unfinished(stack: str, backend: str) -> list[str]:
         if names:
             told += [
                 f"An earlier run was killed while it created {', '.join(names)}: whether they exist isn't recorded.",
-                "  `up` and `destroy` find resources with fixed names and adopt them. `up` creates the others again; "
-                f"`aws resourcegroupstaggingapi get-resources --tag-filters Key=stack,Values={stack}` lists "
-                f"those that exist already (delete them), and so does `atlas destroy --stack {stack}` at its end.",
+                "  `up` and `destroy` look for them by their names and tags, and adopt those that exist.",
             ]
     return told
-
-
-def take_up(stack: auto.Stack, say: Callable[[str], None]) -> None:
-    """Adopt resources that a killed run was creating, if they exist; otherwise `up` would fail because they exist.
-
-    This needs their ids. Where the id is a name, it is in the inputs, also if the engine generated the name. Resources
-    with other ids (networks, addresses) were reported by `unfinished`; import and refresh drop their pending creations.
-    """
-    before = stack.export_stack()
-    deployment = before.deployment or {}
-    noted = {resource["urn"] for resource in deployment.get("resources") or []}
-    found = []
-    for operation in deployment.get("pending_operations") or []:
-        made = operation["resource"]
-        identifier = _id(made["type"], made.get("inputs") or {}) if operation["type"] == "creating" else None
-        if identifier is not None and made["urn"] not in noted:
-            found.append({**made, "id": identifier})
-    if not found:
-        return
-    say(f"  checking whether it created {', '.join(sorted(made['urn'].rsplit('::', 1)[-1] for made in found))}")
-    after = {**deployment, "resources": [*deployment["resources"], *found], "pending_operations": []}
-    try:
-        stack.import_stack(auto.Deployment(version=before.version, deployment=after))
-        # The refresh removes resources that don't exist from the state again.
-        stack.refresh(target=[made["urn"] for made in found], suppress_outputs=True, color="never")
-    except (auto.CommandError, KeyboardInterrupt):
-        stack.import_stack(before)
-        raise
-
-
-def _id(kind: str, inputs: dict[str, Any]) -> str | None:
-    """The id that such a resource has once it exists, if the id consists of names; None otherwise."""
-    if kind.startswith("kubernetes:"):
-        metadata = inputs.get("metadata") or {}
-        parts = [metadata.get("namespace"), metadata.get("name")]
-        return "/".join(str(part) for part in parts if part) or None
-    parts = [inputs.get(key) for key in NAMED.get(kind, ())]
-    return ":".join(map(str, parts)) if parts and all(isinstance(part, str) for part in parts) else None
 
 
 def _mend(backend: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Self
 from pulumi import automation as auto
 
 from infra.engine.events import Events
-from infra.engine.locks import take_up
+from infra.engine.unrecorded import Find, take_up
 from infra.engine.workspace import POLICIES, REPOSITORY, unlocked
 from infra.names import PROJECT
 from infra.settings import AnySettings
@@ -83,11 +83,14 @@ class AtlasStack:
         history = found.history(page_size=1, show_secrets=False) if found else []
         return history[0] if history else None
 
-    def take_up(self) -> None:
-        """Adopt what a killed run created without recording it; otherwise `up` and `destroy` wouldn't know about it."""
+    def take_up(self, find: Find | None = None) -> None:
+        """Adopt what a killed run created without recording it; otherwise `up` and `destroy` wouldn't know about it.
+
+        `find` looks for resources whose ids aren't names.
+        """
         found = self._found()
         if found is not None:
-            take_up(found, self.say)
+            take_up(found, self.say, find)
 
     def preview(
         self,

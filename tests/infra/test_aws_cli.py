@@ -14,8 +14,8 @@ import psutil
 import pytest
 import yaml
 
-from infra.engine.locks import NAMED
 from infra.engine.stack import AtlasStack
+from infra.engine.unrecorded import NAMED
 from infra.engine.workspace import stack_settings
 from tests.infra.conftest import Checkout
 from tests.infra.recording.run import REPOSITORY, SAVED_AT_THE_END, attached

@@ -4,14 +4,18 @@ import json
 import os
 import socket
 import threading
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import boto3
 import psutil
 import pytest
 
-from infra.engine.locks import NAMED, release_dead_locks, take_up, unfinished
+from infra.engine.locks import release_dead_locks, unfinished
+from infra.engine.unrecorded import Find, Found, take_up
 from infra.errors import LockedError
+from infra.leftovers.unrecorded import OTHERS, TAGGED
 from infra.program import program
 from tests.infra.recording.run import Life
 from tests.infra.support.aws import BASE
@@ -58,22 +62,42 @@ def recovered(made: Life) -> str:
     """What `atlas` does before its next run; what it says."""
     backend = (made.folder / "state").as_uri()
     said = [*release_dead_locks("dev", backend), *unfinished("dev", backend)]
-    take_up(made.stack, said.append)
+    take_up(made.stack, said.append, looked_for(made))
     return "\n".join(said)
 
 
-def strays(made: Life) -> set[str]:
-    """Names of what is there and in no state."""
-    return {line.split(" ")[0].rsplit("::", 1)[-1] for line in made.drift() if line.endswith("is there, and not noted")}
+def looked_for(made: Life) -> Find:
+    """Looks in the recorded world, as infra/leftovers/unrecorded.py looks in AWS (test_unrecorded.py has that)."""
+
+    def find(kind: str, inputs: Mapping[str, Any], known: Collection[str]) -> Found | None:
+        if kind not in TAGGED and kind not in OTHERS:
+            return None
+        found = [call.id for call in made.world.of(kind) if call.inputs == inputs and call.id not in known]
+        return (found[0], inputs if kind in OTHERS else {}) if len(found) == 1 else None
+
+    return find
 
 
-def delete_by_hand(made: Life) -> None:
-    """Delete what exists and isn't recorded, as the line says; none of it has a fixed name, so it can't be adopted."""
+AGAIN = (
+    # AWS overwrites or adopts these, and Atlas's own values are drawn again: `up` makes them without a conflict.
+    "aws:ec2/defaultSecurityGroup:", "aws:ec2/volumeAttachment:", "aws:ecr/lifecyclePolicy:",
+    "aws:eks/accessPolicyAssociation:",
+    "aws:iam/rolePolicy:", "aws:iam/rolePolicyAttachment:", "aws:s3/bucketLifecycle", "aws:s3/bucketObjectv2:",
+    "aws:s3/bucketOwnership", "aws:s3/bucketPolicy:", "aws:s3/bucketPublic", "aws:s3/bucketServerSide",
+    "aws:s3/bucketVersioning:", "aws:secretsmanager/secretVersion:", "aws:sns/topic:", "aws:sns/topicSubscription:",
+    "random:",
+)  # fmt: skip
+"""Prefixes of types."""
+
+
+def not_taken_up(made: Life) -> list[str]:
+    """Names of what exists, isn't in the state, and would be in the way of the next `up`; the rest vanishes."""
     noted = {f"{resource['type']} {resource.get('id')}" for resource in made.state()}
-    for call in made.world.existing().values():
-        if call.key not in noted:
-            assert call.token not in NAMED
+    left = [call for call in made.world.existing().values() if call.key not in noted]
+    for call in left:
+        if call.token.startswith(AGAIN):
             made.world.vanish(call)
+    return sorted(call.name for call in left if not call.token.startswith(AGAIN))
 
 
 def test_engine_killed_again_and_again_loses_sight_of_nothing(tmp_path: Path) -> None:
@@ -85,9 +109,7 @@ def test_engine_killed_again_and_again_loses_sight_of_nothing(tmp_path: Path) ->
         assert killer.hits < 150, done.errors
         said = recovered(made)
         assert "was killed; its lock is released" in said
-        # Whatever is there is in the state, or was named.
-        assert {name for name in strays(made) if name not in said} == set()
-        delete_by_hand(made)
+        assert not_taken_up(made) == []
     ups = killer.hits
     assert ups >= len(made.world.existing()) // every // 2
     assert made.drift() == []

@@ -166,8 +166,9 @@ class Recorder(provider_pb2_grpc.ResourceProviderServicer):
         found = self.world.existing().get(f"{token_of(request.urn)} {request.id}")
         if found is None:
             return provider_pb2.ReadResponse()
-        # What a killed run made has no outputs in the state yet.
-        properties = request.properties if len(request.properties) else wire(found.outputs)
+        # What a killed run made has no outputs in the state yet, or only its inputs.
+        known = len(request.properties) > len(request.inputs) + 1
+        properties = request.properties if known else wire(found.outputs)
         return provider_pb2.ReadResponse(id=request.id, properties=properties, inputs=request.inputs)
 
     def Invoke(self, request: Any, context: Any) -> Any:
