@@ -21,9 +21,19 @@ from ml.files import BUNDLE, CANDIDATE, GATE_REPORT, PROCESSED
 from ml.logs import stage_logger
 from ml.params import Params, ParamsError, load_params
 from ml.tracking import has_champion, register
-from ml.tracking_server import STORE, Alias, TrackingError, probe, still_there, tracking_uri, version_under
+from ml.tracking_server import (
+    Alias,
+    TrackingError,
+    in_throwaway_folder,
+    probe,
+    still_there,
+    store,
+    tracking_uri,
+    version_under,
+)
 
-MARKER = STORE / "registered.json"
+MARKER = "registered.json"
+"""In the embedded store: what the last run of this stage registered."""
 
 Incumbent = tuple[str, Parts] | Literal["none", "unreadable"]
 
@@ -73,7 +83,7 @@ def read_incumbent(base: str, folder: Path, log: logging.Logger) -> Incumbent:
 def unchanged(params: Params, log: logging.Logger) -> bool:
     """Whether the last run of this stage registered this candidate, and the store still has it."""
     try:
-        marker = json.loads(MARKER.read_text())
+        marker = json.loads((store() / MARKER).read_text())
         run_id = marker.pop("run")
         if marker != _marker(params):
             return False
@@ -148,7 +158,10 @@ def _register(
 ) -> int:
     version, parts = candidate
     of_base = incumbent[0] if isinstance(incumbent, tuple) else incumbent
-    alias: Alias = "challenger" if decision == "challenger" else "champion"
+    # A queued or temporary experiment changes models/bundle in a folder that DVC deletes. If it passes the gate, it
+    # becomes champion by `dvc exp apply` and `dvc repro`.
+    tried = decision == "champion" and in_throwaway_folder()
+    alias: Alias = "challenger" if decision == "challenger" or tried else "champion"
     try:
         server = probe(log)
         if server.registry and server.uri.startswith("http"):
@@ -173,13 +186,17 @@ def _register(
         )
         return 1
     log.info("run %s in %s, %s of %s", run_id, server.shown, alias, params.registry.model)
+    if tried:
+        log.info("it passed the gate: `dvc exp apply` and `dvc repro` make it champion")
     _remember(params, run_id)
     return 0
 
 
 def _remember(params: Params, run_id: str) -> None:
-    MARKER.parent.mkdir(parents=True, exist_ok=True)
-    MARKER.write_text(json.dumps(_marker(params) | {"run": run_id}))
+    if in_throwaway_folder():
+        return
+    store().mkdir(parents=True, exist_ok=True)
+    (store() / MARKER).write_text(json.dumps(_marker(params) | {"run": run_id}))
 
 
 def _same_as_base(base: str) -> bool:

@@ -43,7 +43,7 @@ def prepare(database: Path) -> None:
     """
     try:
         database.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(database.parent):
+        with locked(database.parent):  # only this process uses the temporary file
             fresh = database.with_name(f".{database.name}.new")
             _remove(fresh)
             if not database.exists():
@@ -61,8 +61,8 @@ def prepare(database: Path) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Make sure that only this process uses the temporary file in the folder; the lock ends with the process."""
+def locked(folder: Path) -> Iterator[None]:
+    """Wait until no other process holds the folder's lock, and hold it; the lock ends with the process."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)

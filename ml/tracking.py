@@ -1,9 +1,12 @@
 """Logs runs, models and their versions to MLflow; only this module uses MLflow's client."""
 
+import json
 import logging
 import os
+import re
 import subprocess
 import tempfile
+from contextlib import nullcontext
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,11 @@ from ml.bundle import Parts
 from ml.card import Card
 from ml.files import PLOTS, PROCESSED, TABLE
 from ml.params import Params
-from ml.tracking_server import STORE, Alias, Server, TrackingError, make_store, use_token
+from ml.store import locked
+from ml.tracking_server import Alias, Server, TrackingError, has_logged_models, make_store, store, use_token
+
+TRAINING = {"mlflow.experimentKind": "custom_model_development"}
+"""The tag that makes MLflow 3 show an experiment under model training; otherwise it assumes GenAI."""
 
 
 def register(
@@ -41,24 +48,26 @@ def register(
     client = mlflow.MlflowClient()
     name = params.registry.model
     try:
-        experiment = _use_experiment(client, params.registry.experiment, server)
-        made = _existing_version(client, name, version) if server.registry else None
-        if made is not None:
-            run_id = str(made.run_id)
-        else:
-            run_id = _existing_run(client, experiment, version) or ""
-            if not run_id:
-                with mlflow.start_run(run_name=version[:12]) as run:
-                    _log_bundle(mlflow, bundle, version, parts)
-                    if made_here:
-                        _log_origin(mlflow, params)
-                    _log_model(mlflow, bundle, parts)
-                run_id = str(run.info.run_id)
-            if server.registry:
-                made = _add_version(client, run_id, name, version)
-        if made is not None:
-            _set_alias(client, name, alias, str(made.version))
-        return run_id
+        # Experiments that run at the same time use the embedded store one after the other.
+        with nullcontext() if server.explicit else locked(_artifacts()):
+            experiment = _use_experiment(client, params.registry.experiment, server)
+            made = _existing_version(client, name, version) if server.registry else None
+            if made is not None:
+                run_id = str(made.run_id)
+            else:
+                run_id = _existing_run(client, experiment, version) or ""
+                if not run_id:
+                    with mlflow.start_run(run_name=_run_name(parts, version, made_here=made_here)) as run:
+                        _log_bundle(mlflow, bundle, version, parts)
+                        if made_here:
+                            _log_origin(mlflow, params)
+                        _log_model(mlflow, bundle, parts, logged_model=has_logged_models(server, experiment))
+                    run_id = str(run.info.run_id)
+                if server.registry:
+                    made = _add_version(client, run_id, name, version)
+            if made is not None:
+                _set_alias(client, name, alias, str(made.version))
+            return run_id
     except (MlflowException, OSError) as error:
         said = " ".join(str(error).split()).replace(server.uri, server.shown)
         raise TrackingError(f"MLflow at {server.shown}: {said[:400]}") from error
@@ -67,11 +76,30 @@ def register(
 def _use_experiment(client: Any, name: str, server: Server) -> str:
     import mlflow
 
-    if client.get_experiment_by_name(name) is None:
+    found = client.get_experiment_by_name(name)
+    if found is None:
         # A server has its own place for artifacts; the local store keeps them beside its database.
-        location = None if server.explicit else (STORE / "artifacts").resolve().as_uri()
-        client.create_experiment(name, artifact_location=location)
+        location = None if server.explicit else _artifacts().as_uri()
+        client.create_experiment(name, artifact_location=location, tags=TRAINING)
+    else:
+        for key, value in TRAINING.items():
+            if key not in found.tags:
+                client.set_experiment_tag(found.experiment_id, key, value)
     return str(mlflow.set_experiment(name).experiment_id)
+
+
+def _artifacts() -> Path:
+    """The embedded store's folder of artifacts."""
+    folder = store() / "artifacts"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _run_name(parts: Parts, version: str, *, made_here: bool) -> str:
+    """DVC's name of the experiment, or the kinds of the estimators; and the bundle's version, as the page shows it."""
+    estimators: Any = parts.card.model.get("estimators") or []
+    kinds = " + ".join(dict.fromkeys(str(estimator["kind"]) for estimator in estimators)) or parts.name
+    return f"{(made_here and os.environ.get('DVC_EXP_NAME')) or kinds} {version[:7]}"
 
 
 def has_champion(params: Params) -> bool:
@@ -101,11 +129,10 @@ def _log_bundle(mlflow: Any, bundle: Path, version: str, parts: Parts) -> None:
     mlflow.log_artifact(str(bundle / "card.json"))
 
 
-def _log_model(mlflow: Any, bundle: Path, parts: Parts) -> None:
-    """Log the model as the run's artifacts under `model/`, with the bundle in `model/artifacts/bundle/`.
+def _log_model(mlflow: Any, bundle: Path, parts: Parts, *, logged_model: bool) -> None:
+    """Log the model with its signature and the run's metrics as a logged model of MLflow 3.
 
-    It is saved and uploaded as plain files, because `log_model` of MLflow 3 needs an endpoint (`logged-models`) that
-    servers of MLflow 2, DagsHub and Azure don't have.
+    For a server that has no logged models: as the run's artifacts under `model/`. The bundle is in `artifacts/bundle/`.
     """
     import pandas as pd
     from mlflow.models import ModelSignature, infer_signature
@@ -136,16 +163,20 @@ def _log_model(mlflow: Any, bundle: Path, parts: Parts) -> None:
         for file in bundle.iterdir():
             if file.is_file():
                 (serving / file.name).write_bytes(file.read_bytes())
-        mlflow.pyfunc.save_model(
-            path=str(Path(folder, "model")),
-            python_model=str(Path(__file__).with_name("pyfunc_model.py")),
-            artifacts={"bundle": str(serving)},
-            code_paths=[str(Path(__file__).parent)],
-            signature=signature,
-            input_example=example,
-            pip_requirements=[f"{name}=={installed(name)}" for name in needs],
-        )
-        mlflow.log_artifacts(str(Path(folder, "model")), "model")
+        model = {
+            "python_model": str(Path(__file__).with_name("pyfunc_model.py")),
+            "artifacts": {"bundle": str(serving)},
+            "code_paths": [str(Path(__file__).parent)],
+            "signature": signature,
+            "input_example": example,
+            "pip_requirements": [f"{name}=={installed(name)}" for name in needs],
+        }
+        if logged_model:
+            # MLflow refuses these characters in the name of a logged model.
+            mlflow.pyfunc.log_model(name=re.sub(r"[/:.%\"']", "-", parts.name), **model)
+        else:
+            mlflow.pyfunc.save_model(path=str(Path(folder, "model")), **model)
+            mlflow.log_artifacts(str(Path(folder, "model")), "model")
 
 
 def _existing_version(client: Any, name: str, version: str) -> Any | None:
@@ -169,8 +200,16 @@ def _add_version(client: Any, run_id: str, name: str, version: str) -> Any:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    source = f"{client.get_run(run_id).info.artifact_uri}/model"
-    return client.create_model_version(name, source, run_id, tags={"bundle_version": version})
+    tags = {"bundle_version": version}
+    run = client.get_run(run_id)
+    if not run.outputs or not run.outputs.model_outputs:
+        return client.create_model_version(name, f"{run.info.artifact_uri}/model", run_id, tags=tags)
+    model_id = run.outputs.model_outputs[0].model_id
+    made = client.create_model_version(name, f"models:/{model_id}", run_id, tags=tags, model_id=model_id)
+    # By this tag the page of the logged model names its versions.
+    versions = [{"name": name, "version": str(made.version)}]
+    client.set_logged_model_tags(model_id, {"mlflow.modelVersions": json.dumps(versions)})
+    return made
 
 
 def _set_alias(client: Any, name: str, alias: Alias, number: str) -> None:

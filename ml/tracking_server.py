@@ -14,7 +14,8 @@ from typing import Any, Literal
 from ml.store import StoreError, database_of, prepare
 
 Alias = Literal["champion", "challenger"]
-STORE = Path(".atlas/mlflow")
+STORE = ".atlas/mlflow"
+"""The embedded store, relative to the main checkout."""
 TIMEOUT = 10
 """Seconds that a server may take to answer the probe."""
 TOKEN = "CAPSTONE_TEST"  # noqa: S105 - the variable's name
@@ -42,8 +43,29 @@ class Server:
         return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else self.uri
 
 
+def store() -> Path:
+    """The folder of the embedded store: the main checkout's, wherever the stage runs.
+
+    Queued and temporary experiments run in a folder that DVC deletes afterwards; DVC_ROOT names the checkout from which
+    they were started. In a linked git worktree, `.git` is a file that names its folder in the main checkout.
+    """
+    root = Path(os.environ.get("DVC_ROOT", ".")).resolve()
+    link = root / ".git"
+    if link.is_file():
+        folder = root / link.read_text().removeprefix("gitdir:").strip()
+        if folder.parent.name == "worktrees":
+            root = folder.resolve().parents[2]
+    return root / STORE
+
+
+def in_throwaway_folder() -> bool:
+    """Whether DVC runs this stage in a temporary folder, as it does for `dvc exp run --queue` and `--temp`."""
+    root = os.environ.get("DVC_ROOT")
+    return root is not None and Path(root).resolve() != Path.cwd().resolve()
+
+
 def tracking_uri() -> tuple[str, bool]:
-    """The server's address, and whether it is from the environment; the default is SQLite in .atlas/mlflow.
+    """The server's address, and whether it is from the environment; the default is the embedded store.
 
     Raises TrackingError when an http(s) address contains a password, because addresses are printed.
     """
@@ -53,7 +75,7 @@ def tracking_uri() -> tuple[str, bool]:
             "MLFLOW_TRACKING_URI contains credentials: remove them, and set "
             f"{TOKEN}, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         )
-    return (named, True) if named else (f"sqlite:///{STORE.resolve()}/mlflow.db", False)
+    return (named, True) if named else (f"sqlite:///{store()}/mlflow.db", False)
 
 
 def use_token() -> None:
@@ -115,6 +137,17 @@ def still_there(name: str, alias: Alias, version: str, run_id: str, log: logging
     return _get_or_none(uri, "runs/get", run_id=run_id) is not None
 
 
+def has_logged_models(server: Server, experiment: str) -> bool:
+    """Whether the server has MLflow 3's logged models; servers of MLflow 2, DagsHub and Azure don't.
+
+    Raises TrackingError when the server fails.
+    """
+    if not server.uri.startswith(("http://", "https://")):
+        return True
+    search = {"experiment_ids": [experiment], "max_results": 1}
+    return _get_or_none(server.uri, "logged-models/search", search) is not None
+
+
 def make_store(uri: str) -> None:
     """Create the SQLite database in a store's address, if it is missing.
 
@@ -128,22 +161,24 @@ def make_store(uri: str) -> None:
         raise TrackingError(str(error)) from None
 
 
-def _get_or_none(uri: str, path: str, **query: str) -> dict[str, Any] | None:
+def _get_or_none(uri: str, path: str, body: dict[str, Any] | None = None, /, **query: str) -> dict[str, Any] | None:
     try:
-        return _get(uri, path, **query)
+        return _get(uri, path, body, **query)
     except urllib.error.HTTPError as error:
-        if error.code in (400, 404):
+        if error.code in (400, 404, 405, 501):
             return None
         raise TrackingError(f"the MLflow server {uri} answers {error.code} {error.reason}") from None
     except (OSError, ValueError) as error:
         raise TrackingError(f"the MLflow server {uri} can't be reached ({getattr(error, 'reason', error)})") from None
 
 
-def _get(uri: str, path: str, **query: str) -> dict[str, Any]:
+def _get(uri: str, path: str, body: dict[str, Any] | None = None, /, **query: str) -> dict[str, Any]:
     user = os.environ.get("MLFLOW_TRACKING_USERNAME") or os.environ.get(TOKEN) or ""
     password = os.environ.get("MLFLOW_TRACKING_PASSWORD") or os.environ.get(TOKEN) or ""
     address = f"{uri.rstrip('/')}/api/2.0/mlflow/{path}?{urllib.parse.urlencode(query)}"
-    request = urllib.request.Request(address)  # noqa: S310 - http(s) only, checked by the caller
+    data = None if body is None else json.dumps(body).encode()
+    headers = {} if body is None else {"Content-Type": "application/json"}
+    request = urllib.request.Request(address, data, headers)  # noqa: S310 - http(s) only, checked by the caller
     if user:
         request.add_header("Authorization", "Basic " + b64encode(f"{user}:{password}".encode()).decode())
     with urllib.request.urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310

@@ -25,7 +25,7 @@ def deploy(settings: LocalSettings, repository: Path, machine: Machine) -> dict[
     """
     settings = settings.model_copy(update={f"{part}_port": port for part, port in machine.ports.items()})
     home = repository / settings.directory
-    store = repository / settings.mlflow_store
+    store = main_checkout(repository) / settings.mlflow_store
     bundle = repository / settings.bundle
     version = bundle_manifest(bundle)["version"]
     python = str(Path(sys.prefix) / "bin" / "python")
@@ -87,6 +87,16 @@ def deploy(settings: LocalSettings, repository: Path, machine: Machine) -> dict[
     if found := machine.programs.get("grafana"):
         outputs["grafana"] = _grafana(settings, home, supervisor, process, found)
     return outputs
+
+
+def main_checkout(repository: Path) -> Path:
+    """The checkout to which a linked git worktree belongs, whose MLflow store the pipeline uses; else `repository`."""
+    link = repository / ".git"
+    if link.is_file():
+        folder = repository / link.read_text().removeprefix("gitdir:").strip()
+        if folder.parent.name == "worktrees":
+            return folder.resolve().parents[2]
+    return repository
 
 
 def _prometheus(settings: LocalSettings, home: Path, supervisor: Supervisor, process: Any, found: Found) -> str:

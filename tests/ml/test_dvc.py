@@ -146,6 +146,60 @@ def test_the_run_keeps_what_one_needs_to_repeat_it(clone: Clone) -> None:
     assert {"plots/roc.csv", "plots/roc.png", "plots/calibration.png", "plots/importance.png"} <= plots
 
 
+def test_mlflow_shows_run_model_and_signature_under_model_training(clone: Clone) -> None:
+    client = mlflow.MlflowClient(f"sqlite:///{clone.path}/.atlas/mlflow/mlflow.db")
+    champion = clone.champion()
+    run = client.get_run(str(champion.run_id))
+    # The tag by which the training view chooses its experiments; without it MLflow 3 shows the GenAI view.
+    experiment = client.get_experiment(run.info.experiment_id)
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    assert run.info.run_name == f"hist_gradient_boosting {clone.served[:7]}"
+    assert run.outputs is not None
+    (output,) = run.outputs.model_outputs
+    logged = client.get_logged_model(output.model_id)
+    assert (logged.name, logged.status, logged.source_run_id) == ("small", "READY", run.info.run_id)
+    assert {metric.key: metric.value for metric in logged.metrics or []} == run.data.metrics
+    assert champion.source == f"models:/{logged.model_id}"
+    assert json.loads(logged.tags["mlflow.modelVersions"]) == [{"name": "small", "version": str(champion.version)}]
+    signature = mlflow.models.Model.load(logged.artifact_location.removeprefix("file://")).signature
+    assert signature.inputs.input_names() == ["x", "z"]
+    assert signature.outputs.input_names() == ["prediction", "probability:false", "probability:true"]
+
+
+def test_experiments_in_folders_of_their_own_log_to_the_checkouts_store(clone: Clone) -> None:
+    """Two queued experiments at once, and a temporary one: DVC deletes their folders, the runs stay."""
+    client = mlflow.MlflowClient(f"sqlite:///{clone.path}/.atlas/mlflow/mlflow.db")
+    experiment = client.get_run(str(clone.champion().run_id)).info.experiment_id
+
+    def runs() -> dict[str, mlflow.entities.Run]:
+        return {run.info.run_id: run for run in client.search_runs([experiment])}
+
+    before, champion, served = runs(), clone.champion(), clone.served
+    marker = (clone.path / ".atlas/mlflow/registered.json").read_text()
+    for trees in (7, 8):
+        parameter = f"model.estimators.0.params.max_iter={trees}"
+        clone.ok("dvc", "exp", "run", "--queue", "--name", f"queued-{trees}", "--set-param", parameter)
+    clone.ok("dvc", "exp", "run", "--run-all", "--jobs", "2")
+    clone.ok("dvc", "exp", "run", "--temp", "--name", "tried", "--set-param", "model.estimators.0.params.max_iter=9")
+    made = {run.info.run_name.split()[0]: run for key, run in runs().items() if key not in before}
+    assert made.keys() == {"queued-7", "queued-8", "tried"}
+    for name, run in made.items():
+        assert run.info.status == "FINISHED"
+        assert f"'max_iter': {name[-1] if name != 'tried' else 9}" in run.data.params["model.estimators"]
+        assert {"plots/roc.png"} <= {file.path for file in client.list_artifacts(run.info.run_id, "plots")}
+    # The checkout itself is as it was: what it serves, its champion, what its next `dvc repro` finds.
+    assert clone.served == served
+    assert clone.champion().version == champion.version
+    assert (clone.path / ".atlas/mlflow/registered.json").read_text() == marker
+
+
+def test_a_linked_worktree_uses_the_main_checkouts_store(clone: Clone, tmp_path: Path) -> None:
+    clone.ok("git", "worktree", "add", "-q", "--detach", str(tmp_path / "linked"))
+    linked = Clone(tmp_path / "linked", clone.environment)
+    address = linked.ok("python", "-c", "from ml.tracking_server import tracking_uri; print(tracking_uri()[0])")
+    assert address.strip() == f"sqlite:///{clone.path}/.atlas/mlflow/mlflow.db"
+
+
 def test_nothing_changed_runs_the_gate_alone_and_without_heavy_imports(clone: Clone) -> None:
     said = clone.ok("dvc", "repro")
     assert "nothing changed" in said

@@ -142,6 +142,27 @@ def test_the_champion_is_registered_once_and_the_service_serves_it(
     assert load_bundle(fetched).version == version
 
 
+def test_an_older_experiment_moves_to_model_training_unless_a_person_chose_another_kind(
+    server: str, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    client = mlflow.MlflowClient(server)
+    version, folder = put(5.0)
+
+    def kind(name: str, tags: dict[str, str]) -> str:
+        client.create_experiment(name, tags=tags)
+        of = params.model_copy(update={"registry": params.registry.model_copy(update={"experiment": name})})
+        register(probe(LOG), folder, version, read_parts(folder)[1], "champion", of)
+        found = client.get_experiment_by_name(name)
+        assert found is not None
+        return str(found.tags["mlflow.experimentKind"])
+
+    assert kind("untagged", {}) == "custom_model_development"
+    assert kind("chosen", {"mlflow.experimentKind": "finetuning"}) == "finetuning"
+
+
 def test_a_token_is_sent_as_user_and_password_and_shown_nowhere(
     front: type[Front],
     params: Params,
