@@ -1,10 +1,16 @@
 """What `pulumi` by hand runs: find out what the program must know, then run it. `atlas` does both by itself."""
 
+import sys
+
 import pulumi
 import pulumi.runtime
 
+from infra.errors import AtlasError
 from infra.program import NOTHING, REPOSITORY, Facts, declare, given_settings
 from infra.settings import AnySettings, AwsSettings, BootstrapSettings, LocalSettings
+
+SHOWN = 32
+"""The exit status by which Pulumi's Python host knows that the program has shown why it ended, and adds nothing."""
 
 
 def facts_of(settings: AnySettings) -> Facts:
@@ -15,10 +21,12 @@ def facts_of(settings: AnySettings) -> Facts:
     if isinstance(settings, AwsSettings):
         from infra.deployment.account import check_account
         from infra.deployment.checks import check
+        from infra.deployment.images import refuse_missing
 
         changes = not pulumi.runtime.is_dry_run()
         check(settings, changes=changes)
         if changes:
+            refuse_missing(pulumi.get_stack(), settings)
             for line in check_account(pulumi.get_stack(), settings):
                 pulumi.log.warn(line)
     elif isinstance(settings, LocalSettings):
@@ -34,6 +42,16 @@ def facts_of(settings: AnySettings) -> Facts:
     return NOTHING
 
 
+def run() -> None:
+    """Declare the stack that the engine runs; an error that a person can mend ends it with its own lines alone."""
+    try:
+        given = given_settings()
+        declare(given, facts_of(given))
+    except AtlasError as error:
+        # After a pulumi.RunError, the host would add that the program ended with a status other than 0.
+        pulumi.log.error("\n".join(error.lines))
+        sys.exit(SHOWN)
+
+
 if __name__ == "__main__":
-    given = given_settings()
-    declare(given, facts_of(given))
+    run()

@@ -8,7 +8,16 @@ import pulumi
 import pulumi.runtime
 
 from infra.local.machine import Machine
-from infra.settings import AnySettings, AwsSettings, BootstrapSettings, LocalSettings, load_settings
+from infra.names import PROJECT
+from infra.settings import (
+    SECRETS,
+    AnySettings,
+    AwsSettings,
+    BootstrapSettings,
+    LocalSettings,
+    load_settings,
+    must_be_encrypted,
+)
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -35,9 +44,14 @@ NOTHING = Facts()
 def given_settings() -> AnySettings:
     """The settings that the engine passes to the program, with decrypted secrets.
 
-    Raises SettingsError when a setting is invalid.
+    Raises SettingsError when a setting is invalid, or a secret isn't encrypted.
     """
-    return load_settings(pulumi.runtime.config.get_config_env() | pulumi.runtime.config.CONFIG.get())
+    config = pulumi.runtime.config.get_config_env() | pulumi.runtime.config.CONFIG.get()
+    for name in SECRETS:
+        key = f"{PROJECT}:{name}"
+        if key in config and not pulumi.runtime.config.is_config_secret(key):
+            raise must_be_encrypted(name)
+    return load_settings(config)
 
 
 def program(facts: Facts = NOTHING) -> None:

@@ -276,6 +276,11 @@ def load_settings(config: Mapping[str, str]) -> AnySettings:
         raise SettingsError("\n".join(problems(kind, error, SECRETS))) from None
 
 
+def must_be_encrypted(name: str) -> SettingsError:
+    """The error for a setting of SECRETS whose value is in plain text."""
+    return SettingsError(f"{PROJECT}:{name} must be encrypted: `pulumi config set --secret {name} …`")
+
+
 def _decoded(key: str, value: str) -> Any:
     if not re.match(r"\s*[\[{]", value):
         return value

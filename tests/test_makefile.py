@@ -71,7 +71,7 @@ def test_the_pipeline_of_a_downloaded_zip_is_prepared_by_the_first_command(zippe
     ],
 )
 def test_stages_never_ask_this_machine_through_a_proxy(given: dict[str, str], expected: str, tmp_path: Path) -> None:
-    (tmp_path / "Makefile").write_text(f"include {REPOSITORY}/Makefile\nshown:\n\t@echo \"$$no_proxy\"\n")
+    (tmp_path / "Makefile").write_text(f'include {REPOSITORY}/Makefile\nshown:\n\t@echo "$$no_proxy"\n')
     names = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
     none = {spelled: "" for name in names for spelled in (name, name.upper())}
     assert run(tmp_path, "make", "shown", **(none | given)).strip() == expected

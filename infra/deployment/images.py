@@ -14,7 +14,9 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.components.registry import GOOD
-from infra.errors import AwsError, ImageError, one_line
+from infra.errors import AwsError, ImageError, SettingsError, one_line
+from infra.names import image_repository
+from infra.settings import AwsSettings
 
 MANIFESTS = [
     "application/vnd.oci.image.manifest.v1+json",
@@ -65,6 +67,22 @@ def known_good(image: Image) -> list[str]:
 def is_there(image: Image) -> bool:
     """Whether the image is in its repository."""
     return image.digest in {str(found["imageDigest"]) for found in _images(image)}
+
+
+def refuse_missing(stack: str, settings: AwsSettings) -> None:
+    """Refuse a setting atlas:image whose image isn't in the stack's own repository: its pods would wait for it.
+
+    Other repositories aren't checked: the caller may have no permission to read them.
+    Raises SettingsError when the image isn't there, AwsError when ECR can't be asked.
+    """
+    image = image_of(settings.image or "")
+    own = (settings.region, image_repository(stack, settings.app_name))
+    if image is None or (image.region, image.repository) != own:
+        return
+    if not is_there(image):
+        raise SettingsError(
+            f"{image.repository} has no {image.digest}, which atlas:image in Pulumi.{stack}.yaml names: nothing changed"
+        )
 
 
 def mark_good(image: Image) -> None:

@@ -17,7 +17,6 @@ from infra.engine.stack import AtlasStack, Program
 from infra.engine.unrecorded import Find
 from infra.errors import ClusterError, FailedError, SettingsError
 from infra.local.machine import Machine, look
-from infra.names import image_repository
 from infra.program import REPOSITORY, Facts, program
 from infra.settings import AwsSettings, LocalSettings
 
@@ -76,7 +75,9 @@ def bring_up(
 ) -> Done:
     """Like `up`, but a failed prediction isn't an error. On AWS stacks, an image that answers is marked as good."""
     if image is None and isinstance(stack.settings, AwsSettings):
-        _refuse_missing(stack.name, stack.settings)
+        from infra.deployment.images import refuse_missing  # half a second of imports, which only AWS stacks need
+
+        refuse_missing(stack.name, stack.settings)
     declare = program_for(stack, image, install=not offline)
     open_for_change(stack)
     if isinstance(stack.settings, AwsSettings):
@@ -162,23 +163,6 @@ def _finder(stack: AtlasStack) -> Find | None:
 
     place = Place(stack.name, stack.settings.region, stack.settings.cluster_name, stack.settings.disposable)
     return finder(place, stack.say)
-
-
-def _refuse_missing(stack: str, settings: AwsSettings) -> None:
-    """Refuse an image that isn't in the stack's own repository, because its pods would wait for it.
-
-    Other repositories aren't checked: the caller may have no permission to read them.
-    """
-    from infra.deployment.images import image_of, is_there
-
-    image = image_of(settings.image or "")
-    own = (settings.region, image_repository(stack, settings.app_name))
-    if image is None or (image.region, image.repository) != own:
-        return
-    if not is_there(image):
-        raise SettingsError(
-            f"{image.repository} has no {image.digest}, which atlas:image in Pulumi.{stack}.yaml names: nothing changed"
-        )
 
 
 def _say_why(stack: AtlasStack, settings: AwsSettings) -> None:

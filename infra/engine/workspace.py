@@ -14,7 +14,7 @@ from infra.engine.interruption import Engine
 from infra.engine.locks import release_dead_locks, unfinished
 from infra.errors import SettingsError, one_line
 from infra.names import PROJECT
-from infra.settings import SECRETS, AnySettings, AwsSettings, BootstrapSettings, load_settings
+from infra.settings import SECRETS, AnySettings, AwsSettings, BootstrapSettings, load_settings, must_be_encrypted
 
 REPOSITORY = Path(__file__).parents[2]
 BACKEND_NOTE = ".atlas/backend"
@@ -66,7 +66,7 @@ def _given(key: str, value: Any) -> str:
     name = key.removeprefix(f"{PROJECT}:")
     secret = isinstance(value, dict) and value.keys() == {"secure"}
     if name in SECRETS and not secret:
-        raise SettingsError(f"{key} must be encrypted: `pulumi config set --secret {name} …`")
+        raise must_be_encrypted(name)
     if secret:
         return "encrypted"
     # YAML has dates, JSON hasn't.
