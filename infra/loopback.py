@@ -2,7 +2,7 @@
 
 import urllib.request
 from collections.abc import MutableMapping
-from http.client import HTTPResponse
+from http.client import HTTPException, HTTPResponse
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -15,6 +15,15 @@ def open_url(url: str, timeout: float) -> HTTPResponse:
     """The answer of a GET request; raises like urllib's urlopen."""
     handlers = [urllib.request.ProxyHandler({})] if urlsplit(url).hostname in HOSTS else []
     return cast(HTTPResponse, urllib.request.build_opener(*handlers).open(url, timeout=timeout))
+
+
+def answers(url: str) -> bool:
+    """Whether it answers 200 within five seconds."""
+    try:
+        with open_url(url, timeout=5) as response:
+            return bool(response.status == 200)
+    except (OSError, HTTPException):
+        return False
 
 
 def spare_loopback(environment: MutableMapping[str, str]) -> None:

@@ -8,10 +8,9 @@ from typing import Any
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra.deployment.smoke import answers
 from infra.errors import ClusterError, one_line
 from infra.local.supervisor import Supervisord
-from infra.loopback import open_url
+from infra.loopback import answers, open_url
 from infra.names import (
     COMPONENT_TAG,
     GRAFANA_HEALTH,

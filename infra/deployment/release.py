@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 
 from infra.deployment.checks import check
 from infra.deployment.images import Image, copy, image_of, is_there, known_good, repository_is_there
-from infra.deployment.smoke import answers
 from infra.deployment.up import Done, bring_up, open_for_change, program_for, up
 from infra.engine.events import Events
 from infra.engine.stack import AtlasStack, Say
 from infra.errors import SettingsError
+from infra.loopback import answers
 from infra.names import PROJECT, REGISTRY_TYPE, SERVICE_READY, image_repository, stack_prefix
 from infra.settings import AwsSettings
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from infra.engine.stack import AtlasStack
 from infra.errors import AwsError, ClusterError, ImageError
-from infra.loopback import open_url
+from infra.loopback import answers
 from infra.names import SERVICE_PORT, SERVICE_READY
 from infra.settings import AwsSettings, LocalSettings
 
@@ -32,15 +32,6 @@ def no_answer(stack: AtlasStack) -> str:
         "everything is up, but the service gave no prediction: if this machine is outside atlas:serviceCidrs, use "
         f"--no-smoke; if the image is bad, run `atlas rollback --stack {stack.name}`"
     )
-
-
-def answers(url: str) -> bool:
-    """Whether it answers 200 within five seconds."""
-    try:
-        with open_url(url, timeout=5) as response:
-            return bool(response.status == 200)
-    except (OSError, http.client.HTTPException):
-        return False
 
 
 def predict(connect: Callable[[], http.client.HTTPConnection]) -> tuple[str, Any]:

@@ -4,18 +4,14 @@ Every process that a stack's supervisord starts has the stack's folder in its en
 its supervisor was killed, and never by its name, or by a process id that another process may have got since.
 """
 
-import http.client
 import os
 import signal
-import urllib.error
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-
-from infra.loopback import open_url
 
 MARK = "ATLAS_STACK_DIRECTORY"
 """The environment variable with the stack's folder."""
@@ -46,15 +42,6 @@ def end(processes: Sequence[psutil.Process]) -> list[int]:
         _signal(process, signal.SIGKILL)
     psutil.wait_procs(processes, timeout=5)
     return [process.pid for process in processes]
-
-
-def healthy(url: str) -> bool:
-    """Whether it answers 200 within five seconds."""
-    try:
-        with open_url(url, timeout=5) as response:
-            return bool(response.status == 200)
-    except (OSError, http.client.HTTPException, urllib.error.URLError):
-        return False
 
 
 @dataclass(frozen=True, slots=True)

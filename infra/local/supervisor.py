@@ -22,7 +22,8 @@ from supervisor.xmlrpc import SupervisorTransport
 
 from infra.errors import LocalError
 from infra.local.ports import accepts, refuse_used_port
-from infra.local.processes import MARK, PROGRAM, Progress, end, healthy, marked, progress, tail
+from infra.local.processes import MARK, PROGRAM, Progress, end, marked, progress, tail
+from infra.loopback import answers
 
 UNREACHABLE = (OSError, http.client.HTTPException, xmlrpc.client.Error)
 """The exceptions of a call to a supervisor that doesn't run, or that refuses the call."""
@@ -252,7 +253,7 @@ stdout_logfile_backups=2
                 raise LocalError(
                     f"{program.name} stopped at start ({info['spawnerr'] or info['description']}){tail(log, begun_at)}"
                 )
-            if info["statename"] in ("RUNNING", "STARTING") and healthy(program.health_url):
+            if info["statename"] in ("RUNNING", "STARTING") and answers(program.health_url):
                 return
             if interrupted.is_set():
                 raise LocalError(f"{program.name}: interrupted while it started")

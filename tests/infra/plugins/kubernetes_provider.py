@@ -19,10 +19,9 @@ from typing import Any
 import grpc
 import yaml
 from google.protobuf import any_pb2, empty_pb2
-from google.rpc import status_pb2
 from kubernetes import client, config, dynamic
 from kubernetes.dynamic.exceptions import DynamicApiError, NotFoundError
-from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, provider_pb2, provider_pb2_grpc
+from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, provider_pb2, provider_pb2_grpc, status_pb2
 
 from tests.infra.plugins.rollout import DELETE_SECONDS, ROLLOUT_SECONDS, Object, Waiter, WaitError
 from tests.infra.recording import rules
