@@ -262,6 +262,7 @@ class Life:
             while not loop.is_closed() and time.monotonic() < until:
                 time.sleep(0.1)
                 if not loop.is_running():
+                    _end_tasks(loop)
                     loop.close()
         self.loops.clear()
         if failed:
@@ -270,6 +271,15 @@ class Life:
                 warnings.simplefilter("ignore")
                 gc.collect()
             sys.unraisablehook = told
+
+
+def _end_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    """Cancel what the program still waited for, in its own loop: what ends it needs a running loop."""
+    loop.set_exception_handler(lambda *_: None)  # the SDK's stops the loop
+    if tasks := asyncio.all_tasks(loop):
+        for task in tasks:
+            task.cancel()
+        loop.run_until_complete(asyncio.wait(tasks, timeout=10))
 
 
 def _note(result: Result, step: Any) -> None:
