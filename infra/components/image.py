@@ -47,7 +47,7 @@ class Image(pulumi.ComponentResource):
 
         manifest = bundle_manifest(args.repository / args.bundle)
         # The image depends only on its content. The commit is no build argument, because each commit would then change
-        # the image. The engine records the commit of every update: `pulumi stack history --json`, git.head.
+        # the image. The engine records the commit of every update: `pulumi stack history --output json`, git.head.
         build_args = {
             "BUNDLE_VERSION": manifest["version"],
             "SOURCE_DATE_EPOCH": EPOCH,

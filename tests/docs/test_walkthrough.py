@@ -60,11 +60,16 @@ def restore_the_state(checkout: Checkout) -> None:  # noqa: F811
                 "randomPassword:RandomPassword::grafana-admin",
                 "secretVersion:SecretVersion::grafana-admin",
                 "instance:Instance::grafana-instance",
+                "metricAlarm:MetricAlarm::atlas-dev-grafana-status",  # of the host's id
             },
         ),
         (
             "Replace a monitoring host",
-            {"instance:Instance::prometheus-instance", "volumeAttachment:VolumeAttachment::prometheus-data"},
+            {
+                "instance:Instance::prometheus-instance",
+                "volumeAttachment:VolumeAttachment::prometheus-data",
+                "metricAlarm:MetricAlarm::atlas-dev-prometheus-status",
+            },
         ),
     ],
 )
