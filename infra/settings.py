@@ -145,6 +145,9 @@ class AwsSettings(_Settings):
     """Worker processes per pod; each of them loads the model."""
     pod_memory_mib: Annotated[int, Field(ge=256, le=65536)] = 512
     """The memory limit of a pod, in MiB; three eighths of it are requested."""
+    rollout_seconds: Annotated[int, Field(ge=30, le=3600)] = 300
+    """Seconds that a rollout may take, after which `up` fails; the old pods keep answering. A pod is ready within
+    seconds, but an additional node takes minutes."""
     log_level: LogLevel = "info"
 
     bundle: str = "models/bundle"

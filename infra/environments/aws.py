@@ -136,6 +136,7 @@ def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
             max_replicas=settings.max_replicas,
             workers=settings.workers,
             memory_mib=settings.pod_memory_mib,
+            rollout_seconds=settings.rollout_seconds,
             settings=_service_settings(settings),
             mlflow_tracking_uri=settings.mlflow_tracking_uri,
             mlflow_token=pulumi.Output.secret(settings.mlflow_token.get_secret_value())

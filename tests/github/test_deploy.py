@@ -26,7 +26,6 @@ from tests.github.test_jobs import VARIABLES
 from tests.infra.conftest import Checkout
 from tests.infra.plugins import found
 from tests.infra.plugins.build import docker_build_plugin, kubernetes_plugin
-from tests.infra.plugins.kubernetes_provider import ECR, PATIENCE
 from tests.infra.recording.answers import CLUSTER_ENDPOINT, REGISTRY
 from tests.infra.recording.run import attached
 from tests.infra.recording.world import World
@@ -101,7 +100,6 @@ esac""",
             {"endpoint": at["server"], "certificateAuthority": at["certificate-authority-data"]}
         ),
         REGISTRY: registry,
-        ECR: f"{HOST}={registry}",
     }
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -146,7 +144,7 @@ def known_to_ecr(repository: str, digest: str) -> None:
 
 
 def test_commit_is_deployed_and_one_that_does_not_come_up_is_rolled_back(
-    dev: Dev, runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dev: Dev, runner: Runner, tmp_path: Path
 ) -> None:
     said = runner.run("push", "deploy", "deploy")
     assert runner.roles.read_text().splitlines()[-1] == f"{VARIABLES['ATLAS_DEPLOY_ROLE']} 14400"
@@ -167,8 +165,7 @@ def test_commit_is_deployed_and_one_that_does_not_come_up_is_rolled_back(
 
     bad = idle(repository, tmp_path)
     known_to_ecr(repository, bad)
-    dev.configure(image=f"{HOST}/{repository}@{bad}")
-    monkeypatch.setenv(PATIENCE, "40")
+    dev.configure(image=f"{HOST}/{repository}@{bad}", rolloutSeconds=60)
     said = runner.run("push", "deploy", "deploy", code=1)
     assert "Startup probe failed" in said or "unready status" in said
     assert f"dev is back on {digest}, which answers" in said

@@ -10,6 +10,7 @@ from typing import Any
 
 import pulumi
 import pytest
+from pydantic.alias_generators import to_camel
 
 from infra.program import program
 from infra.settings import AwsSettings, load_settings
@@ -264,8 +265,14 @@ CHANGES: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]] = {
     ),
     "token": (
         {"mlflowToken": "secret:two"},
-        {"Secret flask-app-secret": "replace", "Deployment flask-app-deployment": "update"},
+        {"Secret capstone-secret": "replace", "Deployment flask-app-deployment": "update"},
     ),
+    "name of the token's secret": (
+        {"secretName": "mlflow"},
+        {"Secret mlflow": "create", "Deployment flask-app-deployment": "update", "Secret capstone-secret": "delete"},
+    ),
+    "memory": ({"podMemoryMib": "600"}, {"Deployment flask-app-deployment": "update"}),
+    "time of a rollout": ({"rolloutSeconds": "60"}, {"Deployment flask-app-deployment": "update"}),
     "image": ({"image": DIGEST[:-1] + "b"}, {"Deployment flask-app-deployment": "update"}),
     "replicas": (
         {"replicas": "2"},
@@ -311,6 +318,11 @@ CHANGES: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]] = {
         {"AccessEntry": "create", "AccessPolicyAssociation": "create"},
     ),
     "most nodes": ({"nodeMax": "3"}, {"NodeGroup atlas-dev-nodes": "update"}),
+    "fewest nodes": ({"nodeMin": "2", "nodeDesired": "2"}, {"NodeGroup atlas-dev-nodes": "update"}),
+    "name of the node group": (
+        {"nodeGroupName": "others"},
+        {"NodeGroup atlas-dev-nodes": "replace", "LaunchTemplate atlas-dev-node": "update"},
+    ),
     "nodes at first": ({"nodeDesired": "2"}, {}),
     "type of the nodes": ({"nodeType": "t3.medium"}, {"NodeGroup atlas-dev-nodes": "replace"}),
     "Kubernetes": (
@@ -352,6 +364,14 @@ CHANGES: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]] = {
 }
 
 
+RENAMED = frozenset({"appName", "namespace", "serviceName", "clusterName", "region", "zones", "vpcCidr"})
+"""Settings that say what the pods, the Service or their cluster are called, or where they are: other objects."""
+NOT_DEPLOYED = frozenset({"environment", "permissionsBoundary", "policyExceptions", "bundle", "baseImage"})
+"""Settings that no object in the cluster has; a built image's digest shows the last two (`image`)."""
+ANSWERING = ("Deployment ", "Service ", "Namespace ")
+"""Objects without which no request is answered."""
+
+
 @pytest.fixture
 def changed(dev: Life) -> Iterator[Callable[[Mapping[str, str]], Life]]:
     """The stack with other settings, until the test's end."""
@@ -377,6 +397,15 @@ def test_changed_setting_touches_just_what_it_should(changed: Callable[[Mapping[
     if change == "another admin":  # how its entry is called is the program's own affair
         found = {key.split()[0]: operation for key, operation in found.items()}
     assert found == expected
+    # Pulumi deletes a replaced object and all that depends on it first, unless it generates the object's name.
+    answering = {key: operation for key, operation in found.items() if key.startswith(ANSWERING)}
+    assert not set(answering.values()) & {"replace", "delete"}
+
+
+def test_every_setting_of_a_stack_is_changed() -> None:
+    changed = {name for settings, _ in CHANGES.values() for name in settings}
+    assert not changed & (RENAMED | NOT_DEPLOYED)
+    assert changed | RENAMED | NOT_DEPLOYED == {to_camel(name) for name in AwsSettings.model_fields}
 
 
 def test_settings_changed_one_after_the_other_leave_a_whole_stack(tmp_path: Path) -> None:

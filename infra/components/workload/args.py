@@ -8,6 +8,12 @@ from pulumi_kubernetes.meta.v1 import LabelSelectorArgs, ObjectMetaArgs
 
 from infra.names import APP_LABEL, PROJECT
 
+OURS = {"pulumi.com/patchForce": "true"}
+"""The annotation of every object: in the fields that the program sets, its values win over those set by hand.
+
+Without it, `up` fails with a conflict after somebody has changed such a field, by `kubectl scale` for example. Fields
+that the program doesn't set keep the values that others give them."""
+
 
 @dataclass(frozen=True, slots=True)
 class WorkloadArgs:
@@ -18,6 +24,7 @@ class WorkloadArgs:
     service_name: str
     service_account: str
     secret_name: str
+    """The beginning of the Secret's name; Pulumi adds random characters."""
     image: pulumi.Input[str]
     """Its reference by digest."""
     replicas: int
@@ -27,6 +34,8 @@ class WorkloadArgs:
     """Worker processes per pod."""
     memory_mib: int
     """The memory limit of a pod, in MiB."""
+    rollout_seconds: int
+    """Time after which a rollout has failed."""
     settings: Mapping[str, str]
     """The service's environment (service/settings.py), without secrets."""
     mlflow_tracking_uri: str | None
@@ -84,4 +93,6 @@ class Part:
 
     def inside(self, label: str | None = None, annotations: Mapping[str, str] | None = None) -> ObjectMetaArgs:
         """Metadata of an object in the namespace; without `label`, Pulumi generates the name."""
-        return ObjectMetaArgs(name=label, namespace=self.namespace, labels=self.args.labels, annotations=annotations)
+        return ObjectMetaArgs(
+            name=label, namespace=self.namespace, labels=self.args.labels, annotations={**OURS, **(annotations or {})}
+        )

@@ -4,7 +4,7 @@ import pulumi
 from pulumi_kubernetes.core.v1 import Namespace
 from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 
-from infra.components.workload.args import Part, WorkloadArgs
+from infra.components.workload.args import OURS, Part, WorkloadArgs
 from infra.components.workload.pods import declare_pods
 from infra.components.workload.prometheus import admit_prometheus
 from infra.components.workload.traffic import close, expose, keep_available
@@ -26,6 +26,7 @@ class Workload(pulumi.ComponentResource):
             f"{name}-namespace",
             metadata=ObjectMetaArgs(
                 name=args.namespace,
+                annotations=OURS,
                 labels={
                     **args.labels,
                     "pod-security.kubernetes.io/enforce": "restricted",

@@ -51,8 +51,6 @@ CPU_REQUEST = "250m"
 MEMORY_REQUEST = 3 / 8
 """The request's share of the limit: 192 of the default 512 MiB. Measured with kubelet in a restricted pod: 85 MiB with
 1 worker, 131 with 2, with and without load. scikit-learn, for bundles that don't compile, adds 150 MiB per worker."""
-ROLLOUT_SECONDS = 300
-"""Time after which a rollout has failed: a pod is ready within seconds, but an additional node takes minutes."""
 TOKEN = "CAPSTONE_TEST"  # noqa: S105 - its name
 """The environment variable with the MLflow server's token (service/settings.py), and its key in the secret."""
 
@@ -66,24 +64,25 @@ def declare_pods(part: Part) -> Deployment:
         automount_service_account_token=False,  # the service doesn't use the Kubernetes API
         opts=part.here,
     )
-    # Immutable, with a name from Pulumi: so a changed setting creates a new ConfigMap, and a rollout with it.
+    # Immutable, with a name from Pulumi, as the secret below: so a changed setting creates a new object, then starts a
+    # rollout, then deletes the old object. With a fixed name the old object would be deleted first, and the Deployment
+    # with it, because Pulumi deletes everything that depends on an object before the object itself.
     settings = ConfigMap(
         f"{name}-settings", metadata=part.inside(), data=dict(args.settings), immutable=True, opts=part.here
     )
     environment: list[EnvVarArgs] = []
-    versions: dict[str, pulumi.Input[str]] = {}
     if args.mlflow_token is not None:
         secret = Secret(
-            f"{name}-secret",
-            metadata=part.inside(args.secret_name),
+            args.secret_name,  # Pulumi adds random characters to this name
+            metadata=part.inside(),
             string_data={TOKEN: args.mlflow_token},
             immutable=True,
             opts=part.here,
         )
-        key = SecretKeySelectorArgs(name=args.secret_name, key=TOKEN)
+        key = SecretKeySelectorArgs(name=secret.metadata.name, key=TOKEN)
         environment.append(EnvVarArgs(name=TOKEN, value_from=EnvVarSourceArgs(secret_key_ref=key)))
-        # The secret's name stays when its value changes, so this annotation makes the pods restart with the new value.
-        versions["atlas/secret-uid"] = secret.metadata.uid.apply(lambda uid: uid or "")
+    # Later than Kubernetes's own deadline, because its error message is better.
+    patience = f"{args.rollout_seconds + 30}s"
     return Deployment(
         f"{name}-deployment",
         metadata=part.inside(args.app),
@@ -91,20 +90,19 @@ def declare_pods(part: Part) -> Deployment:
             # Otherwise each `up` would reset the number that the autoscaler has set.
             replicas=None if args.autoscaled else args.replicas,
             revision_history_limit=3,
-            progress_deadline_seconds=ROLLOUT_SECONDS,
+            progress_deadline_seconds=args.rollout_seconds,
             min_ready_seconds=5,
             strategy=DeploymentStrategyArgs(
                 type="RollingUpdate", rolling_update=RollingUpdateDeploymentArgs(max_unavailable=0, max_surge=1)
             ),
             selector=part.pods,
             template=PodTemplateSpecArgs(
-                metadata=ObjectMetaArgs(labels=args.labels, annotations=versions),
+                metadata=ObjectMetaArgs(labels=args.labels),
                 spec=_pod(part, account.metadata.name, settings.metadata.name, environment),
             ),
         ),
-        # A little longer than Kubernetes's own timeout, because its error message is better.
         opts=pulumi.ResourceOptions(
-            parent=part.parent, custom_timeouts=pulumi.CustomTimeouts(create="6m", update="6m", delete="5m")
+            parent=part.parent, custom_timeouts=pulumi.CustomTimeouts(create=patience, update=patience, delete="5m")
         ),
     )
 

@@ -12,7 +12,7 @@ from pulumi_kubernetes.rbac.v1 import (
     SubjectArgs,
 )
 
-from infra.components.workload.args import Part
+from infra.components.workload.args import OURS, Part
 
 RBAC = "rbac.authorization.k8s.io"
 LOOK = ("get", "list", "watch")
@@ -35,7 +35,7 @@ def admit_prometheus(part: Part) -> None:
         subjects=[group],
         opts=part.here,
     )
-    everywhere = ObjectMetaArgs(name=f"{args.app}-prometheus", labels=args.labels)
+    everywhere = ObjectMetaArgs(name=f"{args.app}-prometheus", labels=args.labels, annotations=OURS)
     nodes = ClusterRole(
         f"{name}-prometheus-nodes",
         metadata=everywhere,

@@ -9,7 +9,7 @@ import pulumi_docker_build as docker_build
 import pytest
 
 from tests.infra.plugins import found
-from tests.infra.plugins.build import docker_build_plugin
+from tests.infra.plugins.build import DOCKER_BUILD, docker_build_plugin
 from tests.infra.recording.run import Life
 
 REPOSITORY = f"atlas-test/docker-build-{uuid.uuid4().hex[:8]}"  # a registry remembers earlier runs
@@ -82,3 +82,8 @@ def test_image_is_pushed_once_changes_with_its_context_and_outlives_the_stack(tm
     assert life.state() == []
     for told in (first, second):
         assert found.manifest(REPOSITORY, told["digest"])[0] == told["digest"]  # retained
+
+
+def test_go_module_has_the_python_packages_version() -> None:
+    pinned = f"github.com/pulumi/pulumi-docker-build v{DOCKER_BUILD.version} "
+    assert pinned in (DOCKER_BUILD.sources / "go.mod").read_text()

@@ -233,17 +233,9 @@ def difference(token: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Di
         forced.append("userData")
     if token == "aws:eks/cluster:Cluster" and old.get("encryptionConfig") and not new.get("encryptionConfig"):
         forced.append("encryptionConfig")
-    replaces = tuple(path for path, _, value in compared if any(_forces(token, one, path, value) for one in forced))
+    replaces = tuple(path for path, _, _ in compared if any(_within(path, one) or _within(one, path) for one in forced))
     paths = {path: kind for path, kind, _ in compared}
     return Difference(paths, replaces, bool(replaces) and _deleted_first(token, old, new))
-
-
-def _forces(token: str, one: str, path: str, value: Any) -> bool:
-    """Whether a change at the path is one of what forces a replacement."""
-    if _within(path, one):
-        return True
-    # diff.go looks for the forcing field in what changes, and an unknown whole has no fields.
-    return _within(one, path) and not (_kubernetes(token) and value == UNKNOWN)
 
 
 def _comparable(token: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -302,6 +294,8 @@ def _deleted_first(token: str, old: Mapping[str, Any], new: Mapping[str, Any]) -
     if _kubernetes(token):
         # diff.go: named by the program, and the name and namespace stay.
         before, after = old.get("metadata") or {}, new.get("metadata") or {}
+        if after == UNKNOWN:
+            return False
         given = "pulumi.com/autonamed" not in (after.get("annotations") or {})
         return given and all(before.get(key) == after.get(key) for key in ("name", "namespace"))
     if token in AUTONAMED:
