@@ -185,6 +185,8 @@ def _infrastructure(foreseen: Mapping[str, Any]) -> list[str]:
         parts.append("Messages of the policy pack:\n\n" + _list(foreseen["policies"]))
     if foreseen["warnings"]:
         parts.append("Warnings:\n\n" + _list(foreseen["warnings"]))
+    if foreseen["byHand"]:
+        parts.append("In the cluster:\n\n" + _list(foreseen["byHand"]))
     if foreseen["unseen"]:
         parts.append(f"Not checked: {_escape(', '.join(foreseen['unseen']))}.")
     if foreseen["cluster"]:

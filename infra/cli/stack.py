@@ -10,6 +10,7 @@ import click
 
 from infra.cli.common import guarded, json_option, say, stack_of, stack_option, table
 from infra.deployment import up as deployment
+from infra.deployment.by_hand import described
 from infra.deployment.checks import check as check_account
 from infra.deployment.preview import Foreseen, foresee
 from infra.engine.workspace import REPOSITORY, stack_settings
@@ -158,10 +159,14 @@ def preview(
         return
     if as_json:
         click.echo(json.dumps(foreseen.document(), indent=1))
-    elif foreseen.cluster:
-        say(f"Kubernetes objects are compared with the state, not with the cluster: {foreseen.cluster}")
-    if expect_no_changes and foreseen.steps:
-        say(f"atlas: {stack} isn't as it was deployed: {', '.join(sorted({step.name for step in foreseen.steps}))}")
+    else:
+        for step in foreseen.by_hand:
+            say(described(step))
+        if foreseen.cluster:
+            say(f"Kubernetes objects are compared with the state, not with the cluster: {foreseen.cluster}")
+    differing = {step.name for step in (*foreseen.steps, *foreseen.by_hand)}
+    if expect_no_changes and differing:
+        say(f"atlas: {stack} isn't as it was deployed: {', '.join(sorted(differing))}")
         sys.exit(CHANGES)
 
 
@@ -188,8 +193,12 @@ def refresh(stack: str, as_json: bool) -> None:
     if not opened.exists:
         raise SettingsError(deployment.not_up(opened))
     changes = opened.refresh()
-    gone = changes.get("delete", 0)
+    gone, differ = changes.get("delete", 0), changes.get("update", 0)
     if as_json:
         click.echo(json.dumps({"gone": gone, "changes": changes}, indent=1))
-        return
-    click.echo(f"{gone} gone: `atlas up --stack {stack}` makes them again" if gone else "all as it should be")
+    elif gone:
+        click.echo(f"{gone} gone: `atlas up --stack {stack}` makes them again")
+    elif differ:
+        click.echo(f"{differ} changed: `atlas preview --stack {stack}` shows what `up` sets back")
+    else:
+        click.echo("all as it should be")

@@ -2,9 +2,11 @@
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from infra.deployment.by_hand import changed_by_hand, described
 from infra.deployment.up import open_for_change, program_for
 from infra.engine.events import Events, Step, plain
 from infra.engine.stack import AtlasStack, Say
@@ -36,6 +38,8 @@ class Foreseen:
     cluster: str = ""
     """Why Kubernetes objects were compared only with the state; empty if they were compared with the cluster, or if no
     existing object would change."""
+    by_hand: Sequence[Step] = ()
+    """Objects in the cluster that were changed or deleted by hand; `up` sets them back, or creates them again."""
 
     @property
     def steps(self) -> list[Step]:
@@ -54,6 +58,7 @@ class Foreseen:
             "errors": self.events.errors,
             "unseen": sorted(set(self.unseen)),
             "cluster": self.cluster,
+            "byHand": [described(step) for step in self.by_hand],
             "text": re.sub(r"\n{3,}", "\n\n", plain("\n".join(self.lines))),
         }
 
@@ -100,7 +105,9 @@ def foresee(
         show=told,
     )
     if isinstance(settings, AwsSettings) and not reader:
-        foreseen.cluster = _client_side(settings, foreseen)
+        # The engine's own display doesn't contain these: it compares with the state, which a preview must not change.
+        foreseen.by_hand, unknown = changed_by_hand(stack, save=False)
+        foreseen.cluster = unknown or _client_side(settings, foreseen)
     return True
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from pulumi import automation as auto
 
+from infra.deployment.by_hand import changed_by_hand, described, remedy
 from infra.deployment.checks import check_zones
 from infra.deployment.smoke import no_answer, smoke_test
 from infra.engine.events import Events
@@ -87,6 +88,7 @@ def bring_up(
     local = isinstance(stack.settings, LocalSettings)
     if not local:
         stack.take_up(_finder(stack))
+        _look_at_cluster(stack)
         # So a policy violation is reported before anything is created.
         stack.preview(declare, Events())
     try:
@@ -96,6 +98,8 @@ def bring_up(
             "Deployment" in line or "pods" in line for line in failed.lines
         ):
             _say_why(stack, stack.settings)
+        if told := remedy(stack.name, failed.lines):
+            stack.say(f"  {told}")
         raise
     told = f"{len(changes)} changed" if changes else "nothing changed"
     stack.say(f"{told} ({time.monotonic() - begun:.1f} s)")
@@ -163,6 +167,15 @@ def _finder(stack: AtlasStack) -> Find | None:
 
     place = Place(stack.name, stack.settings.region, stack.settings.cluster_name, stack.settings.disposable)
     return finder(place, stack.say)
+
+
+def _look_at_cluster(stack: AtlasStack) -> None:
+    """Record what was changed by hand in the cluster, so that this `up` sets it back, and print it."""
+    differing, unknown = changed_by_hand(stack, save=True)
+    for step in differing:
+        stack.say(f"  {described(step)}")
+    if unknown:
+        stack.say(f"  the cluster can't be compared with what was deployed: {unknown}")
 
 
 def _say_why(stack: AtlasStack, settings: AwsSettings) -> None:

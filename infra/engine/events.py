@@ -62,19 +62,21 @@ class Events:
     steps: list[Step] = field(default_factory=list)
     changes: dict[str, str] = field(default_factory=dict)
     """Resource name -> operation, for the resources that the engine has finished."""
+    drifted: list[Step] = field(default_factory=list)
+    """Resources whose real state, which a refresh has read, differs from the recorded state: update or delete."""
     policies: list[str] = field(default_factory=list)
     """Violations of advisory policies; a violation of a mandatory policy is an error."""
     warnings: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    _reading: set[str] = field(default_factory=set)
+    """URNs of the resources that a refresh is reading."""
 
     def __call__(self, event: EngineEvent) -> None:
         """Process one event; the Automation API calls this."""
         if event.resource_pre_event is not None:
             self._begun(event.resource_pre_event.metadata)
         elif event.res_outputs_event is not None:
-            done = event.res_outputs_event.metadata
-            if _operation(done) in VERBS and _is_ours(done):
-                self.changes[name_of(done.urn)] = _operation(done)
+            self._done(event.res_outputs_event.metadata)
         elif event.diagnostic_event is not None:
             self._told(event.diagnostic_event)
         elif event.policy_event is not None:
@@ -90,12 +92,21 @@ class Events:
     def _begun(self, step: StepEventMetadata) -> None:
         if not _is_ours(step):
             return
-        operation, name = _operation(step), name_of(step.urn)
+        operation = _operation(step)
+        if operation == "refresh":
+            self._reading.add(step.urn)
         if operation in VERBS:
-            self.say(f"  {VERBS[operation]} {name}")
+            self.say(f"  {VERBS[operation]} {name_of(step.urn)}")
         if operation not in QUIET:
-            paths = sorted(step.detailed_diff or {}) or sorted(step.diffs or ())
-            self.steps.append(Step(name, step.type, operation, paths))
+            self.steps.append(_step(step))
+
+    def _done(self, step: StepEventMetadata) -> None:
+        if not _is_ours(step) or _operation(step) not in VERBS:
+            return
+        if step.urn in self._reading:
+            self._reading.remove(step.urn)
+            self.drifted.append(_step(step))
+        self.changes[name_of(step.urn)] = _operation(step)
 
     def _told(self, said: DiagnosticEvent) -> None:
         found = {"error": self.errors, "warning": self.warnings}.get(said.severity)
@@ -113,6 +124,11 @@ class Events:
         else:
             self.policies.append(told)
             self.say(f"  policy {told}")
+
+
+def _step(step: StepEventMetadata) -> Step:
+    paths = sorted(step.detailed_diff or {}) or sorted(step.diffs or ())
+    return Step(name_of(step.urn), step.type, _operation(step), paths)
 
 
 def _operation(step: StepEventMetadata) -> str:

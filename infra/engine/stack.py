@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from pulumi import automation as auto
 
-from infra.engine.events import Events
+from infra.engine.events import Events, Step
 from infra.engine.unrecorded import Find, take_up
 from infra.engine.workspace import POLICIES, REPOSITORY, unlocked
 from infra.names import PROJECT
@@ -17,6 +17,8 @@ Program = Callable[[], None]
 """Declares a stack's resources."""
 Say = Callable[[str], None]
 """Prints a line of progress."""
+IN_CLUSTER = "**$kubernetes:**"
+"""The URNs of the objects in the cluster; all of them are in a component."""
 
 
 class AtlasStack:
@@ -148,6 +150,16 @@ class AtlasStack:
         changes = result.summary.resource_changes or {}
         return {str(getattr(operation, "value", operation)): count for operation, count in changes.items()}
 
+    def compare_cluster(self, *, save: bool) -> list[Step]:
+        """The objects in the cluster that differ from the state; `save`: the state then has what they really are.
+
+        Raises FailedError with what the engine reported, CredentialsError when the credentials expired.
+        """
+        found = self._found()
+        if found is None or not any(resource["type"].startswith("kubernetes:") for resource in self.resources()):
+            return []
+        return compare_cluster(found, save=save)
+
     def destroy(self, *, forget_unreachable: bool = False) -> list[str]:
         """Remove its resources; returns the names of the removed resources.
 
@@ -198,6 +210,15 @@ class AtlasStack:
 
     def _unlocked(self) -> auto.LocalWorkspaceOptions:
         return unlocked(self.name, self.settings, self._repository, self.say, self._backend)
+
+
+def compare_cluster(stack: auto.Stack, *, save: bool) -> list[Step]:
+    """As AtlasStack.compare_cluster, of an opened stack that has objects in a cluster."""
+    events = Events()
+    with _reported(events):
+        compare = stack.refresh if save else stack.preview_refresh
+        compare(target=[IN_CLUSTER], on_event=events, suppress_outputs=True, color="never")
+    return events.drifted
 
 
 @contextmanager

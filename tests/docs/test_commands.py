@@ -168,6 +168,11 @@ KUBECTL = {
     "logs": {"--namespace", "--selector", "--tail", "--previous"},
     "rollout": {"--namespace"},
     "top": {"--all-namespaces"},
+    "annotate": set(),
+    "edit": set(),
+    "label": set(),
+    "scale": set(),
+    "set": set(),
 }
 DOCKER = {
     "build": {"-t"},

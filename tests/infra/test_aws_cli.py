@@ -169,6 +169,21 @@ def test_refresh_tells_one_document(checkout: Checkout, account: World) -> None:
     assert "all as it should be" in checkout.atlas("refresh", "--stack", "dev").stdout
 
 
+def test_object_deleted_by_hand_is_named_by_preview_and_created_by_up(checkout: Checkout, account: World) -> None:
+    checkout.atlas("up", "--stack", "dev", "--no-smoke")
+    (service,) = account.of("core/v1:Service")
+    account.vanish(service)
+    told = "deleted by hand, `up` creates it again: flask-app-service"
+    seen = checkout.atlas("preview", "--stack", "dev", "--expect-no-changes", code=3).stderr
+    assert told in seen
+    assert seen.splitlines()[-1] == "atlas: dev isn't as it was deployed: flask-app-service"
+    assert json.loads(checkout.atlas("preview", "--stack", "dev", "--json").stdout)["byHand"] == [told]
+    done = checkout.atlas("up", "--stack", "dev", "--no-smoke", "--json")
+    assert told in done.stderr
+    assert json.loads(done.stdout)["changes"] == {"flask-app-service": "create"}
+    assert checkout.atlas("preview", "--stack", "dev", "--expect-no-changes").stderr.count("by hand") == 0
+
+
 @pytest.mark.parametrize(
     ("changed", "told"),
     [

@@ -7,13 +7,14 @@ EKS's has. Needs that cluster, a Docker engine with buildx, a registry (tests/in
 import base64
 import http.client
 import json
+import os
 import shutil
 import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ import pytest
 from kubernetes import client, config
 from kubernetes.stream import stream
 
+from infra.deployment.by_hand import remedy
+from infra.engine.events import Step
+from infra.engine.stack import compare_cluster
 from infra.environments import aws
 from infra.settings import AwsSettings, load_settings
 from tests.bundles import EXAMPLE, make_bundle
@@ -34,8 +38,8 @@ from tests.infra.support.waiting import eventually
 REPOSITORY = Path(__file__).parents[2]
 APP = f"atlas-test-{uuid.uuid4().hex[:6]}"
 """A run that was killed can't be in the way of the next."""
-PATIENT, IMPATIENT = "4m", "30s"
-"""How long an `up` waits for a rollout: one that shall go well, one that can't. The stack's own is longer."""
+IMPATIENT = "30"
+"""Seconds that an `up` waits for a rollout that can't succeed."""
 LOAD_INTERVAL = 0.05
 LOAD_SECONDS = 120.0
 
@@ -53,8 +57,6 @@ class Stack:
     core: Any
     apps: Any
     registry: str
-    patience: list[str]
-    """One entry."""
     address: str = ""
 
     @property
@@ -69,9 +71,7 @@ class Stack:
     def broken(self, **settings: str) -> str:
         """What an `up` with these settings fails with; the settings are as before, and so are the answers."""
         before = dict(self.settings)
-        self.patience[0] = IMPATIENT
-        done = self.up(**settings)
-        self.patience[0] = PATIENT
+        done = self.up(**settings, rolloutSeconds=IMPATIENT)
         self.settings.clear()
         self.settings |= before
         assert done.failed
@@ -91,8 +91,37 @@ class Stack:
         finally:
             connection.close()
 
+    def answers(self) -> bool:
+        """Whether a prediction is answered."""
+        with suppress(OSError, http.client.HTTPException):
+            return self.predict() == 200
+        return False
+
+    def kubectl(self, *arguments: str) -> None:
+        """What a person types; their editor makes the Service's port 5001."""
+        command = ["kubectl", "--namespace", self.namespace, *arguments]
+        editor = os.environ | {"KUBE_EDITOR": "sed -i 's/port: 5000/port: 5001/'"}
+        subprocess.run(command, check=True, capture_output=True, timeout=180, env=editor)
+
+    def compared(self, *, save: bool) -> list[Step]:
+        """What differs in the cluster from what was deployed, as `atlas` finds it."""
+        return compare_cluster(self.life.stack, save=save)
+
+    def set_back(self) -> Result:
+        """What `atlas up` does after something was changed by hand."""
+        self.compared(save=True)
+        return self.life.up()
+
     def pods(self) -> list[Any]:
         return list(self.core.list_namespaced_pod(self.namespace).items)
+
+    def pod_names(self) -> list[str]:
+        return [pod.metadata.name for pod in self.pods()]
+
+    def token_name(self) -> str:
+        """The name of the Secret that the pods use."""
+        [container] = self.deployment().spec.template.spec.containers
+        return str(container.env[0].value_from.secret_key_ref.name)
 
     def deployment(self) -> Any:
         return self.apps.read_namespaced_deployment(APP, self.namespace)
@@ -115,9 +144,24 @@ class Load:
                 self.answers.append(repr(error))
 
 
+@contextmanager
+def loaded(stack: Stack) -> Iterator[Load]:
+    """Predictions while the code inside runs."""
+    load = Load(stack.predict)
+    asking = threading.Thread(target=load.run)
+    asking.start()
+    try:
+        yield load
+    finally:
+        load.over.set()
+        asking.join()
+
+
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     kubeconfig, registry = found.kubeconfig(), found.registry()
+    if shutil.which("kubectl") is None:
+        pytest.skip("no kubectl")
     folder = tmp_path_factory.mktemp("real")
     for name in ("Dockerfile", ".dockerignore"):
         shutil.copy(REPOSITORY / name, folder / name)
@@ -136,17 +180,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         "mlflowToken": "first",
     }
 
-    patience = [PATIENT]
-
-    def patiently(args: pulumi.ResourceTransformationArgs) -> pulumi.ResourceTransformationResult | None:
-        if args.type_ != "kubernetes:apps/v1:Deployment":
-            return None
-        times = pulumi.CustomTimeouts(create=PATIENT, update=patience[0])
-        own = pulumi.ResourceOptions(custom_timeouts=times)
-        return pulumi.ResourceTransformationResult(args.props, pulumi.ResourceOptions.merge(args.opts, own))
-
     def program() -> None:
-        pulumi.runtime.register_stack_transformation(patiently)
         loaded = load_settings({f"atlas:{key}": value for key, value in settings.items()})
         assert isinstance(loaded, AwsSettings)
         for name, value in aws.deploy(loaded, folder).items():
@@ -166,7 +200,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     given = client.Configuration()
     config.load_kube_config_from_dict(kubeconfig, client_configuration=given)
     api = client.ApiClient(given)
-    stack = Stack(life, settings, folder, client.CoreV1Api(api), client.AppsV1Api(api), registry, patience)
+    stack = Stack(life, settings, folder, client.CoreV1Api(api), client.AppsV1Api(api), registry)
     try:
         foreseen = life.preview()
         assert foreseen.errors == []
@@ -239,30 +273,130 @@ def test_nothing_to_do_when_nothing_changed(stack: Stack) -> None:
     assert (stack.life.preview().steps, stack.life.up().steps) == ({}, {})
 
 
-def test_changed_settings_roll_out_without_a_failed_request(stack: Stack) -> None:
-    before, [old] = stack.deployment(), [pod.metadata.name for pod in stack.pods()]
-    load = Load(stack.predict)
-    asking = threading.Thread(target=load.run)
-    asking.start()
-    try:
-        done = stack.up(logLevel="debug", mlflowToken="second")
-        # The old pod goes on for a while after `up` is done.
-        eventually(lambda: old not in (names := [pod.metadata.name for pod in stack.pods()]) and len(names) == 1)
-    finally:
-        load.over.set()
-        asking.join()
+@pytest.mark.parametrize(
+    ("setting", "value", "replaced"),
+    [
+        ("logLevel", "debug", "core/v1:ConfigMap::{app}-settings"),
+        ("mlflowToken", "second", "core/v1:Secret::capstone-secret"),
+    ],
+)
+def test_changed_setting_rolls_out_without_a_failed_request(
+    stack: Stack, setting: str, value: str, replaced: str
+) -> None:
+    before, [old] = stack.deployment(), stack.pod_names()
+    with loaded(stack) as load:
+        done = stack.up(**{setting: value})
+        # The old pod answers for some time after `up` is done.
+        eventually(lambda: old not in (names := stack.pod_names()) and len(names) == 1)
     assert done.errors == []
-    assert done.steps[f"kubernetes:apps/v1:Deployment::{APP}-deployment"] == "update"
+    assert done.steps == {
+        f"kubernetes:{replaced.format(app=APP)}": "replace",
+        f"kubernetes:apps/v1:Deployment::{APP}-deployment": "update",
+    }
     after = stack.deployment()
     assert after.metadata.uid == before.metadata.uid
     assert after.status.observed_generation > before.status.observed_generation
     assert len(load.answers) > 100
     assert [answer for answer in load.answers if answer != 200] == []
+
+
+def test_pod_has_the_new_settings_and_the_old_objects_are_gone(stack: Stack) -> None:
     [pod] = stack.pods()
-    [name] = [source.config_map_ref.name for source in pod.spec.containers[0].env_from]
+    [container] = pod.spec.containers
+    [name] = [source.config_map_ref.name for source in container.env_from]
     assert stack.core.read_namespaced_config_map(name, stack.namespace).data["LOG_LEVEL"] == "debug"
     maps = [found.metadata.name for found in stack.core.list_namespaced_config_map(stack.namespace).items]
     assert [each for each in maps if "settings" in each] == [name]
+    [token] = [variable.value_from.secret_key_ref for variable in container.env if variable.value_from]
+    secret = stack.core.read_namespaced_secret(token.name, stack.namespace)
+    assert base64.b64decode(secret.data[token.key]) == b"second"
+    secrets = [found.metadata.name for found in stack.core.list_namespaced_secret(stack.namespace).items]
+    assert [each for each in secrets if each.startswith("capstone-secret")] == [token.name]
+
+
+BY_HAND: Mapping[str, tuple[Sequence[str], str, str]] = {
+    # What a person types, the object that the preview names, the field that it names.
+    "scaled": (("scale", f"deployment/{APP}", "--replicas=2"), "deployment", "spec.replicas"),
+    "limited": (
+        ("set", "resources", f"deployment/{APP}", "--limits=memory=600Mi"),
+        "deployment",
+        "spec.template.spec.containers[0].resources.limits.memory",
+    ),
+    "edited": (("edit", "service/flask-app-service"), "service", "spec.ports[0].port"),
+}
+
+
+@pytest.mark.parametrize("change", BY_HAND)
+def test_field_changed_by_hand_is_shown_and_set_back(stack: Stack, change: str) -> None:
+    command, part, path = BY_HAND[change]
+    stack.kubectl(*command)
+    before = stack.life.state()
+    shown = [step for step in stack.compared(save=False) if path in step.paths]
+    assert [(step.name, step.operation) for step in shown] == [(f"{APP}-{part}", "update")]
+    assert stack.life.state() == before, "a preview changes no state"
+    done = stack.set_back()
+    assert done.errors == []
+    assert (
+        done.steps[f"kubernetes:{'core' if part == 'service' else 'apps'}/v1:{part.title()}::{APP}-{part}"] == "update"
+    )
+    assert stack.deployment().spec.replicas == 1
+    assert stack.deployment().spec.template.spec.containers[0].resources.limits["memory"] == "512Mi"
+    assert stack.predict() == 200
+    assert stack.compared(save=False) == []
+
+
+def test_change_rolls_out_after_a_person_scaled_and_nobody_looked(stack: Stack) -> None:
+    """As plain `pulumi up` does it: without a look at the cluster first."""
+    stack.kubectl("scale", f"deployment/{APP}", "--replicas=2")
+    assert stack.up(logLevel="info").errors == []
+    assert stack.deployment().spec.replicas == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("annotate", f"deployment/{APP}", "note=mine"),
+        ("label", "service/flask-app-service", "team=flights"),
+        ("rollout", "restart", f"deployment/{APP}"),
+        ("delete", "pod", "--all"),
+        ("create", "quota", "roomy", "--hard=pods=10"),
+    ],
+    ids=" ".join,
+)
+def test_what_the_program_does_not_set_is_left_to_people(stack: Stack, command: tuple[str, ...]) -> None:
+    stack.kubectl(*command)
+    stack.kubectl("rollout", "status", f"deployment/{APP}", "--timeout=120s")
+    before = stack.deployment()
+    assert stack.compared(save=False) == []
+    done = stack.set_back()
+    assert (done.errors, done.steps) == ([], {})
+    after = stack.deployment()
+    assert after.metadata.annotations == before.metadata.annotations
+    assert after.metadata.generation == before.metadata.generation, "it isn't restarted again"
+    assert stack.predict() == 200
+
+
+@pytest.mark.parametrize("kind", ["service", "secret", "deployment", "namespace"])
+def test_object_deleted_by_hand_is_shown_and_created_again(stack: Stack, kind: str) -> None:
+    names = {
+        "service": "flask-app-service",
+        "secret": stack.token_name(),
+        "deployment": APP,
+        "namespace": stack.namespace,
+    }
+    stack.kubectl("delete", kind, names[kind])
+    gone = {step.name for step in stack.compared(save=False) if step.operation == "delete"}
+    assert (f"{APP}-{kind}" if kind != "secret" else "capstone-secret") in gone
+    if kind == "namespace":
+        assert len(gone) > 8
+        # Without a look at the cluster first, `up` fails, and a line says what to do.
+        assert "atlas refresh --stack dev" in remedy("dev", stack.up(logLevel="warning").errors)
+    done = stack.set_back()
+    assert done.errors == []
+    stack.address = stack.life.outputs()["loadBalancer"]
+    eventually(stack.answers)
+    assert stack.compared(save=False) == []
+    assert stack.life.preview().steps == {}
 
 
 def test_image_that_cannot_be_pulled_fails_with_that_reason(stack: Stack) -> None:
@@ -296,7 +430,7 @@ def test_quota_that_leaves_no_room_fails(stack: Stack) -> None:
     hard = {"metadata": {"name": "full"}, "spec": {"hard": {"pods": str(len(stack.pods()))}}}
     stack.core.create_namespaced_resource_quota(stack.namespace, hard)
     try:
-        told = stack.broken(logLevel="warning")
+        told = stack.broken(logLevel="error")
         conditions = {condition.type: condition for condition in stack.deployment().status.conditions}
     finally:
         stack.core.delete_namespaced_resource_quota("full", stack.namespace)

@@ -76,6 +76,10 @@ def _alike(content: dict[str, Any]) -> dict[str, Any]:
         ({"errors": ["policy s3-private: open | to *all*"]}, "- policy s3-private: open &#124; to &#42;all&#42;"),
         ({"cluster": "this caller may not change anything"}, "> **The Kubernetes part is a client-side diff**"),
         ({"unseen": ["secrets' values"]}, "Not checked: secrets' values."),
+        (
+            {"byHand": ["changed by hand, `up` sets it back: flask-app-deployment (spec.replicas)"]},
+            "flask-app-deployment (spec.replicas)",
+        ),
         ({"steps": [], "changes": {}}, "Nothing would change."),
         ({"warnings": ["@octocat <script>"]}, "- &#64;octocat &lt;script&gt;"),
     ],
