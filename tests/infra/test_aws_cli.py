@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -169,7 +170,9 @@ def test_refresh_tells_one_document(checkout: Checkout, account: World) -> None:
     assert "all as it should be" in checkout.atlas("refresh", "--stack", "dev").stdout
 
 
-def test_object_deleted_by_hand_is_named_by_preview_and_created_by_up(checkout: Checkout, account: World) -> None:
+def test_what_a_hand_did_in_the_cluster_is_named_by_preview_and_undone_by_up(
+    checkout: Checkout, account: World
+) -> None:
     checkout.atlas("up", "--stack", "dev", "--no-smoke")
     (service,) = account.of("core/v1:Service")
     account.vanish(service)
@@ -181,7 +184,25 @@ def test_object_deleted_by_hand_is_named_by_preview_and_created_by_up(checkout: 
     done = checkout.atlas("up", "--stack", "dev", "--no-smoke", "--json")
     assert told in done.stderr
     assert json.loads(done.stdout)["changes"] == {"flask-app-service": "create"}
-    assert checkout.atlas("preview", "--stack", "dev", "--expect-no-changes").stderr.count("by hand") == 0
+    assert "by hand" not in checkout.atlas("preview", "--stack", "dev", "--expect-no-changes").stderr
+
+    scale(account, replicas=3)
+    told = "changed by hand, `up` sets it back: flask-app-deployment (spec.replicas)"
+    assert told in checkout.atlas("preview", "--stack", "dev", "--expect-no-changes", code=3).stderr
+    refreshed = checkout.atlas("refresh", "--stack", "dev").stdout
+    assert refreshed == "1 changed: `atlas preview --stack dev` shows what `up` sets back\n"
+    done = checkout.atlas("up", "--stack", "dev", "--no-smoke", "--json")
+    assert json.loads(done.stdout)["changes"] == {"flask-app-deployment": "update"}
+
+
+def scale(account: World, replicas: int) -> None:
+    """What `kubectl scale` does."""
+    (deployment,) = account.of("apps/v1:Deployment")
+    scaled = {
+        key: {**value, "spec": {**value["spec"], "replicas": replicas}}
+        for key, value in (("inputs", deployment.inputs), ("outputs", deployment.outputs))
+    }
+    account.note(**{**asdict(deployment), **scaled, "operation": "update"})
 
 
 @pytest.mark.parametrize(
