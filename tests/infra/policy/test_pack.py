@@ -105,6 +105,7 @@ def test_stack_as_a_whole_is_looked_at(tmp_path: Path) -> None:
         "open: the bucket has no public access block: use PrivateBucket, which declares all of it",
         "open: the bucket has no versioning: use PrivateBucket, which declares all of it",
         "wide: its default security group has AWS's rules: adopt it with an empty DefaultSecurityGroup",
+        "wide: nobody could tell later who connected to whom: declare FlowLogs for it",
     ]
 
 
