@@ -16,5 +16,7 @@ NODE_PODS = 3
 """Pods that the system runs on every node: aws-node, kube-proxy, eks-pod-identity-agent."""
 CLUSTER_PODS = 4
 """Pods that the system runs once per cluster: two of coredns, two of metrics-server."""
+HOSTS = 2
+"""The monitoring hosts of a stack: Prometheus's and Grafana's."""
 VCPU_QUOTA = "L-1216C47A"
 """AWS's quota "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances", in vCPUs; new accounts may have 5."""

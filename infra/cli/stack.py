@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from infra.cli.common import guarded, json_option, say, stack_of, stack_option, table
+from infra.deployment import checks
 from infra.deployment import up as deployment
 from infra.deployment.by_hand import described
-from infra.deployment.checks import check as check_account
 from infra.deployment.preview import Foreseen, foresee
 from infra.engine.workspace import REPOSITORY, stack_settings
 from infra.errors import AtlasError, SettingsError
@@ -51,7 +51,7 @@ def check(stack: str, offline: bool) -> None:
     """
     settings = stack_settings(stack, REPOSITORY)
     if isinstance(settings, AwsSettings):
-        check_account(settings, changes=True)
+        checks.check(settings, changes=True)
     elif isinstance(settings, LocalSettings):
         look_around(settings, REPOSITORY, say, install=not offline)
 

@@ -11,7 +11,7 @@ import pulumi_aws as aws
 import pulumi_eks as eks
 
 from infra.capacity import NODE_DISK_GB
-from infra.components.trust import trusted
+from infra.components.trust import policy_document, trusted
 from infra.names import COMPONENT_TAG, control_plane_logs
 
 ADDONS: Mapping[str, Mapping[str, str]] = {
@@ -228,7 +228,7 @@ def _use_key(arn: str) -> str:
     """The policy by which the cluster's role uses the key of the cluster's secrets."""
     actions = ["kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey", "kms:ListGrants"]
     statement = {"Sid": "UseKeyOfSecrets", "Effect": "Allow", "Action": actions, "Resource": arn}
-    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    return json.dumps(policy_document(statement))
 
 
 def _label(arn: str) -> str:

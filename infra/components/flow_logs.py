@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_aws as aws
 
-from infra.components.trust import trusted
+from infra.components.trust import policy_document, trusted
 from infra.names import COMPONENT_TAG
 
 
@@ -39,18 +39,15 @@ class FlowLogs(pulumi.ComponentResource):
             f"{name}-policy",
             role=role.name,
             policy=pulumi.Output.json_dumps(
-                {
-                    "Version": "2012-10-17",
-                    "Statement": [
-                        {
-                            "Sid": "WriteFlowLogs",
-                            "Effect": "Allow",
-                            # Without CreateLogGroup: records that arrive during a destroy can't create the group again.
-                            "Action": ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
-                            "Resource": [group.arn, pulumi.Output.concat(group.arn, ":log-stream:*")],
-                        }
-                    ],
-                }
+                policy_document(
+                    {
+                        "Sid": "WriteFlowLogs",
+                        "Effect": "Allow",
+                        # Without CreateLogGroup: records that arrive during a destroy can't create the group again.
+                        "Action": ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
+                        "Resource": [group.arn, pulumi.Output.concat(group.arn, ":log-stream:*")],
+                    }
+                )
             ),
             opts=here,
         )

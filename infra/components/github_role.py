@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_aws as aws
 
+from infra.components.trust import policy_document
+
 GITHUB = "token.actions.githubusercontent.com"
 AUDIENCE = "sts.amazonaws.com"
 
@@ -72,4 +74,4 @@ def trusted_subjects(provider_arn: str, subjects: Sequence[str]) -> str:
         "Action": "sts:AssumeRoleWithWebIdentity",
         "Condition": {"StringEquals": {f"{GITHUB}:aud": AUDIENCE, f"{GITHUB}:sub": list(subjects)}},
     }
-    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    return json.dumps(policy_document(statement))

@@ -9,7 +9,7 @@ import pulumi_aws as aws
 
 from infra.components.network import EVERYWHERE
 from infra.components.private_bucket import PrivateBucket
-from infra.components.trust import trusted
+from infra.components.trust import policy_document, trusted
 from infra.hosts.boot import HostBoot, user_data
 from infra.names import COMPONENT_TAG
 
@@ -105,25 +105,22 @@ class Host(pulumi.ComponentResource):
             f"{name}-policy",
             role=role.name,
             policy=pulumi.Output.json_dumps(
-                {
-                    "Version": "2012-10-17",
-                    "Statement": [
-                        {
-                            "Sid": "ListOwnConfiguration",
-                            "Effect": "Allow",
-                            "Action": "s3:ListBucket",
-                            "Resource": args.bucket.arn,
-                            "Condition": {"StringLike": {"s3:prefix": f"{args.role}/*"}},
-                        },
-                        {
-                            "Sid": "ReadOwnConfiguration",
-                            "Effect": "Allow",
-                            "Action": "s3:GetObject",
-                            "Resource": pulumi.Output.concat(args.bucket.arn, f"/{args.role}/*"),
-                        },
-                        *args.statements,
-                    ],
-                }
+                policy_document(
+                    {
+                        "Sid": "ListOwnConfiguration",
+                        "Effect": "Allow",
+                        "Action": "s3:ListBucket",
+                        "Resource": args.bucket.arn,
+                        "Condition": {"StringLike": {"s3:prefix": f"{args.role}/*"}},
+                    },
+                    {
+                        "Sid": "ReadOwnConfiguration",
+                        "Effect": "Allow",
+                        "Action": "s3:GetObject",
+                        "Resource": pulumi.Output.concat(args.bucket.arn, f"/{args.role}/*"),
+                    },
+                    *args.statements,
+                )
             ),
             opts=here,
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_aws as aws
 
-from infra.components.trust import trusted
+from infra.components.trust import policy_document, trusted
 from infra.names import COMPONENT_TAG
 
 
@@ -63,21 +63,18 @@ class ServiceIdentity(pulumi.ComponentResource):
 
 def _policy(bucket_arn: str) -> str:
     return json.dumps(
-        {
-            "Version": "2012-10-17",
-            "Statement": [
-                {
-                    "Sid": "ReadOwnPrefix",
-                    "Effect": "Allow",
-                    "Action": "s3:GetObject",
-                    "Resource": f"{bucket_arn}/service/*",
-                },
-                {
-                    "Sid": "WritePredictionLogs",
-                    "Effect": "Allow",
-                    "Action": "s3:PutObject",
-                    "Resource": f"{bucket_arn}/predictions/*",
-                },
-            ],
-        }
+        policy_document(
+            {
+                "Sid": "ReadOwnPrefix",
+                "Effect": "Allow",
+                "Action": "s3:GetObject",
+                "Resource": f"{bucket_arn}/service/*",
+            },
+            {
+                "Sid": "WritePredictionLogs",
+                "Effect": "Allow",
+                "Action": "s3:PutObject",
+                "Resource": f"{bucket_arn}/predictions/*",
+            },
+        )
     )

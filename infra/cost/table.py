@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from infra.capacity import NODE_DISK_GB
+from infra.capacity import HOSTS, NODE_DISK_GB
 from infra.cost.prices import prices
 from infra.errors import SettingsError
 from infra.settings import AwsSettings, BootstrapSettings
@@ -58,8 +58,7 @@ def table(settings: AwsSettings | BootstrapSettings, traffic_gb: float = 10) -> 
             _priced("state", "bucket, 1 GB assumed", "objects", 1, declares=("aws:s3/bucket:Bucket", 1)),
         ]
     nat = 1 if settings.nat == "single" else 2
-    hosts = 2
-    disks = hosts * settings.host_disk_gb
+    disks = HOSTS * settings.host_disk_gb
     out = max(0.0, traffic_gb - FREE_TRAFFIC_GB)
     images = settings.images_kept * IMAGE_GB
     lines = [
@@ -81,22 +80,22 @@ def table(settings: AwsSettings | BootstrapSettings, traffic_gb: float = 10) -> 
         _priced("service", "its public addresses, per zone", "public_address", 2),
         _priced("service", f"load balancer, {traffic_gb:g} GB", "load_balancer_unit", traffic_gb),
         _priced("service", f"to the internet, {out:g} GB beyond the free {FREE_TRAFFIC_GB}", "traffic_out", out),
-        _instances("monitoring", settings.host_type, hosts, "aws:ec2/instance:Instance", hosts),
-        _priced("monitoring", f"{hosts} x {settings.host_disk_gb} GB of the hosts", "disk", disks),
+        _instances("monitoring", settings.host_type, HOSTS, "aws:ec2/instance:Instance", HOSTS),
+        _priced("monitoring", f"{HOSTS} x {settings.host_disk_gb} GB of the hosts", "disk", disks),
         _priced("monitoring", f"{settings.data_disk_gb} GB of samples", "disk", settings.data_disk_gb,
                 declares=("aws:ebs/volume:Volume", 1)),
         _priced("monitoring", "secret: Grafana's password", "secret", 1,
                 declares=("aws:secretsmanager/secret:Secret", 1)),
         _priced("monitoring", "KMS key of the alerts", "key", 1, declares=("aws:kms/key:Key", 1)),
-        _priced("monitoring", f"{hosts} alarms on the hosts", "alarm", hosts,
-                declares=("aws:cloudwatch/metricAlarm:MetricAlarm", hosts)),
+        _priced("monitoring", f"{HOSTS} alarms on the hosts", "alarm", HOSTS,
+                declares=("aws:cloudwatch/metricAlarm:MetricAlarm", HOSTS)),
         _priced("storage", f"{images:g} GB of images assumed", "images", images,
                 declares=("aws:ecr/repository:Repository", 1)),
         _priced("storage", f"buckets, {OBJECTS_GB} GB assumed", "objects", OBJECTS_GB,
                 declares=("aws:s3/bucket:Bucket", 2)),
     ]  # fmt: skip
     if settings.operator_cidrs:
-        lines.append(_priced("monitoring", f"{hosts} public addresses of the hosts", "public_address", hosts))
+        lines.append(_priced("monitoring", f"{HOSTS} public addresses of the hosts", "public_address", HOSTS))
     return lines
 
 

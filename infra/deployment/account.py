@@ -7,7 +7,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra.capacity import VCPU_QUOTA
+from infra.capacity import HOSTS, VCPU_QUOTA
 from infra.components.host import UBUNTU
 from infra.errors import PreflightError
 from infra.leftovers.place import Place, code_of, raise_expired, reason, tags_of
@@ -17,7 +17,6 @@ REFUSED_BY_EKS = ("use1-az3", "usw1-az2", "cac1-az3")
 """Zone ids in which EKS creates no cluster (EKS user guide, "Subnet requirements for clusters")."""
 STANDARD = ("a", "c", "d", "h", "i", "im", "is", "m", "r", "t", "z")
 """Families of instance types that share the quota VCPU_QUOTA; the name of a type begins with its family."""
-HOSTS = 2
 FREE_TIER_REGION = "us-east-1"
 """The only region in which the Free Tier API exists."""
 
@@ -28,7 +27,7 @@ def check_account(stack: str, settings: AwsSettings) -> list[str]:
     The caller may have no permission to look; AWS itself then reports what is wrong, but later.
     Raises PreflightError with a line per problem, each with its remedy; CredentialsError when the credentials expired.
     """
-    place = Place(stack, settings.region, settings.cluster_name, settings.disposable)
+    place = Place.of(stack, settings)
     wrong: list[str] = []
     unseen = []
     checks: Mapping[str, Callable[[Place, AwsSettings], Iterator[str]]] = {

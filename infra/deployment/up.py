@@ -75,29 +75,27 @@ def bring_up(
     stack: AtlasStack, *, wait: int, image: str | None = None, smoke: bool = True, offline: bool = False
 ) -> Done:
     """Like `up`, but a failed prediction isn't an error. On AWS stacks, an image that answers is marked as good."""
-    if image is None and isinstance(stack.settings, AwsSettings):
+    aws = stack.settings if isinstance(stack.settings, AwsSettings) else None
+    if image is None and aws is not None:
         from infra.deployment.images import refuse_missing  # half a second of imports, which only AWS stacks need
 
-        refuse_missing(stack.name, stack.settings)
+        refuse_missing(stack.name, aws)
     declare = program_for(stack, image, install=not offline)
     open_for_change(stack)
-    if isinstance(stack.settings, AwsSettings):
-        _check_account(stack, stack.settings)
+    if aws is not None:
+        _check_account(stack, aws)
     begun = time.monotonic()
-    # The local stack is refreshed first, so that processes that crashed or ended with the machine are started again.
-    local = isinstance(stack.settings, LocalSettings)
-    if not local:
-        stack.take_up(_finder(stack))
+    if aws is not None:
+        stack.take_up(_finder(stack, aws))
         _look_at_cluster(stack)
         # So a policy violation is reported before anything is created.
         stack.preview(declare, Events())
     try:
-        outputs, changes = stack.up(declare, refresh=local)
+        # A local stack is refreshed first, so that processes that crashed or ended with the machine start again.
+        outputs, changes = stack.up(declare, refresh=aws is None)
     except FailedError as failed:
-        if isinstance(stack.settings, AwsSettings) and any(
-            "Deployment" in line or "pods" in line for line in failed.lines
-        ):
-            _say_why(stack, stack.settings)
+        if aws is not None and any("Deployment" in line or "pods" in line for line in failed.lines):
+            _say_why(stack, aws)
         if told := remedy(stack.name, failed.lines):
             stack.say(f"  {told}")
         raise
@@ -158,15 +156,12 @@ def _check_account(stack: AtlasStack, settings: AwsSettings) -> None:
         stack.say(f"  {line}")
 
 
-def _finder(stack: AtlasStack) -> Find | None:
-    """Looks in AWS for what a killed run created; None for a local stack."""
-    if not isinstance(stack.settings, AwsSettings):
-        return None
+def _finder(stack: AtlasStack, settings: AwsSettings) -> Find:
+    """Looks in AWS for what a killed run created."""
     from infra.leftovers.place import Place
     from infra.leftovers.unrecorded import finder
 
-    place = Place(stack.name, stack.settings.region, stack.settings.cluster_name, stack.settings.disposable)
-    return finder(place, stack.say)
+    return finder(Place.of(stack.name, settings), stack.say)
 
 
 def _look_at_cluster(stack: AtlasStack) -> None:

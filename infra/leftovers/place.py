@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import boto3
 import jmespath  # type: ignore[import-untyped]  # boto3's own query language
@@ -57,6 +57,20 @@ class Place:
         """The prefix of the stack's names."""
         return stack_prefix(self.stack)
 
+    @classmethod
+    def of(
+        cls, stack: str, settings: AwsSettings, vpcs: Iterable[str] = (), session: boto3.Session | None = None
+    ) -> Self:
+        """The stack's place by its settings alone; AWS isn't asked."""
+        return cls(
+            stack=stack,
+            region=settings.region,
+            cluster=settings.cluster_name,
+            disposable=settings.disposable,
+            vpcs=tuple(sorted(vpcs)),
+            session=session or boto3.Session(),
+        )
+
     def client(self, service: str) -> Any:
         """The service's client; it retries throttled calls."""
         if service not in self.clients:
@@ -86,14 +100,7 @@ def place_of(stack: str, settings: AwsSettings, vpcs: Iterable[str], session: bo
 
     Raises CredentialsError when the credentials are no longer valid.
     """
-    place = Place(
-        stack=stack,
-        region=settings.region,
-        cluster=settings.cluster_name,
-        disposable=settings.disposable,
-        vpcs=tuple(sorted(vpcs)),
-        session=session or boto3.Session(),
-    )
+    place = Place.of(stack, settings, vpcs, session)
     unseen = []
     try:
         tags = [

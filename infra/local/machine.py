@@ -29,7 +29,7 @@ def look(settings: LocalSettings, repository: Path, say: Callable[[str], None], 
     """
     programs, missing = {}, {}
     # The ports come first: they are a matter of milliseconds, a download is not.
-    choose_ports(settings, repository / settings.directory, _silent, ["service", "mlflow"])
+    choose_ports(settings, repository / settings.directory, lambda _: None, ["service", "mlflow"])
     for name in PROGRAMS:
         try:
             programs[name] = find(name, say, mirror=settings.download_mirror, install=install)
@@ -37,7 +37,3 @@ def look(settings: LocalSettings, repository: Path, say: Callable[[str], None], 
             missing[name] = str(error)
     parts = [part for part in PARTS if part not in missing]
     return Machine(choose_ports(settings, repository / settings.directory, say, parts), programs, missing)
-
-
-def _silent(_: str) -> None:
-    pass

@@ -133,7 +133,7 @@ def no_public_addresses(resource: Resource) -> Iterator[str]:
 @stack_rule(ids=("CKV2_AWS_11", "CIS 3.7"))
 def flows_logged(resources: Sequence[Resource]) -> Iterator[tuple[Resource, str]]:
     """Every VPC has a flow log."""
-    logged = {urn for one in resources if one.kind == "aws:ec2/flowLog:FlowLog" for urn in one.uses.get("vpcId", ())}
+    logged = {urn for log in resources if log.kind == "aws:ec2/flowLog:FlowLog" for urn in log.uses.get("vpcId", ())}
     for vpc in resources:
         if vpc.kind == "aws:ec2/vpc:Vpc" and vpc.urn not in logged:
             yield vpc, "nobody could tell later who connected to whom: declare FlowLogs for it"
@@ -144,9 +144,9 @@ def hosts_watched(resources: Sequence[Resource]) -> Iterator[tuple[Resource, str
     """Every instance has an alarm that notifies somebody."""
     watched = {
         urn
-        for one in resources
-        if one.kind == "aws:cloudwatch/metricAlarm:MetricAlarm" and one.uses.get("alarmActions")
-        for urn in one.uses.get("dimensions", ())
+        for alarm in resources
+        if alarm.kind == "aws:cloudwatch/metricAlarm:MetricAlarm" and alarm.uses.get("alarmActions")
+        for urn in alarm.uses.get("dimensions", ())
     }
     for host in resources:
         if host.kind == INSTANCE and host.urn not in watched:

@@ -49,6 +49,7 @@ def test_killed_program_is_started_again(supervisord: Supervisord, program: Buil
     until(lambda: supervisord.states()["service"]["statename"] == "RUNNING")
     psutil.Process(first).kill()
     until(lambda: supervisord.running("service") and supervisord.states()["service"]["pid"] not in (0, first))
+    assert supervisord.running("service")
 
 
 def test_program_that_dies_at_start_is_told_with_its_last_words_and_removed(
