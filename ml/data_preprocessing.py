@@ -64,7 +64,14 @@ def preprocess(raw: pd.DataFrame, params: Params) -> Processed:
     if not features:
         raise SchemaError("no column is left as a feature: check data.exclude and data.declared_only in params.yaml")
     horizon = None if data.horizon is None else _spell(data.horizon.total_seconds())
-    schema = Schema(target=data.target, task=data.task, classes=classes, features=tuple(features), horizon=horizon)
+    schema = Schema(
+        target=data.target,
+        task=data.task,
+        classes=classes,
+        features=tuple(features),
+        missing=data.missing,
+        horizon=horizon,
+    )
     table = known[[feature.name for feature in features]].copy()
     table[data.target] = target
     for extra in (data.id, data.time):

@@ -8,7 +8,7 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from ml.encoding import DatetimePart
-from ml.schema import Document, FeatureType, Task
+from ml.schema import MISSING, Document, FeatureType, Task
 
 PARAMS = Path("params.yaml")
 
@@ -26,8 +26,14 @@ def _duration(value: Any) -> Any:
     raise ValueError("a duration is a number and a unit, such as 90m, 2h or 7d")
 
 
+def _spelling(value: Any) -> Any:
+    """YAML reads -999 as a number, and a table's cell holds its digits."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Spelling = Annotated[str, BeforeValidator(_spelling)]
 
 
 class FeatureParams(Document):
@@ -40,6 +46,11 @@ class FeatureParams(Document):
     unknown: Literal["accept", "refuse"] = "accept"
     live: bool = False
     description: str = ""
+    missing: tuple[Spelling, ...] = ()
+    """Spellings that mean in this column that the value is missing, besides `data.missing`: "?" or -999.
+
+    For the target, only these and blank cells are missing, because a class may be called NaN.
+    """
 
 
 class DataParams(Document):
@@ -61,6 +72,11 @@ class DataParams(Document):
     """A column that names the row; never a feature."""
     time: str | None = None
     """The column with the time of a row: for time splits, freshness and day blocks."""
+    missing: tuple[Spelling, ...] = MISSING
+    """Spellings that mean in every feature that the value is missing; a blank cell is always missing.
+
+    A list here replaces the default one.
+    """
     declared_only: bool = False
     """Use only the declared features; otherwise all other columns are features too, with inferred types."""
     exclude: tuple[str, ...] = ()

@@ -9,6 +9,12 @@ from pydantic import BaseModel, ConfigDict, model_validator
 FeatureType = Literal["numeric", "categorical", "datetime", "text", "boolean"]
 Task = Literal["binary", "multiclass", "regression"]
 
+MISSING = (
+    "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NULL", "NaN",
+    "n/a", "nan", "null",
+)  # fmt: skip
+"""The default spellings of a missing value: as pandas has them, without the words NA (Namibia) and None."""
+
 Columns = dict[str, NDArray[np.generic]]
 """Rows by column, every array of length n:
 
@@ -45,6 +51,8 @@ class Feature(Document):
     live: bool = False
     """Whether it is known only shortly before the prediction; quality is reported with and without live features."""
     description: str = ""
+    missing: tuple[str, ...] = ()
+    """Declared or learnt: spellings that mean in this column that the value is missing, besides `Schema.missing`."""
 
     integer: bool = False
     """Learnt: whether all numbers were whole."""
@@ -76,6 +84,8 @@ class Schema(Document):
     classes: tuple[str, ...] = ()
     """Labels in the order of the model's probabilities; binary: (negative, positive); regression: none."""
     features: tuple[Feature, ...]
+    missing: tuple[str, ...] = ()
+    """Spellings that mean in every column that the value is missing; a blank text is always missing."""
     horizon: str | None = None
     """How long before the event a prediction is made (e.g. `2h`), if the data has a prediction time."""
 
