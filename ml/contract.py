@@ -48,6 +48,8 @@ class Report(Document):
     breaches: tuple[Breach, ...] = ()
     newest: str | None = None
     """The latest time (ISO 8601), if rows have a time."""
+    assumed: tuple[str, ...] = ()
+    """What was inferred in order to read the file and could be otherwise, a sentence each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,12 @@ class Checked:
 
 
 def check(
-    table: pd.DataFrame, rules: ContractParams, id_column: str | None, time_column: str | None, now: datetime
+    table: pd.DataFrame,
+    rules: ContractParams,
+    id_column: str | None,
+    time_column: str | None,
+    now: datetime,
+    assumed: tuple[str, ...] = (),
 ) -> Checked:
     """Check the table against its contract.
 
@@ -76,7 +83,11 @@ def check(
     breaches = tuple(_describe(table, rule, column, bad, id_column) for rule, column, bad in found)
     bad_rows = np.logical_or.reduce([bad for _, _, bad in found]) if found else np.zeros(len(table), dtype=bool)
     report = Report(
-        rows=len(table), set_aside=int(bad_rows.sum()), breaches=breaches, newest=newest and newest.isoformat()
+        rows=len(table),
+        set_aside=int(bad_rows.sum()),
+        breaches=breaches,
+        newest=newest and newest.isoformat(),
+        assumed=assumed,
     )
     if breaches and rules.on_breach == "stop":
         raise ContractError(
@@ -163,6 +174,8 @@ def _broken_column(column: "pd.Series[Any]", name: str, rule: ColumnRule) -> lis
             results.append((f"minimum {rule.minimum:g}", numbers < rule.minimum))
         if rule.maximum is not None:
             results.append((f"maximum {rule.maximum:g}", numbers > rule.maximum))
+    if rule.categories is None and rule.pattern is None:
+        return results
     text = as_text(column)
     if rule.categories is not None:
         results.append(

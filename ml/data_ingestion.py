@@ -1,5 +1,6 @@
 """Stage 1: load the raw table and check it against the data contract."""
 
+import difflib
 import sys
 from datetime import UTC, datetime
 
@@ -8,19 +9,45 @@ import pandas as pd
 from ml.contract import Checked, ContractError, check
 from ml.files import CONTRACT_REPORT, SET_ASIDE, TABLE
 from ml.logs import stage_logger
-from ml.params import Params, ParamsError, load_params
+from ml.params import DataParams, Params, ParamsError, load_params
+from ml.schema import SchemaError
 from ml.sources import flights, table
+from ml.sources.reading import Read, SourceError
 from ml.tables import write_parquet
 
+SHOWN = 30
+"""Maximum number of columns that an error lists."""
 
-def read_source(params: Params) -> pd.DataFrame:
+
+def read_source(params: Params) -> Read:
     """The raw table that params.yaml names.
 
     Raises SourceError or FileNotFoundError when it can't be read.
     """
     if params.data.source == "flights" and params.data.horizon is not None:
-        return flights.read(pd.Timedelta(params.data.horizon))
+        return Read(flights.read(pd.Timedelta(params.data.horizon)))
     return table.read(params.data)
+
+
+def check_names(columns: list[str], data: DataParams) -> None:
+    """Raise SchemaError when params.yaml names a column that the table doesn't have; likely names are suggested."""
+    named = [("the target", data.target)]
+    named += [(f"data.{key}:", name) for key, name in (("id", data.id), ("time", data.time)) if name is not None]
+    named += [("data.features:", name) for name in data.features] + [("data.exclude:", name) for name in data.exclude]
+    for what, name in named:
+        if name in columns:
+            continue
+        folded = {column.casefold(): column for column in columns}
+        close = difflib.get_close_matches(name.casefold(), folded, n=1)
+        meant = f"; did you mean {folded[close[0]]!r}?" if close else ""
+        shown = ", ".join(columns[:SHOWN]) + (f", … ({len(columns)} columns)" if len(columns) > SHOWN else "")
+        headless = sum(column.replace(".", "", 1).lstrip("-").isdigit() for column in columns) >= len(columns) / 2
+        hint = (
+            " (a file without a header? data.csv.names names its columns)"
+            if headless and data.csv.names is None
+            else ""
+        )
+        raise SchemaError(f"{what} {name!r} is not a column; the table has {shown}{meant}{hint}")
 
 
 def write(checked: Checked) -> None:
@@ -35,11 +62,15 @@ def main() -> int:
     log = stage_logger("data_ingestion")
     try:
         params = load_params()
-        raw = read_source(params)
+        found = read_source(params)
+        raw = found.table
         log.info("%d rows, %d columns from %s", len(raw), len(raw.columns), params.data.source)
+        for sentence in found.assumed:
+            log.warning("assumed: %s", sentence)
+        check_names(list(raw.columns), params.data)
         now = datetime.now(UTC).replace(tzinfo=None)
-        checked = check(raw, params.contract, params.data.id, params.data.time, now)
-    except (ParamsError, ContractError, table.SourceError, FileNotFoundError) as error:
+        checked = check(raw, params.contract, params.data.id, params.data.time, now, found.assumed)
+    except (ParamsError, ContractError, SchemaError, SourceError, FileNotFoundError) as error:
         print(f"data_ingestion: {error}", file=sys.stderr)
         return 1
     for breach in checked.report.breaches:

@@ -10,19 +10,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ml.files import PROCESSED, SCHEMA, SUMMARY, TABLE
+from ml.files import DATA_WARNINGS, PROCESSED, SCHEMA, SUMMARY, TABLE
+from ml.inference import ID_ROWS, identifies_rows, infer, marks_of, numbers_the_rows, words_among_numbers
+from ml.leaks import find_leaks
 from ml.logs import stage_logger
 from ml.params import DataParams, FeatureParams, Params, ParamsError, SplitParams, load_params
-from ml.rows import PARTS, Part, Summary
-from ml.schema import Feature, FeatureType, Schema, SchemaError
+from ml.rows import PARTS, Part, Remarks, Summary, target_of
+from ml.schema import Feature, Schema, SchemaError
 from ml.sources.flight_columns import DESCRIPTIONS
-from ml.tables import cast_column, has_offset, holds_many, parse_times, read_parquet, write_parquet
+from ml.tables import cast_column, has_offset, holds_many, parse_times, read_parquet, to_columns, write_parquet
 
-TEXT_WORDS = 3.0
-"""A column whose strings have at least this many words on average is text, if few of the strings repeat."""
-TEXT_DISTINCT = 0.5
-ID_ROWS = 20
-"""From this many training values on, a column of distinct words is treated as an identifier of rows."""
+KEEP = "declare it in data.features to keep it, or as data.id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +42,9 @@ def preprocess(raw: pd.DataFrame, params: Params) -> Processed:
         raise SchemaError(f"the target {data.target!r} is not a column; the table has {', '.join(raw.columns)}")
     if missing := sorted(set(data.features) - set(raw.columns)):
         raise SchemaError(f"params.yaml declares {', '.join(map(repr, missing))}, but the table has no such column")
+    assumed: list[str] = []
+    warnings: list[str] = []
+    raw, words = _without_words(raw, data, assumed)
     known = raw[raw[data.target].notna()].reset_index(drop=True)
     if known.empty:
         raise SchemaError(f"no row has a value for the target {data.target!r}")
@@ -54,13 +55,17 @@ def preprocess(raw: pd.DataFrame, params: Params) -> Processed:
     training = part == "train"
     features: list[Feature] = []
     dropped: dict[str, str] = {}
-    for name in known.columns:
-        declared = data.features.get(str(name))
-        why = _not_a_feature(str(name), known[name][training], declared, data)
+    for name in map(str, known.columns):
+        declared = data.features.get(name)
+        why = _not_a_feature(name, known[name][training], declared, data) or _row_name(name, raw[name], declared, data)
         if why:
-            dropped[str(name)] = why
+            dropped[name] = why
         elif name != data.target:
-            features.append(learn(known[name], training, declared or FeatureParams(), str(name), data.source))
+            stated = declared or FeatureParams()
+            stated = stated.model_copy(update={"missing": (*stated.missing, *words.get(name, ()))})
+            features.append(learn(known[name], training, stated, name, data.source))
+            warnings += _doubts(raw[name], features[-1], declared, data)
+            assumed += _marks(known[name], features[-1], f"data.features.{name}.missing")
     if not features:
         raise SchemaError("no column is left as a feature: check data.exclude and data.declared_only in params.yaml")
     horizon = None if data.horizon is None else _spell(data.horizon.total_seconds())
@@ -74,6 +79,14 @@ def preprocess(raw: pd.DataFrame, params: Params) -> Processed:
     )
     table = known[[feature.name for feature in features]].copy()
     table[data.target] = target
+    examined = table[training].reset_index(drop=True)
+    leaks = find_leaks(to_columns(examined, schema), target_of(examined, schema), schema, params.seed)
+    warnings += [
+        f"feature {name!r} alone predicts the target {data.target!r} almost perfectly ({figure:.3f}): if it is known "
+        "only together with the target, put it into data.exclude"
+        for name, figure in leaks.items()
+    ]
+    warnings += [f"column {name!r} {why}" for name, why in dropped.items() if why.endswith(KEEP)]
     for extra in (data.id, data.time):
         if extra is not None and extra not in table:
             table[extra] = known[extra]
@@ -90,8 +103,74 @@ def preprocess(raw: pd.DataFrame, params: Params) -> Processed:
         else {name: (times[part == name].min().isoformat(), times[part == name].max().isoformat()) for name in PARTS},
         without_target=len(raw) - len(known),
         dropped_columns=dropped,
+        remarks=Remarks(assumed=tuple(assumed), warnings=tuple(warnings)),
     )
     return Processed(parts, schema, summary)
+
+
+def _without_words(
+    raw: pd.DataFrame, data: DataParams, assumed: list[str]
+) -> tuple[pd.DataFrame, dict[str, tuple[str, ...]]]:
+    """The table with columns of numbers in which a few words stand for missing numbers as such; and these words."""
+    changed: dict[str, pd.Series[Any]] = {}
+    words: dict[str, tuple[str, ...]] = {}
+    for name in map(str, raw.columns):
+        declared = data.features.get(name)
+        unsaid = declared is None or declared.type is None
+        if (
+            name in (data.id, data.time, *data.exclude)
+            or not unsaid
+            or (name == data.target and data.task != "regression")
+        ):
+            continue
+        found = words_among_numbers(raw[name])
+        if found is None:
+            continue
+        shown = ", ".join(f"{word!r} ({count})" for word, count in found.words.items())
+        if found.missing:
+            changed[name] = pd.to_numeric(raw[name], errors="coerce").astype(float).replace([np.inf, -np.inf], np.nan)
+            words[name] = tuple(found.words)
+            assumed.append(
+                f"column {name!r} is numeric, and its words {shown} count as missing "
+                f"(data.features.{name}: type, missing)"
+            )
+        elif name != data.target:
+            assumed.append(
+                f"column {name!r} is not numeric, though {found.share:.0%} of its values are numbers, because of "
+                f"{shown}; data.features.{name}.missing makes such words missing"
+            )
+    return (raw.assign(**changed) if changed else raw), words
+
+
+def _row_name(name: str, column: "pd.Series[Any]", declared: FeatureParams | None, data: DataParams) -> str | None:
+    """Why a column names the rows, though params.yaml doesn't say so; None if it doesn't."""
+    if declared is not None or name in (data.target, data.time):
+        return None
+    if identifies_rows(column, name):
+        return f"is left out: it names the rows, another whole number in each; {KEEP}"
+    return None
+
+
+def _doubts(column: "pd.Series[Any]", feature: Feature, declared: FeatureParams | None, data: DataParams) -> list[str]:
+    """Why a feature that stays may be none."""
+    if declared is None and feature.name != data.time and numbers_the_rows(column):
+        return [
+            f"feature {feature.name!r} numbers the rows of the table in their order: if it is no property of a row, "
+            "name it in data.id or data.exclude"
+        ]
+    return []
+
+
+def _marks(column: "pd.Series[Any]", feature: Feature, key: str) -> list[str]:
+    """Categories that may be spellings of a missing value."""
+    if feature.type != "categorical":
+        return []
+    found = marks_of(feature.categories)
+    return [
+        f"column {feature.name!r} has {int((column == mark).sum())} times {mark!r}, which is a category; if it means "
+        f"that the value is missing, name it in {key} or data.missing"
+        for mark in found
+    ]
 
 
 def read_target(column: "pd.Series[Any]", data: DataParams) -> tuple["pd.Series[Any]", tuple[str, ...]]:
@@ -147,28 +226,6 @@ def split(
         part[group[validation_from:test_from]] = "validation"
         part[group[test_from:]] = "test"
     return part
-
-
-def infer(column: "pd.Series[Any]") -> FeatureType:
-    """The type of an undeclared column; whole numbers are always numeric, even with few distinct values."""
-    present = column.dropna()
-    if pd.api.types.is_bool_dtype(present.infer_objects().dtype):
-        return "boolean"
-    if pd.api.types.is_numeric_dtype(column.dtype):
-        return "numeric"
-    if pd.api.types.is_datetime64_any_dtype(column.dtype):
-        return "datetime"
-    words = present.astype("string").str.strip()
-    if set(words.str.lower().unique()) <= {"true", "false", "yes", "no"}:
-        return "boolean"
-    if pd.to_numeric(words, errors="coerce").notna().all():
-        return "numeric"
-    looks_dated = words.str.match(r"\d{4}-\d{2}-\d{2}").all()
-    if looks_dated and parse_times(words, utc=has_offset(words)).notna().all():
-        return "datetime"
-    seldom_repeats = words.nunique() >= TEXT_DISTINCT * len(words)
-    wordy = (words.str.count(r"\s+") + 1).mean() >= TEXT_WORDS
-    return "text" if wordy and seldom_repeats else "categorical"
 
 
 def learn(
@@ -277,6 +334,13 @@ def main() -> int:
         write_parquet(rows, PROCESSED / f"{name}.parquet")
     SCHEMA.write_text(processed.schema.model_dump_json(indent=1) + "\n")
     SUMMARY.write_text(processed.summary.model_dump_json(indent=1) + "\n")
+    remarks = processed.summary.remarks
+    DATA_WARNINGS.parent.mkdir(parents=True, exist_ok=True)
+    DATA_WARNINGS.write_text(remarks.model_dump_json(indent=1) + "\n")
+    for sentence in remarks.assumed:
+        log.warning("assumed: %s", sentence)
+    for sentence in remarks.warnings:
+        log.warning("warning: %s", sentence)
     log.info("%s; %d rows without a target dropped", processed.summary.rows, processed.summary.without_target)
     for column, why in processed.summary.dropped_columns.items():
         log.info("column %s is not a feature: %s", column, why)

@@ -1,11 +1,12 @@
 """Reads params.yaml into a frozen, validated object; unknown keys are an error."""
 
+import codecs
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from ml.encoding import DatetimePart
 from ml.schema import MISSING, Document, FeatureType, Task
@@ -31,6 +32,14 @@ def _spelling(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
+def _encoding(name: str) -> str:
+    try:
+        codecs.lookup(name)
+    except LookupError:
+        raise ValueError("Python knows no encoding of this name") from None
+    return name
+
+
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Spelling = Annotated[str, BeforeValidator(_spelling)]
@@ -53,15 +62,46 @@ class FeatureParams(Document):
     """
 
 
+Format = Literal["csv", "json", "parquet", "feather", "orc", "stata", "sas"]
+
+
+class CsvParams(Document):
+    """How a text file writes its table, named as in pandas; what isn't declared is inferred where it is unambiguous."""
+
+    delimiter: Annotated[str, Field(min_length=1, max_length=3)] | None = None
+    """The sign between two fields; `\\s+`: runs of blanks."""
+    decimal: Literal[".", ","] | None = None
+    """The decimal sign of numbers that are written as text, in files of every format."""
+    thousands: Literal[",", ".", " ", "'"] | None = None
+    """The sign between groups of three digits; needs `decimal`."""
+    encoding: Annotated[str, AfterValidator(_encoding)] | None = None
+    """Such as utf-8, cp1252, utf-16: a name that Python knows."""
+    comment: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    """The rest of a line from this sign on is left out."""
+    skiprows: Annotated[int, Field(ge=0)] | None = None
+    """Number of lines before the header (or before the first row, with `names`)."""
+    names: tuple[str, ...] | None = None
+    """The names of the columns, for a file without a header."""
+
+    @model_validator(mode="after")
+    def _signs_differ(self) -> Self:
+        if self.thousands is not None and self.decimal is None:
+            raise ValueError("thousands needs decimal, the decimal sign")
+        if self.decimal is not None and self.decimal == self.thousands:
+            raise ValueError(f"{self.decimal!r} can't be both decimal and thousands")
+        return self
+
+
 class DataParams(Document):
     """The raw table, its target and its columns."""
 
     source: Literal["flights", "table"]
     """`flights`: the default data; `table`: the file at `uri`."""
     uri: str
-    """A file, s3:// or https:// URI (CSV or Parquet). For `flights`: the lock file that pins its package."""
-    format: Literal["csv", "parquet"] | None = None
-    """None: from the URI's ending."""
+    """A file, a folder of Parquet files, an s3:// or https:// URI; `flights`: the lock file that pins its package."""
+    format: Format | None = None
+    """None: from the URI's ending, or from the file's first bytes. `csv` is every text with a row a line."""
+    csv: CsvParams = CsvParams()
     horizon: Duration | None = None
     """How long before the event a prediction is made (flights: before the scheduled departure)."""
     target: str

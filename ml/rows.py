@@ -16,6 +16,15 @@ Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 
 
+class Remarks(Document):
+    """What a reader should know about the data, a sentence each; reports/data_warnings.json."""
+
+    assumed: tuple[str, ...] = ()
+    """What was inferred and could be otherwise, with the param that settles it."""
+    warnings: tuple[str, ...] = ()
+    """What makes figures look better than they are, or a column useless: leaks, names of rows."""
+
+
 class Summary(Document):
     """A summary of preprocessing; data/processed/summary.json."""
 
@@ -26,6 +35,7 @@ class Summary(Document):
     without_target: int
     dropped_columns: dict[str, str]
     """Name -> why it is not a feature."""
+    remarks: Remarks = Remarks()
 
 
 @dataclass(frozen=True, slots=True)

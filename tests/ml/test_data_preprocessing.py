@@ -115,3 +115,64 @@ def test_a_stratified_split_keeps_a_training_row_of_every_class() -> None:
     assert list(counts.loc["pair"]) == [1, 0, 1]
     assert list(counts.loc["three"]) == [1, 0, 2]
     assert list(counts.loc["common"]) == [10, 20, 20]
+
+
+def remarks(processed: Processed) -> str:
+    found = processed.summary.remarks
+    return "\n".join([*found.assumed, *found.warnings])
+
+
+def test_a_few_words_among_numbers_are_missing_and_said() -> None:
+    processed = process(table(hp=["?", "n/k", *map(str, range(100, 138))]))
+    feature = processed.schema.feature("hp")
+    assert (feature.type, feature.missing) == ("numeric", ("?", "n/k"))
+    assert "column 'hp' is numeric, and its words '?' (1), 'n/k' (1) count as missing (data.features.hp" in remarks(
+        processed
+    )
+    assert sum(int(part["hp"].isna().sum()) for part in processed.parts.values()) == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "said"),
+    [
+        (["0", "1", "2", "4+"] * 10, "categorical", "75% of its values are numbers, because of '4+' (10)"),
+        (["1", "2", "none", "3"] * 10, "numeric", "'none' (10) count as missing"),
+        (["1", "2", "free", "3"] * 10, "categorical", "because of 'free' (10)"),
+        ([f"{n}A" if n % 3 == 0 else str(n) for n in [*range(20)] * 2], "categorical", "65% of its values are numbers"),
+        (["02116", "10001"] * 20, "categorical", ""),
+        (["NA", "NO"] * 20, "categorical", "'z' has 20 times 'NA', which is a category; if it means that"),
+    ],
+)
+def test_what_words_among_numbers_mean_depends_on_the_column(values: Any, kind: str, said: str) -> None:
+    processed = process(table(z=values))
+    assert processed.schema.feature("z").type == kind
+    assert said in remarks(processed)
+    assert bool(said) == bool(remarks(processed))
+
+
+def test_a_regressions_target_may_be_missing_by_a_mark_but_not_by_another_word() -> None:
+    by_chance = {"method": "random", "validation": 0.2, "test": 0.2}
+    price = [*map(str, range(100, 139)), "NA"]
+    processed = process(table().assign(y=price), by_chance, task="regression")
+    assert processed.summary.without_target == 1
+    assert "column 'y' is numeric, and its words 'NA' (1) count as missing" in remarks(processed)
+
+
+@pytest.mark.parametrize("name", ["Unnamed: 0", "PassengerId", "customer_id", "index"])
+def test_a_column_that_names_the_rows_is_left_out_and_said(name: str) -> None:
+    processed = process(table(**{name: range(100, 140)}))
+    assert name in processed.summary.dropped_columns
+    assert f"column {name!r} is left out: it names the rows" in remarks(processed)
+    assert process(table(**{name: range(100, 140)}), features={name: {}}).schema.feature(name).type == "numeric"
+    assert not remarks(process(table(**{name: range(100, 140)}), id=name))
+
+
+def test_a_column_that_counts_the_rows_stays_with_a_warning() -> None:
+    assert "feature 'week' numbers the rows of the table in their order" in remarks(process(table(week=range(40))))
+    assert not remarks(process(table(visits=[7, 9] * 20)))
+
+
+def test_a_copy_of_the_target_is_a_warning_of_log_card_and_report() -> None:
+    processed = process(table(100, paid=["n", "j"] * 50, x=np.random.default_rng(1).normal(size=100)))
+    assert "feature 'paid' alone predicts the target 'y' almost perfectly (1.000)" in remarks(processed)
+    assert "feature 'x'" not in remarks(processed)
