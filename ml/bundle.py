@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from ml.card import Card, Reference
-from ml.decision import Decision, decide
+from ml.decision import Decision, decide, winners
 from ml.encoding import Encoding
 from ml.runtime import BundleError as BundleError  # noqa: PLC0414 - callers import it from here
 from ml.runtime import Runtime, Scores, compile_model
@@ -93,6 +93,17 @@ class Bundle:
     def decide(self, scores: Scores) -> NDArray[np.object_] | Scores:
         """The prediction for each row: a label of `schema.classes`, or the number itself for a regression."""
         return decide(self.schema, self.parts.decision, scores)
+
+    def winners(self, scores: Scores) -> NDArray[np.int64]:
+        """The place of each row's label in `schema.classes`; not for a regression."""
+        return winners(self.parts.decision, scores)
+
+    def answers(self, scores: Scores) -> NDArray[np.generic]:
+        """The prediction for each row as an answer contains it: labels have the type of the training file's."""
+        if self.schema.task == "regression":
+            return scores
+        labels = self.schema.answers()
+        return np.asarray(labels, dtype=object if self.schema.labels == "text" else None)[self.winners(scores)]
 
 
 def write_bundle(path: Path, parts: Parts) -> str:

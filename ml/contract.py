@@ -9,9 +9,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from ml.params import ColumnRule, ContractParams
-from ml.schema import Document, Feature
-from ml.tables import as_text, has_offset, parse_times, read_column
+from ml.params import ColumnRule, ContractParams, DataParams
+from ml.schema import Document, Feature, SchemaError
+from ml.tables import as_text, learn_times, moments_of, read_column
 
 EXAMPLES = 20
 """Maximum number of rows that the report lists for a breach."""
@@ -69,17 +69,19 @@ def check(
     time_column: str | None,
     now: datetime,
     assumed: tuple[str, ...] = (),
+    data: DataParams | None = None,
 ) -> Checked:
     """Check the table against its contract.
 
+    `data`: what params.yaml declares about the columns, such as how times are written.
     Raises ContractError, with a line per breach, when the contract says stop, too many rows break it, or the whole
     table breaks it (too few rows, a missing column, outdated rows).
     """
     _check_table(table, rules, id_column, time_column)
-    newest = _newest(table, time_column)
+    newest = _newest(table, time_column, data)
     if rules.freshness is not None:
         _check_freshness(rules, newest, time_column, now)
-    found = [(rule, column, bad) for rule, column, bad in _broken(table, rules) if bad.any()]
+    found = [(rule, column, bad) for rule, column, bad in _broken(table, rules, data) if bad.any()]
     breaches = tuple(_describe(table, rule, column, bad, id_column) for rule, column, bad in found)
     bad_rows = np.logical_or.reduce([bad for _, _, bad in found]) if found else np.zeros(len(table), dtype=bool)
     report = Report(
@@ -123,11 +125,20 @@ def _check_table(table: pd.DataFrame, rules: ContractParams, id_column: str | No
         raise ContractError(f"the table has {len(table)} rows, but contract.min_rows requires {rules.min_rows}")
 
 
-def _newest(table: pd.DataFrame, time_column: str | None) -> pd.Timestamp | None:
+def _newest(table: pd.DataFrame, time_column: str | None, data: DataParams | None) -> pd.Timestamp | None:
     if time_column is None:
         return None
-    newest = parse_times(table[time_column], utc=has_offset(table[time_column])).max()
+    times = moments_of(table[time_column], _times(table[time_column], time_column, data))
+    newest = (times if times.dt.tz is None else times.dt.tz_localize(None)).max()
     return None if pd.isna(newest) else newest
+
+
+def _times(column: "pd.Series[Any]", name: str, data: DataParams | None) -> Feature:
+    """How the times of a column are written."""
+    try:
+        return learn_times(column, name, *((None, None) if data is None else data.times(name)))
+    except SchemaError as error:
+        raise ContractError(str(error)) from None
 
 
 def _check_freshness(
@@ -146,24 +157,28 @@ def _check_freshness(
         )
 
 
-def _broken(table: pd.DataFrame, rules: ContractParams) -> list[tuple[str, str, NDArray[np.bool_]]]:
+def _broken(
+    table: pd.DataFrame, rules: ContractParams, data: DataParams | None
+) -> list[tuple[str, str, NDArray[np.bool_]]]:
     """(rule, column, rows that break it) for every rule, including rules that no row breaks."""
     results = []
     if rules.unique:
         repeats = table.duplicated(list(rules.unique), keep="first").to_numpy(dtype=bool)
         results.append(("unique (an earlier row is the same)", "+".join(rules.unique), repeats))
     for name, rule in rules.columns.items():
-        results += [(text, name, bad) for text, bad in _broken_column(table[name], name, rule)]
+        results += [(text, name, bad) for text, bad in _broken_column(table[name], name, rule, data)]
     return results
 
 
-def _broken_column(column: "pd.Series[Any]", name: str, rule: ColumnRule) -> list[tuple[str, NDArray[np.bool_]]]:
+def _broken_column(
+    column: "pd.Series[Any]", name: str, rule: ColumnRule, data: DataParams | None
+) -> list[tuple[str, NDArray[np.bool_]]]:
     missing = column.isna().to_numpy(dtype=bool)
     results: list[tuple[str, NDArray[np.bool_]]] = []
     if rule.required:
         results.append(("required", missing))
     if rule.type is not None:
-        feature = Feature(name=name, type=rule.type, utc=rule.type == "datetime" and has_offset(column))
+        feature = _times(column, name, data) if rule.type == "datetime" else Feature(name=name, type=rule.type)
         results.append((f"type {rule.type}", read_column(column, feature)[1]))
     if rule.minimum is not None or rule.maximum is not None:
         values, unreadable = read_column(column, Feature(name=name, type="numeric"))

@@ -69,7 +69,7 @@ def main() -> int:
             log.warning("assumed: %s", sentence)
         check_names(list(raw.columns), params.data)
         now = datetime.now(UTC).replace(tzinfo=None)
-        checked = check(raw, params.contract, params.data.id, params.data.time, now, found.assumed)
+        checked = check(raw, params.contract, params.data.id, params.data.time, now, found.assumed, params.data)
     except (ParamsError, ContractError, SchemaError, SourceError, FileNotFoundError) as error:
         print(f"data_ingestion: {error}", file=sys.stderr)
         return 1

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from ml.files import DATA_WARNINGS, PROCESSED, SCHEMA, SUMMARY, TABLE
 from ml.inference import ID_ROWS, identifies_rows, infer, marks_of, numbers_the_rows, words_among_numbers
 from ml.leaks import find_leaks
+from ml.learning import label_kind, learn, read_target, read_time_column, readings
 from ml.logs import stage_logger
 from ml.params import DataParams, FeatureParams, Params, ParamsError, SplitParams, load_params
 from ml.rows import PARTS, Part, Remarks, Summary, target_of
 from ml.schema import Feature, Schema, SchemaError
-from ml.sources.flight_columns import DESCRIPTIONS
-from ml.tables import cast_column, has_offset, holds_many, parse_times, read_parquet, to_columns, write_parquet
+from ml.tables import holds_many, read_parquet, to_columns, write_parquet
 
 KEEP = "declare it in data.features to keep it, or as data.id"
 
@@ -49,7 +49,8 @@ def preprocess(raw: pd.DataFrame, params: Params) -> Processed:
     if known.empty:
         raise SchemaError(f"no row has a value for the target {data.target!r}")
     target, classes = read_target(known[data.target], data)
-    times = None if data.time is None else _times(known[data.time], data.time)
+    moments = None if data.time is None else read_time_column(known[data.time], data)
+    times = None if moments is None else moments.dt.tz_localize(None)
     part = split(params.split, target, times, params.seed)
     _check_split(part, target, classes)
     training = part == "train"
@@ -63,9 +64,9 @@ def preprocess(raw: pd.DataFrame, params: Params) -> Processed:
         elif name != data.target:
             stated = declared or FeatureParams()
             stated = stated.model_copy(update={"missing": (*stated.missing, *words.get(name, ()))})
-            features.append(learn(known[name], training, stated, name, data.source))
+            features.append(learn(known[name], training, stated, name, params))
             warnings += _doubts(raw[name], features[-1], declared, data)
-            assumed += _marks(known[name], features[-1], f"data.features.{name}.missing")
+            assumed += readings(known[name], features[-1], declared) + _marks(known[name], features[-1])
     if not features:
         raise SchemaError("no column is left as a feature: check data.exclude and data.declared_only in params.yaml")
     horizon = None if data.horizon is None else _spell(data.horizon.total_seconds())
@@ -74,6 +75,7 @@ def preprocess(raw: pd.DataFrame, params: Params) -> Processed:
         task=data.task,
         classes=classes,
         features=tuple(features),
+        labels=label_kind(raw[data.target]) if classes else "text",
         missing=data.missing,
         horizon=horizon,
     )
@@ -87,9 +89,10 @@ def preprocess(raw: pd.DataFrame, params: Params) -> Processed:
         for name, figure in leaks.items()
     ]
     warnings += [f"column {name!r} {why}" for name, why in dropped.items() if why.endswith(KEEP)]
-    for extra in (data.id, data.time):
-        if extra is not None and extra not in table:
-            table[extra] = known[extra]
+    if data.id is not None:
+        table[data.id] = known[data.id]
+    if data.time is not None:
+        table[data.time] = moments
     parts: dict[Part, pd.DataFrame] = {}
     for name in PARTS:
         chosen = np.flatnonzero(part == name)
@@ -161,41 +164,16 @@ def _doubts(column: "pd.Series[Any]", feature: Feature, declared: FeatureParams 
     return []
 
 
-def _marks(column: "pd.Series[Any]", feature: Feature, key: str) -> list[str]:
+def _marks(column: "pd.Series[Any]", feature: Feature) -> list[str]:
     """Categories that may be spellings of a missing value."""
     if feature.type != "categorical":
         return []
     found = marks_of(feature.categories)
     return [
         f"column {feature.name!r} has {int((column == mark).sum())} times {mark!r}, which is a category; if it means "
-        f"that the value is missing, name it in {key} or data.missing"
+        f"that the value is missing, name it in data.features.{feature.name}.missing or data.missing"
         for mark in found
     ]
-
-
-def read_target(column: "pd.Series[Any]", data: DataParams) -> tuple["pd.Series[Any]", tuple[str, ...]]:
-    """The target as class labels (text) or numbers, and the classes; the negative class is first."""
-    if data.task == "regression":
-        numbers = cast_column(column, Feature(name=data.target, type="numeric"))
-        return pd.Series(numbers, index=column.index, dtype=float), ()
-    spelled = cast_column(column, Feature(name=data.target, type="categorical"))
-    labels = pd.Series(spelled, index=column.index, name=data.target, dtype=object)
-    classes = sorted(set(labels))
-    if data.task == "binary":
-        if len(classes) != 2:
-            raise SchemaError(
-                f"data.task: binary needs two values in {data.target!r}, there are {len(classes)}: "
-                f"{', '.join(classes[:5])}{'…' if len(classes) > 5 else ''}"
-            )
-        positive = classes[1] if data.positive is None else data.positive
-        if positive not in classes:
-            raise SchemaError(
-                f"data.positive: {positive!r} is not a value of {data.target!r}; its values are {', '.join(classes)}"
-            )
-        classes.sort(key=lambda label: label == positive)
-    elif len(classes) < 3:
-        raise SchemaError(f"data.task: multiclass needs three values or more in {data.target!r}; use binary")
-    return labels, tuple(classes)
 
 
 def split(
@@ -228,45 +206,6 @@ def split(
     return part
 
 
-def learn(
-    column: "pd.Series[Any]", training: NDArray[np.bool_], declared: FeatureParams, name: str, source: str
-) -> Feature:
-    """The feature as declared, with inferred type if it isn't declared, and with fields learnt from training rows."""
-    kind = declared.type or infer(column[training])
-    described = declared.description or (DESCRIPTIONS.get(name, "") if source == "flights" else "")
-    base = Feature(
-        name=name,
-        type=kind,
-        utc=kind == "datetime" and has_offset(column),
-        **(declared.model_dump(exclude={"type", "description"}) | {"description": described}),
-    )
-    values = cast_column(column, base)[
-        training
-    ]  # casts all rows, so that errors are found here and not in later stages
-    learnt: dict[str, object] = {}
-    if kind in ("categorical", "text"):
-        counts = pd.Series(values).value_counts()
-        if kind == "categorical":
-            # Most frequent first; equal counts in alphabetical order, so that all runs give the same order.
-            learnt["categories"] = tuple(
-                counts.reset_index().sort_values(["count", "index"], ascending=[False, True])["index"]
-            )
-        learnt["example"] = None if counts.empty else str(sorted(counts[counts == counts.max()].index)[0])
-    else:
-        numbers = values[~np.isnan(values)]
-        if len(numbers):
-            middle = float(np.sort(numbers)[len(numbers) // 2])
-            if kind == "numeric":
-                learnt = {"low": float(numbers.min()), "high": float(numbers.max()), "example": middle}
-                learnt["integer"] = bool((numbers % 1 == 0).all())
-            elif kind == "boolean":
-                learnt["example"] = bool(middle)
-            else:
-                moment = pd.Timestamp(middle, unit="s").isoformat() + ("Z" if base.utc else "")
-                learnt = {"low": float(numbers.min()), "high": float(numbers.max()), "example": moment}
-    return base.model_copy(update=learnt)
-
-
 def _not_a_feature(
     name: str, training: "pd.Series[Any]", declared: FeatureParams | None, data: DataParams
 ) -> str | None:
@@ -294,14 +233,6 @@ def _not_a_feature(
     if different == len(present) >= ID_ROWS and infer(present) == "categorical":
         return "never the same in two training rows, as names of rows are"
     return None
-
-
-def _times(column: "pd.Series[Any]", name: str) -> "pd.Series[Any]":
-    times = parse_times(column, utc=has_offset(column))
-    if times.isna().any():
-        row = int(np.flatnonzero(times.isna())[0])
-        raise SchemaError(f"data.time: {name!r} has no valid time in row {row}: {column.iloc[row]!r}")
-    return times
 
 
 def _check_split(part: NDArray[np.object_], target: "pd.Series[Any]", classes: tuple[str, ...]) -> None:

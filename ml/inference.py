@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ml.schema import FeatureType
-from ml.tables import has_offset, parse_times
+from ml.tables import are_times
 
 TEXT_WORDS = 3.0
 """A column whose strings have at least this many words on average is text, if few of the strings repeat."""
@@ -47,6 +47,7 @@ def infer(column: "pd.Series[Any]") -> FeatureType:
     """The type of an undeclared column; whole numbers are always numeric, even with few distinct values.
 
     Digits with a leading zero are categories: a zip code.
+    Raises SchemaError when the order of day and month of its times is ambiguous.
     """
     present = column.dropna()
     if pd.api.types.is_bool_dtype(present.infer_objects().dtype):
@@ -60,8 +61,7 @@ def infer(column: "pd.Series[Any]") -> FeatureType:
         return "boolean"
     if _numbers(words).notna().all() or ((found := words_among_numbers(words)) is not None and found.missing):
         return "numeric"
-    looks_dated = words.str.match(r"\d{4}-\d{2}-\d{2}").all()
-    if looks_dated and parse_times(words, utc=has_offset(words)).notna().all():
+    if are_times(words):
         return "datetime"
     seldom_repeats = words.nunique() >= TEXT_DISTINCT * len(words)
     wordy = (words.str.count(r"\s+") + 1).mean() >= TEXT_WORDS

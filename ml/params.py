@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 
 from ml.encoding import DatetimePart
 from ml.schema import MISSING, Document, FeatureType, Task
+from ml.values import check_layout, time_zone
 
 PARAMS = Path("params.yaml")
 
@@ -42,6 +43,8 @@ def _encoding(name: str) -> str:
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Share = Annotated[float, Field(ge=0, le=1)]
+TimeFormat = Annotated[str, AfterValidator(check_layout)]
+TimeZone = Annotated[str, AfterValidator(lambda name: time_zone(name).key)]
 Spelling = Annotated[str, BeforeValidator(_spelling)]
 
 
@@ -60,6 +63,13 @@ class FeatureParams(Document):
 
     For the target, only these and blank cells are missing, because a class may be called NaN.
     """
+    format: TimeFormat | None = None
+    """How times are written: a pattern of Python's strptime (`%d.%m.%Y`), or epoch_s, epoch_ms, epoch_us, epoch_ns.
+
+    None: ISO 8601, or what all values fit. The service accepts the same format and ISO 8601.
+    """
+    timezone: TimeZone | None = None
+    """The zone whose calendar and clock the model sees (`Europe/Berlin`), instead of `data.timezone`."""
 
 
 Format = Literal["csv", "json", "parquet", "feather", "orc", "stata", "sas"]
@@ -112,6 +122,13 @@ class DataParams(Document):
     """A column that names the row; never a feature."""
     time: str | None = None
     """The column with the time of a row: for time splits, freshness and day blocks."""
+    time_format: TimeFormat | None = None
+    """How the times of `time` are written, as `features.NAME.format`, which counts if that column is declared."""
+    timezone: TimeZone | None = None
+    """The zone of all times: what has an offset from UTC is converted into it, what has none is of it.
+
+    Without it, times with offsets are converted into UTC, so the hour of the day moves by one when summer time begins.
+    """
     missing: tuple[Spelling, ...] = MISSING
     """Spellings that mean in every feature that the value is missing; a blank cell is always missing.
 
@@ -122,6 +139,15 @@ class DataParams(Document):
     exclude: tuple[str, ...] = ()
     """Columns that are never features."""
     features: dict[str, FeatureParams] = {}
+
+    def times(self, name: str) -> tuple[str | None, str | None]:
+        """The declared format and zone of a column with times."""
+        declared = self.features.get(name, FeatureParams())
+        return declared.format or (self.time_format if name == self.time else None), declared.timezone or self.timezone
+
+    def format_key(self, name: str) -> str:
+        """The key of params.yaml that declares the format of a column with times."""
+        return "data.time_format" if name == self.time and name not in self.features else f"data.features.{name}.format"
 
 
 class ColumnRule(Document):

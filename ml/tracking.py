@@ -141,17 +141,17 @@ def _log_model(mlflow: Any, bundle: Path, parts: Parts, *, logged_model: bool) -
     from ml.bundle import load_bundle
     from ml.tables import to_columns
 
-    # MLflow refuses whole numbers if the signature says float, and timestamps if it says text. The service accepts
-    # both, so the signature allows anything for these columns, and the bundle's own schema casts them.
+    # MLflow refuses whole numbers if the signature says float, and numbers and timestamps if it says text. The service
+    # accepts what the training file contained, so the signature allows anything, and the bundle's own schema casts it.
     anything = AnyType()  # type: ignore[no-untyped-call]
     inputs: list[ColSpec | TensorSpec] = [
-        ColSpec("string" if feature.type in ("categorical", "text") else anything, feature.name, feature.required)
+        ColSpec("string" if feature.type == "text" else anything, feature.name, feature.required)
         for feature in parts.schema.features
     ]
     example = pd.DataFrame(list(parts.reference.sample[:5]))
     loaded = load_bundle(bundle)
     scores = loaded.scores(to_columns(example, parts.schema))
-    answer = pd.DataFrame({"prediction": loaded.decide(scores)})
+    answer = pd.DataFrame({"prediction": loaded.answers(scores)})
     for place, label in enumerate(parts.schema.classes):
         answer[f"probability:{label}"] = scores[:, place]
     signature = ModelSignature(Schema(inputs), infer_signature(model_output=answer).outputs)

@@ -81,6 +81,125 @@ def test_times_count_as_utc_when_any_row_has_an_offset() -> None:
     assert set(seconds) == {1704067200.0, 1704078000.0}
 
 
+@pytest.mark.parametrize(
+    ("written", "layout"),
+    [
+        ([f"{n % 28 + 1}.02.2024" for n in range(40)], "%d.%m.%Y"),
+        ([f"02/{n % 28 + 1:02}/2024 08:00" for n in range(40)], "%m/%d/%Y %H:%M"),
+    ],
+)
+def test_dates_with_a_clear_order_of_day_and_month_are_inferred(written: list[str], layout: str) -> None:
+    for processed in (process(table(z=written)), process(table(z=written), time="z")):
+        feature = processed.schema.feature("z")
+        assert (feature.type, feature.format, feature.utc) == ("datetime", layout, False)
+        assert feature.example == str(feature.example)[:10] + ("T08:00:00" if "H" in layout else "T00:00:00")
+
+
+@pytest.mark.parametrize(
+    ("written", "layout"),
+    [
+        (list(range(1704067200, 1704067240)), "epoch_s"),
+        ([202300 + n % 12 + 1 for n in range(40)], "%Y%m"),
+    ],
+)
+def test_whole_numbers_are_times_where_params_say_so(written: list[int], layout: str) -> None:
+    assert process(table(z=written)).schema.feature("z").type == "numeric"
+    for params in ({"time": "z", "features": {"z": {"type": "datetime"}}}, {"features": {"z": {"format": layout}}}):
+        feature = process(table(z=written), **params).schema.feature("z")
+        assert (feature.type, feature.format, feature.utc) == ("datetime", layout, layout == "epoch_s")
+    seconds = seconds_of(process(table(z=written), time="z").parts["test"], "z")
+    assert seconds is not None
+    assert seconds.min() >= 1672531200
+
+
+def test_an_ambiguous_order_of_day_and_month_asks_in_one_line_for_the_param() -> None:
+    written = ["01/02/2024", "03/04/2024"] * 20
+    message = (
+        r"^column 'z': '01/02/2024' can be read in several ways: declare data\.features\.z\.format in params\.yaml as"
+    )
+    for params in ({}, {"time": "z"}, {"features": {"z": {"type": "datetime"}}}):
+        with pytest.raises(SchemaError, match=message):
+            process(table(z=written), **params)
+    processed = process(table(z=written), time="z", time_format="%m/%d/%Y", exclude=["z"])
+    assert processed.summary.borders["train"] == ("2024-01-02T00:00:00", "2024-03-04T00:00:00")
+    with pytest.raises(
+        SchemaError, match=r"no valid time in row 0: '01/02/2024' \(declare the format with data.time_format"
+    ):
+        process(table(z=written), time="z", time_format="%Y%m")
+
+
+def test_dates_of_any_century_are_learnt() -> None:
+    processed = process(table(z=["9999-12-31", "1650-01-01", None, "2024-05-05"] * 10), time=None)
+    feature = processed.schema.feature("z")
+    assert (feature.type, feature.low, feature.high) == ("datetime", -10098172800.0, 253402214400.0)
+    assert process(table(z=["9999-12-31", "1650-01-01"] * 20), time="z").summary.borders["train"][1][:4] == "9999"
+
+
+def test_a_declared_zone_gives_the_features_their_clock() -> None:
+    written = ["2024-03-30T12:00:00+01:00", "2024-03-31T12:00:00+02:00"] * 20
+    for params in ({"timezone": "Europe/Berlin"}, {"features": {"z": {"timezone": "Europe/Berlin"}}}):
+        feature = process(table(z=written), **params).schema.feature("z")
+        assert (feature.utc, feature.timezone, feature.example) == (False, "Europe/Berlin", "2024-03-31T12:00:00")
+    processed = process(table(z=written), time="z", timezone="Europe/Berlin")
+    assert processed.summary.borders["train"] == ("2024-03-30T12:00:00", "2024-03-31T12:00:00")
+
+
+def test_what_training_saw_is_learnt_for_the_service() -> None:
+    columns: dict[str, Any] = {
+        "full": [1, 2] * 20,
+        "gaps": ["a", None] * 20,
+        "code": [5, 7] * 20,
+        "weather": [1.5, 2.5] * 20,
+    }
+    params: dict[str, Any] = {"features": {"code": {"type": "categorical"}, "weather": {"live": True}}}
+    schema = process(table(**columns), **params).schema
+    assert {feature.name: feature.complete for feature in schema.features} == {
+        "x": True, "full": True, "gaps": False, "code": True, "weather": True,
+    }  # fmt: skip
+    assert (schema.feature("code").categories, schema.feature("code").forms) == (("5", "7"), ("number",))
+
+
+def test_spellings_of_a_missing_value_are_missing_whatever_the_files_format() -> None:
+    processed = process(table(z=["a", "b", "NaN", " "] * 10, n=[1, -999] * 20), features={"n": {"missing": [-999]}})
+    assert processed.schema.feature("z").categories == ("a", "b")
+    assert not processed.schema.feature("z").complete
+    assert (processed.schema.feature("n").low, processed.schema.feature("n").high) == (1, 1)
+
+
+def test_texts_that_look_alike_are_one_category_and_named() -> None:
+    processed = process(table(z=["Zürich", "Zu\u0308rich", "Zürich ", "Bern"] * 10))
+    assert processed.schema.feature("z").categories == ("Zürich", "Bern")
+    (said,) = processed.summary.remarks.assumed
+    assert "1 category written in several ways" in said
+    assert said.endswith(r"'Zürich' from 'Zu\u0308rich', 'Z\xfcrich', 'Z\xfcrich '")
+
+
+def test_how_times_are_read_is_said() -> None:
+    inferred = process(table(z=[f"{n % 28 + 1}.02.2024" for n in range(40)])).summary.remarks.assumed
+    assert inferred == ("column 'z' has times of the form %d.%m.%Y (data.features.z.format)",)
+    mixed = process(table(z=["2024-01-01T00:00", "2024-01-01T05:00+02:00"] * 20)).summary.remarks.assumed
+    assert "those without it count as UTC (data.features.z.timezone)" in mixed[0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind", "answers"),
+    [
+        ([0, 1] * 20, "integer", (0, 1)),
+        ([0.0, 1.0] * 20, "number", (0.0, 1.0)),
+        ([0.0, 1.0, None, 1.0] * 10, "integer", (0, 1)),
+        ([0.5, 1.0] * 20, "number", (0.5, 1.0)),
+        ([True, False] * 20, "boolean", (False, True)),
+        ([True, None, False, True] * 10, "boolean", (False, True)),
+        (["0", "1"] * 20, "text", ("0", "1")),
+        (["no", "yes "] * 20, "text", ("no", "yes")),
+    ],
+)
+def test_labels_keep_the_type_of_the_file(labels: list[Any], kind: str, answers: tuple[object, ...]) -> None:
+    schema = process(table(y=labels)).schema
+    assert (schema.labels, schema.answers()) == (kind, answers)
+    assert [type(answer) for answer in schema.answers()] == [type(answer) for answer in answers]
+
+
 def test_a_value_that_cannot_be_cast_is_named_by_its_row_in_the_table() -> None:
     with pytest.raises(SchemaError, match=r"'z' is numeric, but 1 of its values .* 'many' in row 33 "):
         process(table(z=[*range(33), "many", *range(6)]), features={"z": {"type": "numeric"}})
