@@ -80,6 +80,11 @@ up: setup check repro ## Set-up, pipeline, local stack; ends with the URLs and o
 	@echo "== local stack"
 	@$(BIN)/atlas up --stack local $(if $(OFFLINE),--offline)
 
+.PHONY: init
+# TASK=… and FORCE=1 are `atlas init`'s --task and --force.
+init: .venv/run ## Write a params.yaml for your own table: make init TABLE=data/churn.csv TARGET=churned
+	@$(BIN)/atlas init "$(TABLE)" --target "$(TARGET)" $(if $(TASK),--task $(TASK)) $(if $(FORCE),--force)
+
 down: ## Stop and remove everything that `make up` started; data and models stay
 	@if [ -x $(BIN)/atlas ]; then $(BIN)/atlas destroy --stack local; else echo "Nothing is up: there is no .venv."; fi
 

@@ -1,5 +1,6 @@
 """The data contract: the conditions that raw rows must satisfy before they are used for training."""
 
+import difflib
 from dataclasses import dataclass
 from datetime import datetime, time
 from typing import Any
@@ -13,6 +14,8 @@ from ml.params import ColumnRule, ContractParams, DataParams
 from ml.schema import Document, Feature, SchemaError
 from ml.tables import as_text, learn_times, moments_of, read_column
 
+SHOWN = 30
+"""Maximum number of columns that an error lists."""
 EXAMPLES = 20
 """Maximum number of rows that the report lists for a breach."""
 
@@ -60,6 +63,27 @@ class Checked:
     set_aside: pd.DataFrame
     """These rows have an additional column `breach` with the rules that they break."""
     report: Report
+
+
+def check_names(columns: list[str], data: DataParams) -> None:
+    """Raise SchemaError when params.yaml names a column that the table doesn't have; likely names are suggested."""
+    named = [("the target", data.target)]
+    named += [(f"data.{key}:", name) for key, name in (("id", data.id), ("time", data.time)) if name is not None]
+    named += [("data.features:", name) for name in data.features] + [("data.exclude:", name) for name in data.exclude]
+    for what, name in named:
+        if name in columns:
+            continue
+        folded = {column.casefold(): column for column in columns}
+        close = difflib.get_close_matches(name.casefold(), folded, n=1)
+        meant = f"; did you mean {folded[close[0]]!r}?" if close else ""
+        shown = ", ".join(columns[:SHOWN]) + (f", … ({len(columns)} columns)" if len(columns) > SHOWN else "")
+        headless = sum(column.replace(".", "", 1).lstrip("-").isdigit() for column in columns) >= len(columns) / 2
+        hint = (
+            " (a file without a header? data.csv.names names its columns)"
+            if headless and data.csv.names is None
+            else ""
+        )
+        raise SchemaError(f"{what} {name!r} is not a column; the table has {shown}{meant}{hint}")
 
 
 def check(

@@ -1,22 +1,18 @@
 """Stage 1: load the raw table and check it against the data contract."""
 
-import difflib
 import sys
 from datetime import UTC, datetime
 
 import pandas as pd
 
-from ml.contract import Checked, ContractError, check
+from ml.contract import Checked, ContractError, check, check_names
 from ml.files import CONTRACT_REPORT, SET_ASIDE, TABLE
 from ml.logs import stage_logger
-from ml.params import DataParams, Params, ParamsError, load_params
+from ml.params import Params, ParamsError, load_params
 from ml.schema import SchemaError
 from ml.sources import flights, table
 from ml.sources.reading import Read, SourceError
 from ml.tables import write_parquet
-
-SHOWN = 30
-"""Maximum number of columns that an error lists."""
 
 
 def read_source(params: Params) -> Read:
@@ -27,27 +23,6 @@ def read_source(params: Params) -> Read:
     if params.data.source == "flights" and params.data.horizon is not None:
         return Read(flights.read(pd.Timedelta(params.data.horizon)))
     return table.read(params.data)
-
-
-def check_names(columns: list[str], data: DataParams) -> None:
-    """Raise SchemaError when params.yaml names a column that the table doesn't have; likely names are suggested."""
-    named = [("the target", data.target)]
-    named += [(f"data.{key}:", name) for key, name in (("id", data.id), ("time", data.time)) if name is not None]
-    named += [("data.features:", name) for name in data.features] + [("data.exclude:", name) for name in data.exclude]
-    for what, name in named:
-        if name in columns:
-            continue
-        folded = {column.casefold(): column for column in columns}
-        close = difflib.get_close_matches(name.casefold(), folded, n=1)
-        meant = f"; did you mean {folded[close[0]]!r}?" if close else ""
-        shown = ", ".join(columns[:SHOWN]) + (f", … ({len(columns)} columns)" if len(columns) > SHOWN else "")
-        headless = sum(column.replace(".", "", 1).lstrip("-").isdigit() for column in columns) >= len(columns) / 2
-        hint = (
-            " (a file without a header? data.csv.names names its columns)"
-            if headless and data.csv.names is None
-            else ""
-        )
-        raise SchemaError(f"{what} {name!r} is not a column; the table has {shown}{meant}{hint}")
 
 
 def write(checked: Checked) -> None:

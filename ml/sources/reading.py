@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import fsspec
 import pandas as pd
@@ -78,22 +78,7 @@ def read_file(params: DataParams) -> Read:
             return _columns(pd.read_parquet(uri))
         data = _bytes(uri)
         kind = kind or _format_of(data)
-        match kind:
-            case "csv":
-                return _read_csv(data, params)
-            case "json":
-                return _columns(pd.DataFrame(_records(data)))
-            case "feather":
-                return _columns(pd.read_feather(io.BytesIO(data)))
-            case "orc":
-                return _columns(pd.read_orc(io.BytesIO(data)))
-            case "stata":
-                return _columns(pd.read_stata(io.BytesIO(data)))
-            case "sas":
-                ending = PurePosixPath(uri.lower()).suffix.removeprefix(".").replace("xpt", "xport")
-                return _columns(pd.read_sas(io.BytesIO(data), format=ending, encoding="infer"))  # type: ignore[call-overload]
-            case _:
-                return _columns(pd.read_parquet(io.BytesIO(data)))
+        return _read_csv(data, params) if kind == "csv" else _columns(_typed(kind, data, uri))
     except FileNotFoundError as error:
         # fsspec says "not found" also when it can't connect; the cause tells.
         if error.__cause__ is not None:
@@ -150,6 +135,25 @@ def _format_of(data: bytes) -> Format:
     if b"\0" in data[:4096] and data[:2] not in (b"\xff\xfe", b"\xfe\xff"):
         raise SourceError(f"the format is unknown; set data.format in params.yaml: {', '.join(get_args(Format))}")
     return "csv"
+
+
+def _typed(kind: Format, data: bytes, uri: str) -> pd.DataFrame:
+    """The table in a file whose values have types."""
+    file = io.BytesIO(data)
+    match kind:
+        case "json":
+            return pd.DataFrame(_records(data))
+        case "feather":
+            return pd.read_feather(file)
+        case "orc":
+            return pd.read_orc(file)
+        case "stata":
+            return pd.read_stata(file)
+        case "sas":
+            ending: Literal["xport", "sas7bdat"] = "xport" if uri.lower().endswith(".xpt") else "sas7bdat"
+            return pd.read_sas(file, format=ending, encoding="infer")
+        case _:
+            return pd.read_parquet(file)
 
 
 def _read_csv(data: bytes, params: DataParams) -> Read:
