@@ -104,7 +104,7 @@ data:
 contract: {{on_breach: stop}}   # or set_aside; also rules for columns, uniqueness, freshness
 split: {{method: {split}, validation: 0.15, test: 0.15}}   # random, stratified or time
 model: {{name: {name}}}   # without `estimators`, Atlas chooses them
-gate: {{metric: {"log_loss" if classes else "rmse"}}}   # also minimum and maximum, which a model must reach to be served
+gate: {{metric: {"log_loss" if classes else "rmse"}}}   # also minimum, maximum: what a model must reach
 registry: {{experiment: {name}, model: {name}}}
 """
 
