@@ -25,7 +25,10 @@ class Model:
         """Uncalibrated scores, computed by scikit-learn."""
         if schema.task == "regression":
             return np.asarray(self.estimator.predict(matrix), dtype=np.float64)
-        return np.asarray(self.estimator.predict_proba(matrix), dtype=np.float64)
+        scores = np.zeros((len(matrix), len(schema.classes)))
+        # A fold's training rows may lack a class; its probability is 0.
+        scores[:, np.asarray(self.estimator.classes_, dtype=int)] = self.estimator.predict_proba(matrix)
+        return scores
 
 
 def fit(encoded: Encoded, rows: Rows, schema: Schema, params: ModelParams, seed: int) -> Model:

@@ -191,7 +191,9 @@ class ModelParams(Document):
     Classification only.
     """
     calibration_folds: int = 3
-    """Number of rolling-origin folds, in the order of the rows."""
+    """Number of folds. A time split has rolling-origin folds: each is predicted from earlier rows, and the validation
+    part is the last. All other splits deal the training rows at random, by class, and the validation part is one more.
+    """
     threshold: ThresholdParams = ThresholdParams()
     refit: bool = True
     """After the figures are computed, fit the serving model on all rows."""
