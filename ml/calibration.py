@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from ml.decision import Calibration, IsotonicCalibration, NoCalibration, SigmoidCalibration, TemperatureCalibration
-from ml.params import ThresholdParams
+from ml.model_params import ThresholdParams
 from ml.runtime import Scores
 
 

@@ -60,7 +60,7 @@ def build(params: Params, log: logging.Logger) -> Parts:
     decision = Decision(calibration=choice.calibration, threshold=threshold)
 
     facts: dict[str, Any] = {
-        "estimators": [settings.model_dump(mode="json") for settings in params.model.estimators],
+        "estimators": {name: each.model_dump(mode="json") for name, each in params.model.estimators.items()},
         "calibration": choice.calibration.method,
         "calibration_log_loss": choice.log_loss,
         "calibration_excluded": choice.excluded,

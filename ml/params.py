@@ -1,13 +1,15 @@
 """Reads params.yaml into a frozen, validated object; unknown keys are an error."""
 
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Literal, Self
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
 from ml.encoding import DatetimePart
+from ml.model_params import ModelParams, wrong_parameters
+from ml.param_types import Duration, Share
 from ml.schema import Document, FeatureType, Task
 
 PARAMS = Path("params.yaml")
@@ -15,19 +17,6 @@ PARAMS = Path("params.yaml")
 
 class ParamsError(ValueError):
     """params.yaml can't be used; the message names the key, the value and what is allowed."""
-
-
-def _duration(value: Any) -> Any:
-    """`90m`, `2h`, `7d` -> timedelta."""
-    if isinstance(value, str) and value[:-1].replace(".", "", 1).isdigit() and value[-1:] in "smhd":
-        return timedelta(**{{"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[value[-1]]: float(value[:-1])})
-    if isinstance(value, timedelta):
-        return value
-    raise ValueError("a duration is a number and a unit, such as 90m, 2h or 7d")
-
-
-Duration = Annotated[timedelta, BeforeValidator(_duration)]
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class FeatureParams(Document):
@@ -149,61 +138,6 @@ class EncodingParams(Document):
     """Share of training rows that lose all their live features, so that the model learns what their absence means."""
 
 
-class EstimatorParams(Document):
-    """A scikit-learn estimator; several estimators are averaged (soft vote)."""
-
-    kind: Literal[
-        "linear",  # LogisticRegression or Ridge, on imputed and scaled columns
-        "hist_gradient_boosting",
-        "random_forest",
-        "extra_trees",
-    ]
-    weight: Annotated[float, Field(gt=0)] = 1.0
-    params: dict[str, Any] = {}
-    """Keyword arguments of the scikit-learn class."""
-
-
-CalibrationMethod = Literal["none", "sigmoid", "isotonic", "temperature"]
-ThresholdMetric = Literal["f1", "balanced_accuracy", "cost"]
-
-
-class ThresholdParams(Document):
-    """How the decision threshold of a binary model is chosen on validation rows."""
-
-    maximize: ThresholdMetric = "f1"
-    cost_false_positive: float = 1.0
-    """With `cost`: the cost of a false positive, in the unit of `cost_false_negative`."""
-    cost_false_negative: float = 1.0
-
-
-class ModelParams(Document):
-    """The estimators, their weights, calibration and threshold."""
-
-    name: str
-    estimators: Annotated[tuple[EstimatorParams, ...], Field(min_length=1)]
-    class_weight: Literal["balanced"] | None = None
-    """`balanced` weighs classes by their inverse frequency."""
-    recency_half_life: Duration | None = None
-    """A row that is older than the newest row by this time has half its weight; needs a time column."""
-    calibration: tuple[CalibrationMethod, ...] = ("none", "sigmoid", "isotonic")
-    """Candidate methods; the method with the lowest log-loss over the folds is used, `none` on a tie.
-
-    Classification only.
-    """
-    calibration_folds: int = 3
-    """Number of folds. A time split has rolling-origin folds: each is predicted from earlier rows, and the validation
-    part is the last. All other splits deal the training rows at random, by class, and the validation part is one more.
-    """
-    threshold: ThresholdParams = ThresholdParams()
-    refit: bool = True
-    """After the figures are computed, fit the serving model on all rows."""
-    parity_tolerance: float = 1e-5
-    """If the compiled model differs from the original by more than this, the bundle uses `runtime: sklearn`.
-
-    In probability; for a regression as a share of the target's standard deviation.
-    """
-
-
 class EvaluationParams(Document):
     """What is reported about the test rows."""
 
@@ -270,8 +204,8 @@ class Params(Document):
         return self
 
 
-def load_params(path: Path = PARAMS) -> Params:
-    """The validated parameters.
+def load_params(path: Path = PARAMS, *, check_estimators: bool = True) -> Params:
+    """The validated parameters. `check_estimators` needs scikit-learn, whose import takes a second.
 
     Raises ParamsError, one line per wrong key, when the file is missing or something in it isn't allowed.
     """
@@ -282,7 +216,7 @@ def load_params(path: Path = PARAMS) -> Params:
     except yaml.YAMLError as error:
         raise ParamsError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     try:
-        return Params.model_validate(document)
+        params = Params.model_validate(document)
     except ValidationError as error:
         lines = [
             f"{path}: {'.'.join(map(str, detail['loc'])) or 'document'}: {detail['msg']}"
@@ -290,3 +224,8 @@ def load_params(path: Path = PARAMS) -> Params:
             for detail in error.errors()
         ]
         raise ParamsError("\n".join(lines)) from None
+    if check_estimators:
+        wrong = [f"{path}: {line}" for line in wrong_parameters(params.model, params.data.task)]
+        if wrong:
+            raise ParamsError("\n".join(wrong))
+    return params

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ml.calibration import choose_calibration, choose_threshold
-from ml.params import ThresholdParams
+from ml.model_params import ThresholdParams
 
 METHODS = ("none", "sigmoid", "isotonic", "temperature")
 HeldOut = list[tuple[NDArray[np.float64], NDArray[np.float64]]]
