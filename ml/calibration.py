@@ -1,58 +1,70 @@
 """Chooses the calibration and the threshold, on rows that the model never saw."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from ml.decision import Calibration, IsotonicCalibration, NoCalibration, SigmoidCalibration, TemperatureCalibration
-from ml.params import ThresholdParams
+from ml.model_params import ThresholdParams
 from ml.runtime import Scores
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The chosen calibration, and the log-loss of each candidate."""
+    """The chosen calibration, and what was found out about each candidate."""
 
     calibration: Calibration
     log_loss: dict[str, float]
     """Mean log-loss over the folds, by method."""
+    excluded: dict[str, str]
+    """Why a method could not be chosen, by method."""
 
 
-def rolling_origin(rows: int, folds: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Positions of training and prediction rows: each fold is predicted from all rows before it (Tashman, 2000).
-
-    The first half of the rows is only used for training.
-    """
-    borders = np.linspace(rows / 2, rows, folds + 1).astype(int)
-    for begin, end in pairwise(borders):
-        yield np.arange(begin), np.arange(begin, end)
-
-
-def choose_calibration(held_out: list[tuple[Scores, NDArray[np.float64]]], methods: tuple[str, ...]) -> Choice:
+def choose_calibration(
+    held_out: list[tuple[Scores, NDArray[np.float64]]], methods: tuple[str, ...], *, in_order: bool
+) -> Choice:
     """Choose the method with the lowest mean log-loss, or `none` on a tie.
 
-    Each method is fitted on all previous folds and evaluated on the next fold. `held_out`: (scores, class indices) of
-    each fold in order, predicted by a model that never saw the fold.
+    `held_out`: (scores, class indices) of each fold, predicted by a model that never saw the fold. Each method is
+    judged on a fold after it was fitted on the other folds; if folds are `in_order` of time, on the earlier folds.
+    A method that can't be fitted (for example on a single class), or whose loss isn't a finite number, is not chosen.
     """
     losses: dict[str, float] = {}
+    excluded: dict[str, str] = {}
     for method in dict.fromkeys(("none", *methods)):
         fold_losses = []
-        for place in range(1, len(held_out)):
-            scores, target = held_out[place]
-            try:
-                calibrated = fit_calibration(method, held_out[:place]).apply(scores)
-            except ValueError:  # a fold with a single class
-                fold_losses.append(np.inf)
-                continue
-            likelihood = np.clip(calibrated[np.arange(len(target)), target.astype(int)], 1e-15, 1)
-            fold_losses.append(float(-np.log(likelihood).mean()))
-        losses[method] = float(np.mean(fold_losses)) if fold_losses else 0.0
+        try:
+            for place in range(1 if in_order else 0, len(held_out)):
+                others = held_out[:place] if in_order else held_out[:place] + held_out[place + 1 :]
+                if others:
+                    fold_losses.append(
+                        log_loss(fit_calibration(method, others).apply(held_out[place][0]), held_out[place][1])
+                    )
+            fit_calibration(method, held_out)
+        except ValidationError:  # a document holds only finite numbers
+            excluded[method] = "its parameters are not finite numbers: the scores separate the classes"
+            continue
+        except ValueError as error:
+            excluded[method] = f"it can't be fitted on every fold: {' '.join(str(error).split())}"
+            continue
+        loss = float(np.mean(fold_losses)) if fold_losses else np.inf
+        if np.isfinite(loss):
+            losses[method] = loss
+        elif method != "none":
+            excluded[method] = (
+                "its log-loss is not a finite number" if fold_losses else "there are too few folds to judge it"
+            )
     allowed = {method: loss for method, loss in losses.items() if method in methods}
-    best = min(allowed, key=lambda method: (round(allowed[method], 6), method != "none"))
-    return Choice(fit_calibration(best, held_out), losses)
+    best = min(allowed, key=lambda method: (round(allowed[method], 6), method != "none"), default="none")
+    return Choice(fit_calibration(best, held_out), losses, excluded)
+
+
+def log_loss(scores: Scores, target: NDArray[np.float64]) -> float:
+    """Mean negative logarithm of the actual class's probability, which counts as 1e-15 or more."""
+    likelihood = np.clip(scores[np.arange(len(target)), target.astype(int)], 1e-15, 1)
+    return float(-np.log(likelihood).mean())
 
 
 def fit_calibration(method: str, held_out: list[tuple[Scores, NDArray[np.float64]]]) -> Calibration:
@@ -68,8 +80,7 @@ def fit_calibration(method: str, held_out: list[tuple[Scores, NDArray[np.float64
     if method == "temperature":
 
         def loss(log_temperature: float) -> float:
-            calibrated = TemperatureCalibration(temperature=float(np.exp(log_temperature))).apply(scores)
-            return float(-np.log(np.clip(calibrated[np.arange(len(target)), target.astype(int)], 1e-15, 1)).mean())
+            return log_loss(TemperatureCalibration(temperature=float(np.exp(log_temperature))).apply(scores), target)
 
         best = minimize_scalar(loss, bounds=(-3, 3), method="bounded")
         return TemperatureCalibration(temperature=float(np.exp(best.x)))
@@ -98,4 +109,6 @@ def choose_threshold(probability: NDArray[np.float64], target: NDArray[np.float6
             "balanced_accuracy": (tp / (tp + fn) + tn / (tn + fp)) / 2,
             "cost": -(fp * params.cost_false_positive + fn * params.cost_false_negative),
         }[params.maximize]
+    if np.isnan(worth).all():  # balanced accuracy isn't defined if the rows have a single class
+        return 0.5
     return float(candidates[int(np.nanargmax(worth))])

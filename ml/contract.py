@@ -10,7 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from ml.params import ColumnRule, ContractParams, DataParams
+from ml.data_params import DataParams
+from ml.params import ColumnRule, ContractParams
 from ml.schema import Document, Feature, SchemaError
 from ml.tables import as_text, learn_times, moments_of, read_column
 

@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ml.data_params import DataParams, FeatureParams
 from ml.files import DATA_WARNINGS, PROCESSED, SCHEMA, SUMMARY, TABLE
 from ml.inference import ID_ROWS, identifies_rows, infer, marks_of, numbers_the_rows, words_among_numbers
 from ml.leaks import find_leaks
 from ml.learning import label_kind, learn, read_target, read_time_column, readings
 from ml.logs import stage_logger
-from ml.params import DataParams, FeatureParams, Params, ParamsError, SplitParams, load_params
+from ml.params import Params, ParamsError, SplitParams, load_params
 from ml.rows import PARTS, Part, Remarks, Summary, target_of
 from ml.schema import Feature, Schema, SchemaError
 from ml.tables import holds_many, read_parquet, to_columns, write_parquet

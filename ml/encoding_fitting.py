@@ -17,7 +17,8 @@ from ml.encoding import (
     TextEncoder,
     keys,
 )
-from ml.params import EncodingParams, ParamsError
+from ml.folds import deal
+from ml.params import EncodingParams, ParamsError, SplitParams
 from ml.schema import Columns, Feature, Schema
 
 
@@ -31,17 +32,18 @@ class Encoded:
 
 
 def fit_encoding(
-    columns: Columns, target: NDArray[np.float64], schema: Schema, params: EncodingParams, seed: int, *, in_order: bool
+    columns: Columns, target: NDArray[np.float64], schema: Schema, params: EncodingParams, seed: int, split: SplitParams
 ) -> Encoded:
-    """Learn the encoding from these rows.
+    """Learn the encoding from these rows; its own folds, for target means, are those that the split implies.
 
-    `in_order`: rows are in time order, so folds are contiguous blocks of time; otherwise folds are random.
     Raises ParamsError when params name a column that isn't a feature of the right type.
     """
     _check_names(schema, params)
     columns = _drop_live(columns, schema, params.live_dropout, seed)
     encoders: list[Encoder] = []
     pieces: list[NDArray[np.float64]] = []
+    classes = None if schema.task == "regression" else target
+    fold = deal(split, len(target), min(params.folds, len(target)), seed, classes, None)
 
     def add(encoder: Encoder, piece: NDArray[np.float64] | None = None) -> None:
         encoders.append(encoder)
@@ -57,7 +59,7 @@ def fit_encoding(
                 table = {value: (count / len(values),) for value, count in sorted(Counter(values).items())}
                 add(LookupEncoder(kind="frequency", columns=names, outputs=("",), table=table, default=(0.0,)))
             else:
-                add(*_target_encoder(names, values, target, schema, params.folds, seed, in_order=in_order))
+                add(*_target_encoder(names, values, target, schema, fold))
 
     for feature in schema.features:
         name = feature.name
@@ -93,32 +95,30 @@ def _drop_live(columns: Columns, schema: Schema, share: float, seed: int) -> Col
 
 
 def _target_encoder(
-    names: tuple[str, ...],
-    values: list[str],
-    target: NDArray[np.float64],
-    schema: Schema,
-    folds: int,
-    seed: int,
-    *,
-    in_order: bool,
+    names: tuple[str, ...], values: list[str], target: NDArray[np.float64], schema: Schema, fold: NDArray[np.int64]
 ) -> tuple[LookupEncoder, NDArray[np.float64]]:
     """Smoothed target means (scikit-learn's TargetEncoder, empirical Bayes), and the rows' out-of-fold means."""
-    from sklearn.model_selection import KFold
     from sklearn.preprocessing import TargetEncoder
 
-    kind = {"binary": "binary", "multiclass": "multiclass", "regression": "continuous"}[schema.task]
-    folding = KFold(min(folds, len(values)), shuffle=not in_order, random_state=None if in_order else seed)
-    encoder = TargetEncoder(target_type=kind, cv=folding)
+    splits = [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(fold.max() + 1)]
     column = np.asarray(values, dtype=object)[:, None]
-    out_of_fold = np.asarray(encoder.fit_transform(column, target), dtype=np.float64)
-    means = np.stack(encoder.encodings_, axis=1)
     outputs = schema.classes if schema.task == "multiclass" else ("",)
-    default = np.atleast_1d(encoder.target_mean_).astype(float)
-    table = {str(value): tuple(map(float, row)) for value, row in zip(encoder.categories_[0], means, strict=True)}
-    lookup = LookupEncoder(
-        kind="target", columns=names, outputs=outputs, table=table, default=tuple(map(float, default))
-    )
-    return lookup, out_of_fold
+    means, defaults, out_of_fold = [], [], []
+    for place in range(len(outputs)):
+        # Class by class: these rows may lack a class, and the encoding still has a number for it.
+        wanted = (target == place).astype(np.float64) if schema.task == "multiclass" else target
+        encoder = TargetEncoder(target_type="continuous", cv=splits)
+        out_of_fold.append(
+            encoder.fit_transform(column, wanted)[:, 0]
+            if len(splits) > 1
+            else encoder.fit(column, wanted).transform(column)[:, 0]
+        )
+        means.append(encoder.encodings_[0])
+        defaults.append(float(encoder.target_mean_))
+    categories = encoder.categories_[0]
+    table = {str(value): tuple(map(float, row)) for value, row in zip(categories, np.stack(means, axis=1), strict=True)}
+    lookup = LookupEncoder(kind="target", columns=names, outputs=outputs, table=table, default=tuple(defaults))
+    return lookup, np.stack(out_of_fold, axis=1)
 
 
 def _text_encoder(name: str, columns: Columns, params: EncodingParams) -> TextEncoder | None:

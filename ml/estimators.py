@@ -5,13 +5,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from ml.encoding import Encoding
 from ml.encoding_fitting import Encoded
-from ml.params import EstimatorParams, ModelParams, ParamsError
+from ml.estimator_kinds import estimator_class
+from ml.model_params import EstimatorParams, ModelParams
+from ml.params import ParamsError
 from ml.rows import Rows
 from ml.runtime import Scores
-from ml.schema import Schema
+from ml.schema import Schema, Task
+
+SMALL = 500_000
+"""Values of a matrix below which boosted trees are fitted with a single thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +31,10 @@ class Model:
         """Uncalibrated scores, computed by scikit-learn."""
         if schema.task == "regression":
             return np.asarray(self.estimator.predict(matrix), dtype=np.float64)
-        return np.asarray(self.estimator.predict_proba(matrix), dtype=np.float64)
+        scores = np.zeros((len(matrix), len(schema.classes)))
+        # A fold's training rows may lack a class; its probability is 0.
+        scores[:, np.asarray(self.estimator.classes_, dtype=int)] = self.estimator.predict_proba(matrix)
+        return scores
 
 
 def fit(encoded: Encoded, rows: Rows, schema: Schema, params: ModelParams, seed: int) -> Model:
@@ -33,79 +42,72 @@ def fit(encoded: Encoded, rows: Rows, schema: Schema, params: ModelParams, seed:
 
     Raises ParamsError when an estimator refuses its parameters.
     """
+    target = rows.target if schema.task == "regression" else rows.target.astype(np.int64)
+    weights = sample_weights(rows, schema, params)
+    fitted = {}
+    for place, (name, settings) in enumerate(params.estimators.items()):
+        estimator = make_estimator(settings, schema.task, seed + place)
+        try:
+            fit_estimator(estimator, encoded.matrix, target, weights)
+        except (ValueError, TypeError) as error:
+            raise ParamsError(f"model.estimators.{name} ({settings.kind}): {' '.join(str(error).split())}") from error
+        fitted[name] = estimator
+    shares = [settings.weight for settings in params.estimators.values()]
+    return Model(encoded.encoding, average(fitted, shares, target, schema.task))
+
+
+def fit_estimator(
+    estimator: Any, matrix: NDArray[np.float32], target: NDArray[Any], weights: NDArray[np.float64] | None
+) -> None:
+    """Fit an estimator or a pipeline, with the rows' weights if they differ."""
+    key = f"{estimator.steps[-1][0]}__sample_weight" if hasattr(estimator, "steps") else "sample_weight"
+    # Threads that wait for each other cost more than they save on few rows. Boosted trees don't depend on their number.
+    with threadpool_limits(1 if matrix.size < SMALL else None, user_api="openmp"):
+        estimator.fit(matrix, target, **({} if weights is None else {key: weights}))
+
+
+def average(fitted: dict[str, Any], shares: list[float], target: NDArray[Any], task: Task) -> Any:
+    """The weighted average of fitted estimators as an estimator; a single one is returned as it is."""
     from sklearn.ensemble import VotingClassifier, VotingRegressor
     from sklearn.preprocessing import LabelEncoder
 
-    target = rows.target if schema.task == "regression" else rows.target.astype(np.int64)
-    weights = sample_weights(rows, schema, params)
-    fitted = []
-    for place, settings in enumerate(params.estimators):
-        estimator = make_estimator(settings, schema, seed + place)
-        key = f"{estimator.steps[-1][0]}__sample_weight" if hasattr(estimator, "steps") else "sample_weight"
-        try:
-            estimator.fit(encoded.matrix, target, **({} if weights is None else {key: weights}))
-        except (ValueError, TypeError) as error:
-            raise ParamsError(f"model.estimators.{place} ({settings.kind}): {' '.join(str(error).split())}") from error
-        fitted.append((f"{settings.kind}_{place}", estimator))
     if len(fitted) == 1:
-        return Model(encoded.encoding, fitted[0][1])
-    shares = np.array([settings.weight for settings in params.estimators])
+        return next(iter(fitted.values()))
     # The estimators are already fitted, with sample weights; the voting estimator only averages them.
-    if schema.task == "regression":
-        vote = VotingRegressor(fitted, weights=shares)
+    members, weights = list(fitted.items()), np.array(shares)
+    if task == "regression":
+        vote = VotingRegressor(members, weights=weights)
     else:
         # flatten_transform concerns an output that isn't used, but the ONNX converter supports only False.
-        vote = VotingClassifier(fitted, voting="soft", weights=shares, flatten_transform=False)
+        vote = VotingClassifier(members, voting="soft", weights=weights, flatten_transform=False)
         vote.le_ = LabelEncoder().fit(target)
         vote.classes_ = vote.le_.classes_
-    vote.estimators_ = [estimator for _, estimator in fitted]
-    vote.named_estimators_ = dict(fitted)
-    return Model(encoded.encoding, vote)
+    vote.estimators_ = list(fitted.values())
+    vote.named_estimators_ = fitted
+    return vote
 
 
-def make_estimator(settings: EstimatorParams, schema: Schema, seed: int) -> Any:
-    """The unfitted scikit-learn estimator.
-
-    Raises ParamsError when the class doesn't have a parameter, or when a parameter would make the compiled model wrong.
-    """
-    from sklearn import ensemble, linear_model
+def make_estimator(settings: EstimatorParams, task: Task, seed: int) -> Any:
+    """The unfitted scikit-learn estimator; `load_params` has checked its parameters."""
     from sklearn.impute import SimpleImputer
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    number = schema.task == "regression"
-    given = dict(settings.params)
-    try:
-        match settings.kind:
-            case "linear":
-                last = (
-                    linear_model.Ridge(**given)
-                    if number
-                    else linear_model.LogisticRegression(**{"max_iter": 1000} | given)
-                )
-                imputer = SimpleImputer(strategy="median", keep_empty_features=True)
-                return make_pipeline(imputer, StandardScaler(), last)
-            case "hist_gradient_boosting":
-                if "categorical_features" in given:
-                    # The conversion to ONNX gives no error, but the converted model gives wrong predictions.
-                    raise ParamsError(
-                        "model.estimators: categorical_features is not allowed; categories are encoded before the model"
-                    )
-                boosting = ensemble.HistGradientBoostingRegressor if number else ensemble.HistGradientBoostingClassifier
-                # Early stopping would hold out random rows; the number of trees is a parameter instead.
-                defaults = {"random_state": seed, "early_stopping": False, "categorical_features": None}
-                return boosting(**defaults | given)
-            case "random_forest":
-                forest = ensemble.RandomForestRegressor if number else ensemble.RandomForestClassifier
-            case "extra_trees":
-                forest = ensemble.ExtraTreesRegressor if number else ensemble.ExtraTreesClassifier
-        # Always two threads: the order of sums, and so the last digit, must not depend on the machine.
-        return make_pipeline(
-            SimpleImputer(strategy="median", keep_empty_features=True),
-            forest(**{"random_state": seed, "n_jobs": 2} | given),
-        )
-    except TypeError as error:
-        raise ParamsError(f"model.estimators: {settings.kind}: {error}") from None
+    defaults: dict[str, Any] = {}
+    steps: list[Any] = [SimpleImputer(strategy="median", keep_empty_features=True)]
+    match settings.kind:
+        case "linear":
+            defaults = {} if task == "regression" else {"max_iter": 1000}
+            steps.append(StandardScaler())
+        case "hist_gradient_boosting":
+            # Early stopping would hold out random rows; the number of trees is a parameter instead.
+            defaults = {"random_state": seed, "early_stopping": False, "categorical_features": None}
+            steps = []  # these trees know missing values
+        case _:
+            # Always two threads: the order of sums, and so the last digit, must not depend on the machine.
+            defaults = {"random_state": seed, "n_jobs": 2}
+    estimator = estimator_class(settings.kind, task)(**defaults | settings.settings)
+    return make_pipeline(*steps, estimator) if steps else estimator
 
 
 def sample_weights(rows: Rows, schema: Schema, params: ModelParams) -> NDArray[np.float64] | None:

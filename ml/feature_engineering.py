@@ -21,10 +21,7 @@ def main() -> int:
         tables = {part: read_parquet(PROCESSED / f"{part}.parquet") for part in PARTS}
         columns = {part: to_columns(table, schema) for part, table in tables.items()}
         target = {part: target_of(table, schema) for part, table in tables.items()}
-        in_order = params.data.time is not None
-        fitted = fit_encoding(
-            columns["train"], target["train"], schema, params.encoding, params.seed, in_order=in_order
-        )
+        fitted = fit_encoding(columns["train"], target["train"], schema, params.encoding, params.seed, params.split)
     except (ParamsError, FileNotFoundError) as error:
         print(f"feature_engineering: {error}", file=sys.stderr)
         return 1

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ml.data_params import DataParams, FeatureParams
 from ml.inference import infer
-from ml.params import DataParams, FeatureParams, Params
+from ml.params import Params
 from ml.schema import Feature, Label, SchemaError
 from ml.sources.flight_columns import DESCRIPTIONS
 from ml.tables import cast_column, forms_of, is_missing, learn_times, merged_spellings, moments_of

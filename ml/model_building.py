@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.bundle import Parts, write_bundle
-from ml.calibration import Choice, choose_calibration, choose_threshold, rolling_origin
+from ml.calibration import Choice, choose_calibration, choose_threshold
 from ml.card import Card
 from ml.compilation import compile_estimator, parity_unit
 from ml.decision import Decision, NoCalibration
@@ -17,10 +17,12 @@ from ml.encoding import Encoding
 from ml.encoding_fitting import Encoded, fit_encoding
 from ml.estimators import Model, fit
 from ml.files import ENCODING, FEATURES, SCHEMA, TRAINED
+from ml.folds import make_folds
 from ml.logs import stage_logger
 from ml.params import Params, ParamsError, load_params
 from ml.reference import describe_rows
 from ml.rows import PARTS, Rows, concatenate, read_rows
+from ml.runtime import Scores
 from ml.schema import Schema
 
 PARITY_ROWS = 5000
@@ -32,34 +34,23 @@ def build(params: Params, log: logging.Logger) -> Parts:
     encoding = Encoding.model_validate_json(ENCODING.read_bytes())
     rows = {part: read_rows(part, schema, params) for part in PARTS}
     matrices = {part: np.load(FEATURES / f"{part}.npz")["matrix"] for part in PARTS}
-    in_order = params.data.time is not None
 
     log.info("fitting on %d training rows", len(rows["train"]))
     model = fit(Encoded(encoding, matrices["train"]), rows["train"], schema, params.model, params.seed)
     validation_scores = model.scores(matrices["validation"], schema)
 
-    choice = Choice(NoCalibration(), {})
-    if schema.task != "regression":
-        held_out = []
-        if set(params.model.calibration) - {"none"}:
-            methods = params.model.calibration
-            if schema.task == "multiclass" and set(methods) & {"sigmoid", "isotonic"}:
-                methods = ("none", "temperature")  # the other methods are only for two classes
-            # The last fold is the validation part. The model above hasn't seen it, so this fold needs no further fit.
-            for number, (learn, predict) in enumerate(
-                rolling_origin(len(rows["train"]), params.model.calibration_folds - 1)
-            ):
-                log.info("calibration fold %d: %d rows predict %d", number + 1, len(learn), len(predict))
-                past, next_rows = rows["train"].take(learn), rows["train"].take(predict)
-                fold_encoded = fit_encoding(
-                    past.columns, past.target, schema, params.encoding, params.seed, in_order=in_order
-                )
-                fold_model = fit(fold_encoded, past, schema, params.model, params.seed)
-                matrix = fold_encoded.encoding.transform(next_rows.columns)
-                held_out.append((fold_model.scores(matrix, schema), next_rows.target))
-            held_out.append((validation_scores, rows["validation"].target))
-            choice = choose_calibration(held_out, methods)
-            log.info("calibration: %s (log-loss %s)", choice.calibration.method, choice.log_loss)
+    choice = Choice(NoCalibration(), {}, {})
+    methods = params.model.calibration
+    if schema.task == "multiclass" and set(methods) & {"sigmoid", "isotonic"}:
+        methods = ("none", "temperature")  # the other methods are only for two classes
+    if schema.task != "regression" and set(methods) - {"none"}:
+        held_out = predict_folds(rows["train"], schema, params, log)
+        # The last fold is the validation part. The model above hasn't seen it, so this fold needs no further fit.
+        held_out.append((validation_scores, rows["validation"].target))
+        choice = choose_calibration(held_out, methods, in_order=params.split.method == "time")
+        log.info("calibration: %s (log-loss %s)", choice.calibration.method, choice.log_loss)
+        for method, why in choice.excluded.items():
+            log.warning("calibration: %s can't be chosen: %s", method, why)
 
     threshold = None
     if schema.task == "binary":
@@ -69,9 +60,10 @@ def build(params: Params, log: logging.Logger) -> Parts:
     decision = Decision(calibration=choice.calibration, threshold=threshold)
 
     facts: dict[str, Any] = {
-        "estimators": [settings.model_dump(mode="json") for settings in params.model.estimators],
+        "estimators": {name: each.model_dump(mode="json") for name, each in params.model.estimators.items()},
         "calibration": choice.calibration.method,
         "calibration_log_loss": choice.log_loss,
+        "calibration_excluded": choice.excluded,
         "threshold_maximizes": params.model.threshold.maximize if schema.task == "binary" else None,
         "refitted": params.model.refit,
     }
@@ -94,11 +86,28 @@ def build(params: Params, log: logging.Logger) -> Parts:
         return evaluated
     everything = concatenate(*(rows[part] for part in PARTS))
     log.info("refitting on all %d rows", len(everything))
-    encoded = fit_encoding(
-        everything.columns, everything.target, schema, params.encoding, params.seed, in_order=in_order
-    )
+    encoded = fit_encoding(everything.columns, everything.target, schema, params.encoding, params.seed, params.split)
     serving = finish(fit(encoded, everything, schema, params.model, params.seed), everything, encoded.matrix)
     return replace(serving, evaluated=evaluated)
+
+
+def predict_folds(
+    rows: Rows, schema: Schema, params: Params, log: logging.Logger
+) -> list[tuple[Scores, NDArray[np.float64]]]:
+    """Scores and target of each fold of the training rows, predicted by a model that never saw the fold."""
+    split, classes = params.split, None if schema.task == "regression" else rows.target
+    folds = params.model.calibration_folds - (split.method == "time")
+    held_out = []
+    for number, (learn, predict) in enumerate(make_folds(split, len(rows), folds, params.seed, classes, None)):
+        log.info("calibration fold %d: %d rows predict %d", number + 1, len(learn), len(predict))
+        past, next_rows = rows.take(learn), rows.take(predict)
+        if classes is not None and len(np.unique(past.target)) < 2:
+            log.warning("calibration fold %d is left out: all its training rows are of one class", number + 1)
+            continue
+        encoded = fit_encoding(past.columns, past.target, schema, params.encoding, params.seed, split)
+        model = fit(encoded, past, schema, params.model, params.seed)
+        held_out.append((model.scores(encoded.encoding.transform(next_rows.columns), schema), next_rows.target))
+    return held_out
 
 
 def main() -> int:

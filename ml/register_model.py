@@ -222,7 +222,7 @@ def _version_at(path: Path) -> str | None:
 def main() -> int:
     log = stage_logger("register_model")
     try:
-        params = load_params()
+        params = load_params(check_estimators=False)  # the earlier stages did
         if unchanged(params, log):
             log.info("nothing changed: %s is served", read_manifest(BUNDLE).version[:12])
             return 0

@@ -12,8 +12,9 @@ import pandas as pd
 import yaml
 
 from ml.contract import check_names
+from ml.data_params import DataParams
 from ml.inference import identifies_rows, infer
-from ml.params import PARAMS, DataParams, ParamsError, load_params
+from ml.params import PARAMS, ParamsError, load_params
 from ml.schema import FeatureType, SchemaError, Task
 from ml.sources import table
 from ml.sources.reading import Read, SourceError
@@ -103,7 +104,7 @@ data:
 
 contract: {{on_breach: stop}}   # or set_aside; also rules for columns, uniqueness, freshness
 split: {{method: {split}, validation: 0.15, test: 0.15}}   # random, stratified or time
-model: {{name: {name}}}   # without `estimators`, Atlas chooses them
+model: {{name: {name}, estimators: {{trees: {{kind: hist_gradient_boosting}}}}}}
 gate: {{metric: {"log_loss" if classes else "rmse"}}}   # also minimum, maximum: what a model must reach
 registry: {{experiment: {name}, model: {name}}}
 """
@@ -135,7 +136,8 @@ def _task(column: "pd.Series[Any]") -> tuple[Task, str]:
         return "regression", f"{different} numbers"
     if different > len(present) / 2:
         raise SchemaError(
-            f"the target {column.name!r} has {different} different values in {len(present)} rows: no classes, and no numbers"
+            f"the target {column.name!r} has {different} different values in {len(present)} rows: no classes, and no "
+            "numbers"
         )
     return "multiclass", f"{different} values"
 

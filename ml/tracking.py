@@ -97,8 +97,8 @@ def _artifacts() -> Path:
 
 def _run_name(parts: Parts, version: str, *, made_here: bool) -> str:
     """DVC's name of the experiment, or the kinds of the estimators; and the bundle's version, as the page shows it."""
-    estimators: Any = parts.card.model.get("estimators") or []
-    kinds = " + ".join(dict.fromkeys(str(estimator["kind"]) for estimator in estimators)) or parts.name
+    estimators: Any = parts.card.model.get("estimators") or {}
+    kinds = " + ".join(dict.fromkeys(str(estimator["kind"]) for estimator in estimators.values())) or parts.name
     return f"{(made_here and os.environ.get('DVC_EXP_NAME')) or kinds} {version[:7]}"
 
 

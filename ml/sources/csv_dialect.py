@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from ml.params import CsvParams
+from ml.data_params import CsvParams
 
 SAMPLE = 200_000
 """Characters of the file from which the delimiter is inferred."""

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import fsspec
 import pandas as pd
 
-from ml.params import DataParams, Format
+from ml.data_params import DataParams, Format
 from ml.sources.csv_dialect import BLANKS, Dialect, DialectError, find_dialect
 
 ENDINGS: dict[str, Format] = {

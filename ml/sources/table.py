@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ml.params import DataParams
+from ml.data_params import DataParams
 from ml.sources.reading import Read, SourceError, read_file
 from ml.sources.written_numbers import (
     AmbiguousNumberError,

@@ -95,8 +95,8 @@ def clone(to: Path, trees: int | None) -> Path:
         (to / name).write_bytes((REPOSITORY / name).read_bytes())
     if trees is not None:
         params = yaml.safe_load((to / "params.yaml").read_text())
-        for estimator in params["model"]["estimators"]:
-            estimator["params"]["max_iter"] = trees
+        for estimator in params["model"]["estimators"].values():
+            estimator["max_iter"] = trees
         (to / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     git = ["git", "-c", "user.name=benchmark", "-c", "user.email=benchmark@example.invalid"]
     for arguments in (["init", "--quiet", "--initial-branch=main"], ["add", "-A"], ["commit", "--quiet", "-m", "copy"]):

@@ -41,7 +41,7 @@ def change(runner: Runner, trees: int = 40, *, locked: bool = True) -> Path:
     git(clone, "checkout", "-q", "-b", "change")
     file = clone / "params.yaml"
     params = yaml.safe_load(file.read_text())
-    params["model"]["estimators"][0]["params"]["max_iter"] = trees
+    params["model"]["estimators"]["trees"]["max_iter"] = trees
     file.write_text(yaml.safe_dump(params))
     if locked:
         repro(clone, runner.origin)

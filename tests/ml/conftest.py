@@ -34,7 +34,7 @@ class Workspace:
             "split": {"method": "random", "validation": 0.2, "test": 0.2},
             "model": {
                 "name": "small",
-                "estimators": [{"kind": "hist_gradient_boosting", "params": {"max_iter": 20, "max_leaf_nodes": 8}}],
+                "estimators": {"trees": {"kind": "hist_gradient_boosting", "max_iter": 20, "max_leaf_nodes": 8}},
             },
             "evaluation": {"replicates": 20, "importance_rows": 200},
             "gate": {"metric": "log_loss"},

@@ -21,7 +21,7 @@ def small_pipeline(path: Path) -> None:
         "encoding": {},
         "model": {
             "name": "small",
-            "estimators": [{"kind": "hist_gradient_boosting", "params": {"max_iter": 30}}],
+            "estimators": {"trees": {"kind": "hist_gradient_boosting", "max_iter": 30}},
             "calibration": ["none"],
         },
         "evaluation": {"replicates": 50, "importance_rows": 100},

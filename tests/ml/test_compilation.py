@@ -13,7 +13,7 @@ from ml.compilation import compile_estimator, parity_unit
 from ml.encoding import Encoding, NumericEncoder
 from ml.encoding_fitting import Encoded
 from ml.estimators import Model, fit
-from ml.params import ModelParams
+from ml.model_params import ModelParams
 from ml.rows import Rows
 from ml.runtime import compile_model
 from ml.schema import Feature, Schema, Task
@@ -25,10 +25,10 @@ TOLERANCE = 1e-5
 ROWS = 1500
 CLASSES: dict[Task, tuple[str, ...]] = {"binary": ("a", "b"), "multiclass": ("a", "b", "c"), "regression": ()}
 AVERAGED: list[dict[str, Any]] = [
-    {"kind": "hist_gradient_boosting", "params": {"max_iter": 30}},
+    {"kind": "hist_gradient_boosting", "max_iter": 30},
     {"kind": "linear", "weight": 0.5},
-    {"kind": "random_forest", "weight": 2.0, "params": {"n_estimators": 10, "max_depth": 6}},
-    {"kind": "extra_trees", "params": {"n_estimators": 10, "max_depth": 6}},
+    {"kind": "random_forest", "weight": 2.0, "n_estimators": 10, "max_depth": 6},
+    {"kind": "extra_trees", "n_estimators": 10, "max_depth": 6},
 ]
 
 
@@ -51,7 +51,7 @@ def fitted(task: Task, y: NDArray[np.float64], estimators: list[dict[str, Any]])
     schema = Schema(target="y", task=task, classes=CLASSES[task], features=features)
     encoding = Encoding(encoders=tuple(NumericEncoder(column=feature.name) for feature in features))
     rows = Rows({f"x{place}": x[:, place] for place in range(x.shape[1])}, y, None)
-    params = ModelParams.model_validate({"name": "m", "estimators": estimators})
+    params = ModelParams.model_validate({"name": "m", "estimators": {each["kind"]: each for each in estimators}})
     return fit(Encoded(encoding, x), rows, schema, params, seed=1), schema
 
 

@@ -17,7 +17,7 @@ def process(table: pd.DataFrame, split: dict[str, Any] | None = None, **data: An
         "seed": 1,
         "data": {"source": "table", "uri": "t.parquet", "target": "y", "task": "binary"} | data,
         "split": split or {"method": "stratified", "validation": 0.2, "test": 0.2},
-        "model": {"name": "m", "estimators": [{"kind": "linear"}]},
+        "model": {"name": "m", "estimators": {"line": {"kind": "linear"}}},
         "gate": {"metric": "log_loss"},
         "registry": {"experiment": "e", "model": "m"},
     }

@@ -58,7 +58,7 @@ class Clone:
         """Change one parameter of the model."""
         file = self.path / "params.yaml"
         params = yaml.safe_load(file.read_text())
-        params["model"]["estimators"][0]["params"]["max_iter"] = number
+        params["model"]["estimators"]["trees"]["max_iter"] = number
         file.write_text(yaml.safe_dump(params))
 
     @property
@@ -135,7 +135,7 @@ def test_the_registered_model_gives_the_bundles_answers(clone: Clone, monkeypatc
 def test_the_run_keeps_what_one_needs_to_repeat_it(clone: Clone) -> None:
     client = mlflow.MlflowClient(f"sqlite:///{clone.path}/.atlas/mlflow/mlflow.db")
     run = client.get_run(str(clone.champion().run_id))
-    assert run.data.params["model.estimators"].startswith("[{'kind': 'hist_gradient_boosting'")
+    assert run.data.params["model.estimators.trees.kind"] == "hist_gradient_boosting"
     assert 0.5 < run.data.metrics["test.roc_auc"] <= 1
     assert run.data.metrics["test.roc_auc.low"] <= run.data.metrics["test.roc_auc"]
     lock = yaml.safe_load((clone.path / "dvc.lock").read_text())
@@ -177,15 +177,15 @@ def test_experiments_in_folders_of_their_own_log_to_the_checkouts_store(clone: C
     before, champion, served = runs(), clone.champion(), clone.served
     marker = (clone.path / ".atlas/mlflow/registered.json").read_text()
     for trees in (7, 8):
-        parameter = f"model.estimators.0.params.max_iter={trees}"
+        parameter = f"model.estimators.trees.max_iter={trees}"
         clone.ok("dvc", "exp", "run", "--queue", "--name", f"queued-{trees}", "--set-param", parameter)
     clone.ok("dvc", "exp", "run", "--run-all", "--jobs", "2")
-    clone.ok("dvc", "exp", "run", "--temp", "--name", "tried", "--set-param", "model.estimators.0.params.max_iter=9")
+    clone.ok("dvc", "exp", "run", "--temp", "--name", "tried", "--set-param", "model.estimators.trees.max_iter=9")
     made = {run.info.run_name.split()[0]: run for key, run in runs().items() if key not in before}
     assert made.keys() == {"queued-7", "queued-8", "tried"}
     for name, run in made.items():
         assert run.info.status == "FINISHED"
-        assert f"'max_iter': {name[-1] if name != 'tried' else 9}" in run.data.params["model.estimators"]
+        assert run.data.params["model.estimators.trees.max_iter"] == (name[-1] if name != "tried" else "9")
         assert {"plots/roc.png"} <= {file.path for file in client.list_artifacts(run.info.run_id, "plots")}
     # The checkout itself is as it was: what it serves, its champion, what its next `dvc repro` finds.
     assert clone.served == served
@@ -255,7 +255,7 @@ def test_a_better_candidate_becomes_champion(clone: Clone) -> None:
     clone.ok("dvc", "repro")
     assert clone.served != weak
     params["gate"]["margin"] = 0.0
-    params["model"]["estimators"][0]["params"]["max_iter"] = 30
+    params["model"]["estimators"]["trees"]["max_iter"] = 30
     clone.commit("a weak champion")
     (clone.path / "params.yaml").write_text(yaml.safe_dump(params))
     clone.ok("dvc", "repro")

@@ -26,7 +26,7 @@ def params(**gate: object) -> Params:
             "seed": 1,
             "data": {"source": "table", "uri": "t.csv", "target": "y", "task": "binary", "time": "day"},
             "split": {"method": "time"},
-            "model": {"name": "m", "estimators": [{"kind": "linear"}]},
+            "model": {"name": "m", "estimators": {"line": {"kind": "linear"}}},
             "evaluation": {"replicates": 100, "slices": ["member"], "slice_min_rows": 100},
             "gate": {"metric": "log_loss"} | gate,
             "registry": {"experiment": "e", "model": "m"},

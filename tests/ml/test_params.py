@@ -44,7 +44,9 @@ def test_the_repositorys_own_parameters_are_valid() -> None:
         ({"split.validation": 0.5, "split.test": 0.6}, "leave no rows to train on"),
         ({"split.validation": 0.5}, "both be days or both be shares"),
         ({"split.method": "random"}, "days are only for method: time, but the method is random"),
-        ({"model.estimators": []}, "model.estimators: Tuple should have at least 1 item"),
+        ({"model.estimators": {}}, "model.estimators: Value should have at least 1 item"),
+        ({"model.estimators": [{"kind": "linear"}]}, "model.estimators: Value error, it is a mapping by name"),
+        ({"model.estimators.a__b": {"kind": "linear"}}, "model.estimators.a__b"),
         ({"gate.minimum": {"roc": 0.7}}, "gate.minimum.roc"),
     ],
 )
@@ -53,6 +55,38 @@ def test_a_mistake_is_named_with_its_key_and_what_is_allowed(
 ) -> None:
     with pytest.raises(ParamsError, match=re.escape(message)):
         load_params(written(tmp_path, change))
+
+
+@pytest.mark.parametrize(
+    ("estimator", "message"),
+    [
+        (
+            {"max_iters": 3},
+            "trees.max_iters: is not a parameter of HistGradientBoostingClassifier; its parameters: loss,",
+        ),
+        (
+            {"max_iter": 0},
+            "model.estimators.trees.max_iter: The 'max_iter' parameter of Hist",
+        ),
+        ({"max_iter": "many"}, "must be an int in the range [1, inf). Got 'many' instead."),
+        ({"categorical_features": [0]}, "model.estimators.trees.categorical_features: is not allowed; categories are"),
+        ({"kind": "linear", "penalties": "l1", "C": -1}, "trees.penalties: is not a parameter of LogisticRegression"),
+        (
+            {"kind": "extra_trees", "criterion": "gain"},
+            "The 'criterion' parameter of ExtraTreesClassifier must be",
+        ),
+    ],
+)
+def test_an_estimators_parameter_is_checked_by_scikit_learns_own_rules(
+    tmp_path: Path, estimator: dict[str, Any], message: str
+) -> None:
+    file = written(tmp_path, {"model.estimators": {"trees": {"kind": "hist_gradient_boosting"} | estimator}})
+    with pytest.raises(ParamsError, match=re.escape(message)) as error:
+        load_params(file)
+    assert len(str(error.value).splitlines()) == len(estimator.keys() - {"kind"})
+    assert load_params(file, check_estimators=False).model.estimators["trees"].settings.keys() == estimator.keys() - {
+        "kind"
+    }
 
 
 def test_a_missing_file_and_broken_yaml_say_so(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import json
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import boto3
 import numpy as np
@@ -63,7 +62,7 @@ def test_a_multiclass_table_from_parquet_with_a_linear_model(workspace: Workspac
         split={"method": "stratified"},
         model={
             "name": "m",
-            "estimators": [{"kind": "linear", "params": {"C": 10.0}}],
+            "estimators": {"line": {"kind": "linear", "C": 10.0}},
             "calibration": ["none", "temperature"],
             "class_weight": "balanced",
         },
@@ -91,11 +90,11 @@ def test_a_regression_with_many_categories_and_averaged_estimators(workspace: Wo
         gate={"metric": "rmse"},
         model={
             "name": "price",
-            "estimators": [
-                {"kind": "hist_gradient_boosting", "params": {"max_iter": 50}},
-                {"kind": "linear", "weight": 0.5},
-                {"kind": "extra_trees", "params": {"n_estimators": 10, "max_depth": 8}},
-            ],
+            "estimators": {
+                "trees": {"kind": "hist_gradient_boosting", "max_iter": 50},
+                "line": {"kind": "linear", "weight": 0.5},
+                "extra": {"kind": "extra_trees", "n_estimators": 10, "max_depth": 8},
+            },
         },
     )
     assert workspace.run() == [0] * 5
@@ -113,7 +112,7 @@ def test_a_random_forest_and_a_time_split_with_shares(workspace: Workspace, peop
         split={"method": "time"},
         model={
             "name": "forest",
-            "estimators": [{"kind": "random_forest", "params": {"n_estimators": 20, "max_depth": 6}}],
+            "estimators": {"forest": {"kind": "random_forest", "n_estimators": 20, "max_depth": 6}},
             "recency_half_life": "90d",
             "refit": False,
         },
@@ -150,7 +149,7 @@ def test_a_model_beyond_the_tolerance_is_served_by_scikit_learn(
     workspace: Workspace, people: People, caplog: pytest.LogCaptureFixture
 ) -> None:
     people(600).to_csv("table.csv", index=False)
-    model = {"name": "m", "estimators": [{"kind": "hist_gradient_boosting"}], "parity_tolerance": 0.0}
+    model = {"name": "m", "estimators": {"trees": {"kind": "hist_gradient_boosting"}}, "parity_tolerance": 0.0}
     workspace.params(data={"id": "id"}, model=model)
     assert workspace.run() == [0] * 5
     _, parts = read_parts(CANDIDATE)
@@ -227,17 +226,11 @@ def test_a_mistake_ends_the_stage_with_one_clear_line(
     assert message in capsys.readouterr().err
 
 
-def test_an_estimators_wrong_parameter_is_named(
-    workspace: Workspace, people: People, capsys: pytest.CaptureFixture[str]
+def test_an_estimators_wrong_parameter_is_named_by_the_first_stage(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    people(200).to_csv("table.csv", index=False)
-    model = {"name": "m", "estimators": [{"kind": "hist_gradient_boosting", "params": {"trees": 3}}]}
-    workspace.params(model=model)
-    assert workspace.run("data_ingestion", "data_preprocessing", "feature_engineering", "model_building")[-1] == 1
-    assert "hist_gradient_boosting" in (error := capsys.readouterr().err)
-    assert "trees" in error
-    model["estimators"] = [{"kind": "hist_gradient_boosting", "params": {"categorical_features": [0]}}]
-    workspace.params(model=model)
-    assert workspace.run("model_building") == [1]
-    assert "categorical_features is not allowed" in capsys.readouterr().err
-    assert not Path("models").exists()
+    workspace.params(model={"estimators": {"trees": {"kind": "hist_gradient_boosting", "trees": 3}}})
+    assert workspace.run("data_ingestion") == [1]
+    error = capsys.readouterr().err
+    assert "params.yaml: model.estimators.trees.trees: is not a parameter of HistGradientBoostingClassifier" in error
+    assert "max_iter" in error

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ml.params import DataParams
+from ml.data_params import DataParams
 from ml.sources import table
 from ml.sources.reading import Read, SourceError
 

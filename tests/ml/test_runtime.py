@@ -22,7 +22,7 @@ from ml.decision import (
 from ml.encoding import Encoding, NumericEncoder
 from ml.encoding_fitting import Encoded
 from ml.estimators import Model, fit
-from ml.params import EstimatorParams, ModelParams
+from ml.model_params import EstimatorParams, ModelParams
 from ml.rows import Rows
 from ml.runtime import BLOCK, Runtime, Scores, compile_model
 from ml.schema import Columns, Feature, Schema, Task
@@ -35,16 +35,16 @@ CLASSES: dict[Task, tuple[str, ...]] = {
     "multiclass": tuple("abcdefghij"),
     "regression": (),
 }
-BOOSTING = EstimatorParams(kind="hist_gradient_boosting", params={"max_iter": 90, "max_leaf_nodes": 6})
-FOREST = EstimatorParams(kind="random_forest", params={"n_estimators": 8, "max_depth": 5}, weight=0.3)
-EXTRA = EstimatorParams(kind="extra_trees", params={"n_estimators": 9, "max_depth": 5})
+BOOSTING = EstimatorParams(kind="hist_gradient_boosting", max_iter=90, max_leaf_nodes=6)
+FOREST = EstimatorParams(kind="random_forest", n_estimators=8, max_depth=5, weight=0.3)
+EXTRA = EstimatorParams(kind="extra_trees", n_estimators=9, max_depth=5)
 LINEAR = EstimatorParams(kind="linear", weight=1.7)
 ESTIMATORS = {
-    "linear": (LINEAR,),
-    "boosting": (BOOSTING,),
-    "forest": (FOREST,),
-    "extra trees": (EXTRA,),
-    "several averaged": (LINEAR, BOOSTING, FOREST),
+    "linear": {"line": LINEAR},
+    "boosting": {"trees": BOOSTING},
+    "forest": {"forest": FOREST},
+    "extra trees": {"extra": EXTRA},
+    "several averaged": {"line": LINEAR, "trees": BOOSTING, "forest": FOREST},
 }
 CALIBRATIONS: tuple[Calibration, ...] = (
     NoCalibration(),

@@ -76,7 +76,9 @@ MOMENTS = pd.date_range("2024-01-01", periods=60, freq="D")
 
 SHAPES = {
     "rows sorted by class": Shape(csv(table(150, ("a", "b", "c")).sort_values("y", kind="stable")), data=MULTI),
-    "a class of a single row": Shape(csv(table(60, ("a", "b", "c")).assign(y=lambda t: ["d", *t["y"][1:]])), data=MULTI),
+    "a class of a single row": Shape(
+        csv(table(60, ("a", "b", "c")).assign(y=lambda t: ["d", *t["y"][1:]])), data=MULTI
+    ),
     "classes of a single row each": Shape(csv(numbers(9).assign(y=list("abcdefghi"))), data=MULTI, refused="split"),
     "three rows": Shape(csv(table(3)), refused="split"),
     "a single row": Shape(csv(table(1)), refused="binary needs two values in 'y', there are 1"),
@@ -87,24 +89,37 @@ SHAPES = {
     "an almost empty column": Shape(csv(table(60).assign(rare=[1.0] + [None] * 59)), features=3),
     "duplicated rows": Shape(csv(pd.concat([table(30)] * 4))),
     "odd names": Shape(
-        csv(table(60).assign(**{"größe.in m": 1.5 * np.arange(60), "a[0]": [*range(6)] * 10, "<b>": 0.5, '"q"/?': ["u", "v"] * 30})),
+        csv(
+            table(60).assign(
+                **{"größe.in m": 1.5 * np.arange(60), "a[0]": [*range(6)] * 10, "<b>": 0.5, '"q"/?': ["u", "v"] * 30}
+            )
+        ),
         features=5,
     ),
-    "a target with a dot, in another script": Shape(csv(table(60).rename(columns={"y": "цель.1"})), data={"target": "цель.1"}),
+    "a target with a dot, in another script": Shape(
+        csv(table(60).rename(columns={"y": "цель.1"})), data={"target": "цель.1"}
+    ),
     "a dictionary": Shape(arrow(d=pa.array(["u", "v", None] * 20).dictionary_encode()), "table.parquet", features=2),
     "decimals": Shape(arrow(d=pa.array([decimal.Decimal(n) / 4 for n in range(60)])), "table.parquet", features=2),
     "a time zone": Shape(arrow(t=pa.array(MOMENTS, pa.timestamp("us", "Europe/Berlin"))), "table.parquet", features=2),
     "times without zone": Shape(arrow(t=pa.array(MOMENTS, pa.timestamp("ns"))), "table.parquet", features=2),
-    "nested values": Shape(arrow(s=[{"a": n} for n in range(60)], m=[[n] for n in range(60)]), "table.parquet", features=1),
-    "bytes and durations": Shape(arrow(b=[b"x"] * 60, d=pd.to_timedelta(np.arange(60), unit="s")), "table.parquet", features=1),
+    "nested values": Shape(
+        arrow(s=[{"a": n} for n in range(60)], m=[[n] for n in range(60)]), "table.parquet", features=1
+    ),
+    "bytes and durations": Shape(
+        arrow(b=[b"x"] * 60, d=pd.to_timedelta(np.arange(60), unit="s")), "table.parquet", features=1
+    ),
     "a partitioned folder": Shape(partitioned, "sales", features=3),
     "decimal commas in Windows-1252": Shape(text(german(), "cp1252"), features=2),
     "JSON Lines of mixed types": Shape(
-        text("".join(json.dumps({"x": [n, str(n), "n/a"][n % 3], "y": n % 2}) + "\n" for n in range(60))), "t.jsonl", features=1,
+        text("".join(json.dumps({"x": [n, str(n), "n/a"][n % 3], "y": n % 2}) + "\n" for n in range(60))),
+        "t.jsonl",
+        features=1,
     ),
     "words among numbers": Shape(csv(table(60).assign(hp=["?", *range(40, 99)])), features=3),
     "numbers past 64 bits under bounds": Shape(
-        csv(table(60).assign(n=[10**20 + n * 10**15 for n in range(60)])), features=3,
+        csv(table(60).assign(n=[10**20 + n * 10**15 for n in range(60)])),
+        features=3,
         sections={"contract": {"columns": {"n": {"minimum": 0, "maximum": 1e30}}}},
     ),
     "numbers beyond float32": Shape(csv(table(60).assign(n=np.linspace(-1e300, 1e300, 60)))),
@@ -115,12 +130,16 @@ SHAPES = {
         lambda path: pq.write_table(pa.table({"x": range(40), "y": [[1]] * 40}), path), "t.parquet", refused="'y'"
     ),
     "a constant number as target": Shape(csv(numbers(60).assign(y=1.0)), data=NUMBER, sections=RANDOM),
-    "a number as target, twenty rows": Shape(csv(numbers(20).assign(y=lambda t: t["x0"] * 3)), data=NUMBER, sections=RANDOM),
-    "a target that is never known": Shape(csv(table(60).assign(y=None)), refused="no row has a value for the target 'y'"),
+    "a number as target, twenty rows": Shape(
+        csv(numbers(20).assign(y=lambda t: t["x0"] * 3)), data=NUMBER, sections=RANDOM
+    ),
+    "a target that is never known": Shape(
+        csv(table(60).assign(y=None)), refused="no row has a value for the target 'y'"
+    ),
     "an ordered time and few rows": Shape(
         csv(table(30).assign(day=MOMENTS[:30])), data={"time": "day"}, sections={"split": {"method": "time"}}
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -128,12 +147,12 @@ def test_it_is_served_or_refused_in_one_line(
     workspace: Workspace, capsys: pytest.CaptureFixture[str], shape: Shape
 ) -> None:
     shape.make(workspace.path / shape.file)
-    estimator = {"kind": "hist_gradient_boosting", "params": {"max_iter": 2, "min_samples_leaf": 2}}
+    trees = {"kind": "hist_gradient_boosting", "max_iter": 2, "min_samples_leaf": 2}
     given = {"split": {"method": "stratified"}} | shape.sections
     metric = "rmse" if shape.data.get("task") == "regression" else "log_loss"
     workspace.params(
         data={"uri": shape.file} | shape.data,
-        model={"estimators": [estimator], "calibration": ["none"]},
+        model={"estimators": {"trees": trees}, "calibration": ["none"]},
         evaluation={"replicates": 5, "importance_rows": 20},
         gate={"metric": metric},
         **given,

@@ -92,7 +92,7 @@ def params(request: pytest.FixtureRequest) -> Params:
             "seed": 1,
             "data": {"source": "table", "uri": "t.csv", "target": "y", "task": "binary"},
             "split": {"method": "random"},
-            "model": {"name": "m", "estimators": [{"kind": "linear"}]},
+            "model": {"name": "m", "estimators": {"line": {"kind": "linear"}}},
             "gate": {"metric": "log_loss"},
             "registry": {"experiment": "tests", "model": request.node.name},
         }
