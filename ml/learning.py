@@ -73,7 +73,7 @@ def readings(column: "pd.Series[Any]", feature: Feature, declared: FeatureParams
     whole = feature.type == "numeric" and column.dtype.kind in "iu"
     if whole and (lost := column.nunique() - column.astype(float).nunique()):
         found.append(
-            f"column {feature.name!r} has whole numbers above 2^53, of which {lost} different ones count as equal, because "
+            f"column {feature.name!r} has whole numbers above 2^53; {lost} different ones count as equal, because "
             f"the model gets float64 (data.features.{feature.name}.type: categorical keeps them apart)"
         )
     merged = merged_spellings(column) if feature.type == "categorical" else {}
