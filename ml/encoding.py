@@ -25,6 +25,7 @@ DatetimePart = Literal[
     "dayofyear_sin",
     "dayofyear_cos",
     "epoch_days",
+    "years_squared",
 ]
 
 MISSING = "\x00missing"
@@ -177,6 +178,8 @@ def _datetime_part(seconds: NDArray[np.float64], part: DatetimePart) -> NDArray[
             value = (days + 3) % 7
         case "epoch_days":
             value = days
+        case "years_squared":  # since 2000, for a trend that bends
+            value = ((whole / 86400 - 10957) / 365.25) ** 2
         case _:
             dates = days.astype("int64").astype("datetime64[D]")
             years, months = dates.astype("datetime64[Y]"), dates.astype("datetime64[M]")
