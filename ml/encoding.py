@@ -25,7 +25,6 @@ DatetimePart = Literal[
     "dayofyear_sin",
     "dayofyear_cos",
     "epoch_days",
-    "years_squared",
 ]
 
 MISSING = "\x00missing"
@@ -104,6 +103,22 @@ class DatetimeEncoder(Document):
         return np.stack([_datetime_part(seconds, part) for part in self.parts], axis=1)
 
 
+class BendEncoder(Document):
+    """Days since a moment, 0 before it: with the day itself, a linear model's trend may bend there."""
+
+    kind: Literal["bend"] = "bend"
+    column: str
+    moment: float
+    """Seconds since 1970: the middle of the training rows."""
+
+    def names(self) -> list[str]:
+        return [f"{self.column}:later_half"]
+
+    def transform(self, columns: Columns) -> NDArray[np.float64]:
+        seconds = cast(NDArray[np.float64], columns[self.column])
+        return np.maximum(seconds - self.moment, 0.0)[:, None] / 86400
+
+
 class TextEncoder(Document):
     """L2-normalised tf-idf of lower-case words of two letters or more (as scikit-learn's TfidfVectorizer)."""
 
@@ -127,7 +142,8 @@ class TextEncoder(Document):
 
 
 Encoder = Annotated[
-    NumericEncoder | OneHotEncoder | LookupEncoder | DatetimeEncoder | TextEncoder, Field(discriminator="kind")
+    NumericEncoder | OneHotEncoder | LookupEncoder | DatetimeEncoder | BendEncoder | TextEncoder,
+    Field(discriminator="kind"),
 ]
 
 
@@ -178,8 +194,6 @@ def _datetime_part(seconds: NDArray[np.float64], part: DatetimePart) -> NDArray[
             value = (days + 3) % 7
         case "epoch_days":
             value = days
-        case "years_squared":  # since 2000, for a trend that bends
-            value = ((whole / 86400 - 10957) / 365.25) ** 2
         case _:
             dates = days.astype("int64").astype("datetime64[D]")
             years, months = dates.astype("datetime64[Y]"), dates.astype("datetime64[M]")

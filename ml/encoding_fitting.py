@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.encoding import (
+    BendEncoder,
     DatetimeEncoder,
     DatetimePart,
     Encoder,
@@ -72,8 +73,11 @@ def fit_encoding(
                 add(NumericEncoder(column=name))
             case "datetime":
                 seconds = cast(NDArray[np.float64], columns[name])
-                if parts := params.datetimes.get(name, params.datetime_parts or _datetime_parts(seconds, split)):
+                if parts := params.datetimes.get(name, params.datetime_parts or _datetime_parts(seconds)):
                     add(DatetimeEncoder(column=name, parts=parts))
+                    chosen = name not in params.datetimes and params.datetime_parts is None
+                    if chosen and split.method == "time" and "epoch_days" in parts:
+                        add(BendEncoder(column=name, moment=float(np.nanmedian(seconds))))
             case "text":
                 if (encoder := _text_encoder(name, columns, params)) is not None:
                     add(encoder)
@@ -126,14 +130,12 @@ def _target_encoder(
     return lookup, np.stack(out_of_fold, axis=1)
 
 
-def _datetime_parts(seconds: NDArray[np.float64], split: SplitParams) -> tuple[DatetimePart, ...]:
+def _datetime_parts(seconds: NDArray[np.float64]) -> tuple[DatetimePart, ...]:
     """The parts that tell these times apart, among those that often matter."""
     known = seconds[~np.isnan(seconds)]
     parts: tuple[DatetimePart, ...] = ("epoch_days", "dayofweek", "hour")
     if len(known) and known.max() - known.min() >= SEASONS:
         parts = ("epoch_days", "month", "dayofyear_sin", "dayofyear_cos", "dayofweek", "hour")
-    if split.method == "time":
-        parts = ("years_squared", *parts)
     columns: Columns = {"t": known}
     return tuple(part for part in parts if np.ptp(DatetimeEncoder(column="t", parts=(part,)).transform(columns)) > 0)
 

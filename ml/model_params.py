@@ -19,7 +19,7 @@ class EstimatorParams(Document):
     weight: Annotated[float, Field(gt=0)] = 1.0
     """Its share in the average, relative to the other estimators."""
     without: tuple[str, ...] = ()
-    """Endings of columns of the encoded matrix that it doesn't see, such as `:years_squared`; not for boosted trees."""
+    """Endings of columns of the encoded matrix that it doesn't see, such as `:later_half`; not for boosted trees."""
 
     @model_validator(mode="after")
     def _boosted_trees_see_all(self) -> Self:

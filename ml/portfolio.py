@@ -15,7 +15,7 @@ from ml.schema import Task
 
 MAX_TREES = 1500
 """Boosted trees stop earlier, when held-out rows no longer gain."""
-STRAIGHT = (":years_squared",)
+STRAIGHT = (":later_half",)
 """Without these columns, a linear estimator's trend in time is a straight line."""
 LEAVES = 200_000
 """Leaves of all trees of a forest; the compiled model has about 150 bytes for each."""
@@ -67,7 +67,7 @@ def _lines(size: Size) -> Iterator[tuple[str, Kind, dict[str, Any]]]:
         for alpha in (1.0, 30.0, 0.03, 300.0):
             yield f"line-{alpha:g}".replace(".", "_"), "linear", {"alpha": alpha, "without": STRAIGHT}
             if size.timed:
-                yield f"curve-{alpha:g}".replace(".", "_"), "linear", {"alpha": alpha}
+                yield f"bent-{alpha:g}".replace(".", "_"), "linear", {"alpha": alpha}
     else:
         for strength in (1.0, 0.1, 10.0, 0.01):
             yield f"line-{strength:g}".replace(".", "_"), "linear", {"C": strength, "without": STRAIGHT}
