@@ -130,6 +130,11 @@ class GateParams(Document):
     """Metrics (smaller is better) whose interval's upper end must not exceed this value."""
     base: str = "main"
     """The git branch whose bundle is the incumbent."""
+    accept: Annotated[str, Field(pattern="^[0-9a-f]{7,64}$")] | None = None
+    """The version (or its first 7 digits or more) of a candidate that is served although the gate refuses it.
+
+    It holds for this version only. The run in MLflow and reports/gate.json keep the reasons of the refusal.
+    """
 
 
 class RegistryParams(Document):
