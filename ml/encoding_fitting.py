@@ -19,6 +19,7 @@ from ml.encoding import (
 )
 from ml.folds import deal
 from ml.params import EncodingParams, ParamsError, SplitParams
+from ml.precision import numeric_encoder
 from ml.schema import Columns, Feature, Schema
 
 
@@ -64,7 +65,9 @@ def fit_encoding(
     for feature in schema.features:
         name = feature.name
         match feature.type:
-            case "numeric" | "boolean":
+            case "numeric":
+                add(numeric_encoder(name, np.asarray(columns[name], dtype=np.float64)))
+            case "boolean":
                 add(NumericEncoder(column=name))
             case "datetime":
                 if parts := params.datetimes.get(name, params.datetime_parts):
