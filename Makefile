@@ -66,9 +66,11 @@ scm: .venv/run
 	  $(BIN)/dvc config --local core.no_scm true; \
 	fi
 
+# A stage that fails ends with its own line; what DVC adds to it, the command and its exit status, is left out.
+QUIETER = 2> >(grep --line-buffered -v ': failed to run: python -m ml\.' >&2) | { grep --line-buffered -v '^> python -m ml\.' || true; }
 repro: scm ## Run what has changed in the pipeline (DVC)
 	@echo "== pipeline"
-	$(BIN)/dvc repro
+	@$(BIN)/dvc repro $(QUIETER)
 
 # OFFLINE=1: download and build neither Prometheus nor Grafana.
 OFFLINE ?=
@@ -79,6 +81,11 @@ check: .venv/run
 up: setup check repro ## Set-up, pipeline, local stack; ends with the URLs and one prediction
 	@echo "== local stack"
 	@$(BIN)/atlas up --stack local $(if $(OFFLINE),--offline)
+
+.PHONY: init
+# TASK=… and FORCE=1 are `atlas init`'s --task and --force.
+init: .venv/run ## Write a params.yaml for your own table: make init TABLE=data/churn.csv TARGET=churned
+	@$(BIN)/atlas init "$(TABLE)" --target "$(TARGET)" $(if $(TASK),--task $(TASK)) $(if $(FORCE),--force)
 
 down: ## Stop and remove everything that `make up` started; data and models stay
 	@if [ -x $(BIN)/atlas ]; then $(BIN)/atlas destroy --stack local; else echo "Nothing is up: there is no .venv."; fi

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from ml.card import Card, Reference
-from ml.decision import Decision, decide
+from ml.decision import Decision, decide, winners
 from ml.encoding import Encoding
 from ml.runtime import BundleError as BundleError  # noqa: PLC0414 - callers import it from here
 from ml.runtime import Runtime, Scores, compile_model
@@ -39,6 +39,8 @@ from ml.schema import Columns, Document, Schema
 
 FORMAT = 1
 EVALUATED = "evaluated"
+CARD = "card.json"
+"""The only file that decides no prediction, so the version leaves it out."""
 
 _MODEL_FILES: Mapping[Runtime, str] = {"onnx": "model.onnx", "sklearn": "model.pickle"}
 
@@ -94,6 +96,17 @@ class Bundle:
         """The prediction for each row: a label of `schema.classes`, or the number itself for a regression."""
         return decide(self.schema, self.parts.decision, scores)
 
+    def winners(self, scores: Scores) -> NDArray[np.int64]:
+        """The place of each row's label in `schema.classes`; not for a regression."""
+        return winners(self.parts.decision, scores)
+
+    def answers(self, scores: Scores) -> NDArray[np.generic]:
+        """The prediction for each row as an answer contains it: labels have the type of the training file's."""
+        if self.schema.task == "regression":
+            return scores
+        labels = self.schema.answers()
+        return np.asarray(labels, dtype=object if self.schema.labels == "text" else None)[self.winners(scores)]
+
 
 def write_bundle(path: Path, parts: Parts) -> str:
     """Replace `path` with this bundle and return its version; on a failure `path` is unchanged."""
@@ -147,7 +160,7 @@ def read_parts(path: Path) -> tuple[str, Parts]:
     manifest = read_manifest(path)
     model_file = _MODEL_FILES[manifest.runtime]
     data: dict[str, bytes] = {}
-    for name in (model_file, "schema.json", "encoding.json", "decision.json", "reference.json", "card.json"):
+    for name in (model_file, "schema.json", "encoding.json", "decision.json", "reference.json", CARD):
         try:
             data[name] = (path / name).read_bytes()
         except OSError as error:
@@ -171,7 +184,7 @@ def read_parts(path: Path) -> tuple[str, Parts]:
             encoding=Encoding.model_validate_json(data["encoding.json"]),
             decision=Decision.model_validate_json(data["decision.json"]),
             reference=Reference.model_validate_json(data["reference.json"]),
-            card=Card.model_validate_json(data["card.json"]),
+            card=Card.model_validate_json(data[CARD]),
             evaluated=read_parts(path / EVALUATED)[1] if (path / EVALUATED).is_dir() else None,
         )
     except ValidationError as error:
@@ -198,7 +211,7 @@ def _files(parts: Parts) -> dict[str, bytes]:
         "encoding.json": parts.encoding,
         "decision.json": parts.decision,
         "reference.json": parts.reference,
-        "card.json": parts.card,
+        CARD: parts.card,
     }
     return {_MODEL_FILES[parts.runtime]: parts.model} | {name: _json(document) for name, document in documents.items()}
 
@@ -222,7 +235,7 @@ def _write_into(directory: Path, parts: Parts) -> str:
 
 
 def _version(runtime: Runtime, hashes: Mapping[str, str]) -> str:
-    deciding = sorted(name for name in hashes if name != "card.json")
+    deciding = sorted(name for name in hashes if name != CARD)
     lines = [f"format {FORMAT}", f"runtime {runtime}", *(f"{name} {hashes[name]}" for name in deciding)]
     return _sha256("\n".join(lines).encode())
 

@@ -84,6 +84,30 @@ class ModelFacts(Document):
     """Whether the serving model was fitted on all rows, test rows included."""
 
 
+class DataFacts(Document):
+    """The rows behind a model: where they came from, what was left out and why, what was assumed about them."""
+
+    source: str = ""
+    horizon: str | None = None
+    """How long before the event a prediction is made, if the data has a prediction time."""
+    rows: dict[str, int] = {}
+    """Number of rows by part."""
+    borders: dict[str, tuple[str, str]] = {}
+    """First and last time by part, if rows have a time."""
+    rows_in_source: int = 0
+    set_aside: int = 0
+    """Rows that break the data contract."""
+    set_aside_by: dict[str, int] = {}
+    """Rows by the rule that they break."""
+    without_target: int = 0
+    columns_left_out: dict[str, str] = {}
+    """Name -> why it is not a feature."""
+    assumed: tuple[str, ...] = ()
+    """What was inferred from the table and could be otherwise, a sentence each."""
+    warnings: tuple[str, ...] = ()
+    """What makes figures look better than they are: leaks, names of rows; a sentence each."""
+
+
 class Card(Document):
     """The model card: what a reader should know about the model before using it."""
 
@@ -91,10 +115,8 @@ class Card(Document):
     description: str = ""
     task: str
     target: str
-    data: dict[str, JsonValue] = {}
-    """Source and number of the rows, what was dropped and why, the borders of the split."""
+    data: DataFacts = DataFacts()
     model: ModelFacts = ModelFacts()
-    """Estimators, settings, the calibration and how they were chosen."""
     parity: Parity | None = None
     metrics: dict[str, Figure] = {}
     """On the test rows, of a model that was fitted without them."""

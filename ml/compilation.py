@@ -3,7 +3,7 @@
 import logging
 import pickle
 import warnings
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,13 +47,34 @@ def parity_unit(target: NDArray[np.float64], schema: Schema) -> float:
     return (float(target.std()) or 1.0) if schema.task == "regression" else 1.0
 
 
+def round_thresholds_down(estimator: Any) -> None:
+    """Give boosted trees thresholds of float32, without a change of any prediction for float32 features.
+
+    A threshold between two neighbouring numbers of float32 is not in float32. The converter rounds it to the nearest,
+    which may be the larger neighbour, and this number would then go to the other side (sklearn-onnx issue 1192).
+    """
+    members = [estimator]
+    while members:
+        member = members.pop()
+        members += [step for _, step in getattr(member, "steps", ())]
+        if hasattr(member, "named_estimators_"):  # an average; the converter rounds a forest's trees itself
+            members += list(member.estimators_)
+        for tree in (tree for trees in getattr(member, "_predictors", ()) for tree in trees):
+            exact = tree.nodes["num_threshold"]
+            with np.errstate(over="ignore"):
+                nearest = exact.astype(np.float32)
+            above = nearest > exact
+            nearest[above] = np.nextafter(nearest[above], np.float32(-np.inf))
+            tree.nodes["num_threshold"] = nearest
+
+
 def to_onnx(model: Model, schema: Schema, width: int) -> bytes:
     """The estimator as an ONNX graph with float32 input; the same estimator always gives the same bytes."""
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import FloatTensorType
 
-    classifies = schema.task != "regression"
-    options = {id(model.estimator): {"zipmap": False}} if classifies else None
+    round_thresholds_down(model.estimator)
+    options = None if schema.task == "regression" else {id(model.estimator): {"zipmap": False}}
     inputs = [("features", FloatTensorType([None, width]))]
     with warnings.catch_warnings():
         # If warnings are errors, the converter's deprecation warnings become misleading errors of protobuf.

@@ -1,5 +1,6 @@
 """The data contract: the conditions that raw rows must satisfy before they are used for training."""
 
+import difflib
 from dataclasses import dataclass
 from datetime import datetime, time
 from typing import Any
@@ -9,10 +10,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
+from ml.data_params import DataParams
 from ml.params import ColumnRule, ContractParams
-from ml.schema import Document, Feature
-from ml.tables import as_text, has_offset, parse_times, read_column
+from ml.schema import Document, Feature, SchemaError
+from ml.tables import as_text, learn_times, moments_of, read_column
 
+SHOWN = 30
+"""Maximum number of columns that an error lists."""
 EXAMPLES = 20
 """Maximum number of rows that the report lists for a breach."""
 
@@ -48,6 +52,8 @@ class Report(Document):
     breaches: tuple[Breach, ...] = ()
     newest: str | None = None
     """The latest time (ISO 8601), if rows have a time."""
+    assumed: tuple[str, ...] = ()
+    """What was inferred in order to read the file and could be otherwise, a sentence each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,23 +66,55 @@ class Checked:
     report: Report
 
 
+def check_names(columns: list[str], data: DataParams) -> None:
+    """Raise SchemaError when params.yaml names a column that the table doesn't have; likely names are suggested."""
+    named = [("the target", data.target)]
+    named += [(f"data.{key}:", name) for key, name in (("id", data.id), ("time", data.time)) if name is not None]
+    named += [("data.features:", name) for name in data.features] + [("data.exclude:", name) for name in data.exclude]
+    for what, name in named:
+        if name in columns:
+            continue
+        folded = {column.casefold(): column for column in columns}
+        close = difflib.get_close_matches(name.casefold(), folded, n=1)
+        meant = f"; did you mean {folded[close[0]]!r}?" if close else ""
+        shown = ", ".join(columns[:SHOWN]) + (f", … ({len(columns)} columns)" if len(columns) > SHOWN else "")
+        headless = sum(column.replace(".", "", 1).lstrip("-").isdigit() for column in columns) >= len(columns) / 2
+        hint = (
+            " (a file without a header? data.csv.names names its columns)"
+            if headless and data.csv.names is None
+            else ""
+        )
+        raise SchemaError(f"{what} {name!r} is not a column; the table has {shown}{meant}{hint}")
+
+
 def check(
-    table: pd.DataFrame, rules: ContractParams, id_column: str | None, time_column: str | None, now: datetime
+    table: pd.DataFrame,
+    rules: ContractParams,
+    id_column: str | None,
+    time_column: str | None,
+    now: datetime,
+    assumed: tuple[str, ...] = (),
+    data: DataParams | None = None,
 ) -> Checked:
     """Check the table against its contract.
 
+    `data`: what params.yaml declares about the columns, such as how times are written.
     Raises ContractError, with a line per breach, when the contract says stop, too many rows break it, or the whole
     table breaks it (too few rows, a missing column, outdated rows).
     """
     _check_table(table, rules, id_column, time_column)
-    newest = _newest(table, time_column)
+    newest = _newest(table, time_column, data)
     if rules.freshness is not None:
         _check_freshness(rules, newest, time_column, now)
-    found = [(rule, column, bad) for rule, column, bad in _broken(table, rules) if bad.any()]
+    found = [(rule, column, bad) for rule, column, bad in _broken(table, rules, data) if bad.any()]
     breaches = tuple(_describe(table, rule, column, bad, id_column) for rule, column, bad in found)
     bad_rows = np.logical_or.reduce([bad for _, _, bad in found]) if found else np.zeros(len(table), dtype=bool)
     report = Report(
-        rows=len(table), set_aside=int(bad_rows.sum()), breaches=breaches, newest=newest and newest.isoformat()
+        rows=len(table),
+        set_aside=int(bad_rows.sum()),
+        breaches=breaches,
+        newest=newest and newest.isoformat(),
+        assumed=assumed,
     )
     if breaches and rules.on_breach == "stop":
         raise ContractError(
@@ -112,11 +150,20 @@ def _check_table(table: pd.DataFrame, rules: ContractParams, id_column: str | No
         raise ContractError(f"the table has {len(table)} rows, but contract.min_rows requires {rules.min_rows}")
 
 
-def _newest(table: pd.DataFrame, time_column: str | None) -> pd.Timestamp | None:
+def _newest(table: pd.DataFrame, time_column: str | None, data: DataParams | None) -> pd.Timestamp | None:
     if time_column is None:
         return None
-    newest = parse_times(table[time_column], utc=has_offset(table[time_column])).max()
+    times = moments_of(table[time_column], _times(table[time_column], time_column, data))
+    newest = (times if times.dt.tz is None else times.dt.tz_localize(None)).max()
     return None if pd.isna(newest) else newest
+
+
+def _times(column: "pd.Series[Any]", name: str, data: DataParams | None) -> Feature:
+    """How the times of a column are written."""
+    try:
+        return learn_times(column, name, *((None, None) if data is None else data.times(name)))
+    except SchemaError as error:
+        raise ContractError(str(error)) from None
 
 
 def _check_freshness(
@@ -135,24 +182,28 @@ def _check_freshness(
         )
 
 
-def _broken(table: pd.DataFrame, rules: ContractParams) -> list[tuple[str, str, NDArray[np.bool_]]]:
+def _broken(
+    table: pd.DataFrame, rules: ContractParams, data: DataParams | None
+) -> list[tuple[str, str, NDArray[np.bool_]]]:
     """(rule, column, rows that break it) for every rule, including rules that no row breaks."""
     results = []
     if rules.unique:
         repeats = table.duplicated(list(rules.unique), keep="first").to_numpy(dtype=bool)
         results.append(("unique (an earlier row is the same)", "+".join(rules.unique), repeats))
     for name, rule in rules.columns.items():
-        results += [(text, name, bad) for text, bad in _broken_column(table[name], name, rule)]
+        results += [(text, name, bad) for text, bad in _broken_column(table[name], name, rule, data)]
     return results
 
 
-def _broken_column(column: "pd.Series[Any]", name: str, rule: ColumnRule) -> list[tuple[str, NDArray[np.bool_]]]:
+def _broken_column(
+    column: "pd.Series[Any]", name: str, rule: ColumnRule, data: DataParams | None
+) -> list[tuple[str, NDArray[np.bool_]]]:
     missing = column.isna().to_numpy(dtype=bool)
     results: list[tuple[str, NDArray[np.bool_]]] = []
     if rule.required:
         results.append(("required", missing))
     if rule.type is not None:
-        feature = Feature(name=name, type=rule.type, utc=rule.type == "datetime" and has_offset(column))
+        feature = _times(column, name, data) if rule.type == "datetime" else Feature(name=name, type=rule.type)
         results.append((f"type {rule.type}", read_column(column, feature)[1]))
     if rule.minimum is not None or rule.maximum is not None:
         values, unreadable = read_column(column, Feature(name=name, type="numeric"))
@@ -163,6 +214,8 @@ def _broken_column(column: "pd.Series[Any]", name: str, rule: ColumnRule) -> lis
             results.append((f"minimum {rule.minimum:g}", numbers < rule.minimum))
         if rule.maximum is not None:
             results.append((f"maximum {rule.maximum:g}", numbers > rule.maximum))
+    if rule.categories is None and rule.pattern is None:
+        return results
     text = as_text(column)
     if rule.categories is not None:
         results.append(

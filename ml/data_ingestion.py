@@ -5,21 +5,23 @@ from datetime import UTC, datetime
 
 import pandas as pd
 
-from ml.contract import Checked, ContractError, check
+from ml.contract import Checked, ContractError, check, check_names
 from ml.files import CONTRACT_REPORT, SET_ASIDE, TABLE
 from ml.logs import stage_logger
 from ml.params import Params, ParamsError, load_params
+from ml.schema import SchemaError
 from ml.sources import flights, table
+from ml.sources.reading import Read, SourceError
 from ml.tables import write_parquet
 
 
-def read_source(params: Params) -> pd.DataFrame:
+def read_source(params: Params) -> Read:
     """The raw table that params.yaml names.
 
     Raises SourceError or FileNotFoundError when it can't be read.
     """
     if params.data.source == "flights" and params.data.horizon is not None:
-        return flights.read(pd.Timedelta(params.data.horizon))
+        return Read(flights.read(pd.Timedelta(params.data.horizon)))
     return table.read(params.data)
 
 
@@ -35,11 +37,15 @@ def main() -> int:
     log = stage_logger("data_ingestion")
     try:
         params = load_params()
-        raw = read_source(params)
+        found = read_source(params)
+        raw = found.table
         log.info("%d rows, %d columns from %s", len(raw), len(raw.columns), params.data.source)
+        for sentence in found.assumed:
+            log.warning("assumed: %s", sentence)
+        check_names(list(raw.columns), params.data)
         now = datetime.now(UTC).replace(tzinfo=None)
-        checked = check(raw, params.contract, params.data.id, params.data.time, now)
-    except (ParamsError, ContractError, table.SourceError, FileNotFoundError) as error:
+        checked = check(raw, params.contract, params.data.id, params.data.time, now, found.assumed, params.data)
+    except (ParamsError, ContractError, SchemaError, SourceError, FileNotFoundError) as error:
         print(f"data_ingestion: {error}", file=sys.stderr)
         return 1
     for breach in checked.report.breaches:

@@ -10,19 +10,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ml.files import PROCESSED, SCHEMA, SUMMARY, TABLE
+from ml.data_params import DataParams, FeatureParams
+from ml.files import DATA_WARNINGS, PROCESSED, SCHEMA, SUMMARY, TABLE
+from ml.inference import ID_ROWS, identifies_rows, infer, marks_of, numbers_the_rows, words_among_numbers
+from ml.leaks import find_leaks
+from ml.learning import label_kind, learn, read_target, read_time_column, readings
 from ml.logs import stage_logger
-from ml.params import DataParams, FeatureParams, Params, ParamsError, SplitParams, load_params
-from ml.rows import PARTS, Part, Summary
-from ml.schema import Feature, FeatureType, Schema, SchemaError
-from ml.sources.flight_columns import DESCRIPTIONS
-from ml.tables import cast_column, has_offset, holds_many, parse_times, read_parquet, write_parquet
+from ml.params import Params, ParamsError, SplitParams, load_params
+from ml.rows import PARTS, Part, Remarks, Summary, target_of
+from ml.schema import Feature, Schema, SchemaError
+from ml.tables import holds_many, read_parquet, to_columns, write_parquet
 
-TEXT_WORDS = 3.0
-"""A column whose strings have at least this many words on average is text, if few of the strings repeat."""
-TEXT_DISTINCT = 0.5
-ID_ROWS = 20
-"""From this many training values on, a column of distinct words is treated as an identifier of rows."""
+KEEP = "declare it in data.features to keep it, or as data.id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,32 +43,57 @@ def preprocess(raw: pd.DataFrame, params: Params) -> Processed:
         raise SchemaError(f"the target {data.target!r} is not a column; the table has {', '.join(raw.columns)}")
     if missing := sorted(set(data.features) - set(raw.columns)):
         raise SchemaError(f"params.yaml declares {', '.join(map(repr, missing))}, but the table has no such column")
+    assumed: list[str] = []
+    warnings: list[str] = []
+    raw, words = _without_words(raw, data, assumed)
     known = raw[raw[data.target].notna()].reset_index(drop=True)
     if known.empty:
         raise SchemaError(f"no row has a value for the target {data.target!r}")
     target, classes = read_target(known[data.target], data)
-    times = None if data.time is None else _times(known[data.time], data.time)
+    moments = None if data.time is None else read_time_column(known[data.time], data)
+    times = None if moments is None else moments.dt.tz_localize(None)
     part = split(params.split, target, times, params.seed)
     _check_split(part, target, classes)
     training = part == "train"
     features: list[Feature] = []
     dropped: dict[str, str] = {}
-    for name in known.columns:
-        declared = data.features.get(str(name))
-        why = _not_a_feature(str(name), known[name][training], declared, data)
+    for name in map(str, known.columns):
+        declared = data.features.get(name)
+        why = _not_a_feature(name, known[name][training], declared, data) or _row_name(name, raw[name], declared, data)
         if why:
-            dropped[str(name)] = why
+            dropped[name] = why
         elif name != data.target:
-            features.append(learn(known[name], training, declared or FeatureParams(), str(name), data.source))
+            stated = declared or FeatureParams()
+            stated = stated.model_copy(update={"missing": (*stated.missing, *words.get(name, ()))})
+            features.append(learn(known[name], training, stated, name, params))
+            warnings += _doubts(raw[name], features[-1], declared, data)
+            assumed += readings(known[name], features[-1], declared) + _marks(known[name], features[-1])
     if not features:
         raise SchemaError("no column is left as a feature: check data.exclude and data.declared_only in params.yaml")
     horizon = None if data.horizon is None else _spell(data.horizon.total_seconds())
-    schema = Schema(target=data.target, task=data.task, classes=classes, features=tuple(features), horizon=horizon)
+    schema = Schema(
+        target=data.target,
+        task=data.task,
+        classes=classes,
+        features=tuple(features),
+        labels=label_kind(raw[data.target]) if classes else "text",
+        missing=data.missing,
+        horizon=horizon,
+    )
     table = known[[feature.name for feature in features]].copy()
     table[data.target] = target
-    for extra in (data.id, data.time):
-        if extra is not None and extra not in table:
-            table[extra] = known[extra]
+    examined = table[training].reset_index(drop=True)
+    leaks = find_leaks(to_columns(examined, schema), target_of(examined, schema), schema, params.seed)
+    warnings += [
+        f"feature {name!r} alone predicts the target {data.target!r} almost perfectly ({figure:.3f}): if it is known "
+        "only together with the target, put it into data.exclude"
+        for name, figure in leaks.items()
+    ]
+    warnings += [f"column {name!r} {why}" for name, why in dropped.items() if why.endswith(KEEP)]
+    if data.id is not None:
+        table[data.id] = known[data.id]
+    if data.time is not None:
+        table[data.time] = moments
     parts: dict[Part, pd.DataFrame] = {}
     for name in PARTS:
         chosen = np.flatnonzero(part == name)
@@ -83,33 +107,74 @@ def preprocess(raw: pd.DataFrame, params: Params) -> Processed:
         else {name: (times[part == name].min().isoformat(), times[part == name].max().isoformat()) for name in PARTS},
         without_target=len(raw) - len(known),
         dropped_columns=dropped,
+        remarks=Remarks(assumed=tuple(assumed), warnings=tuple(warnings)),
     )
     return Processed(parts, schema, summary)
 
 
-def read_target(column: "pd.Series[Any]", data: DataParams) -> tuple["pd.Series[Any]", tuple[str, ...]]:
-    """The target as class labels (text) or numbers, and the classes; the negative class is first."""
-    if data.task == "regression":
-        numbers = cast_column(column, Feature(name=data.target, type="numeric"))
-        return pd.Series(numbers, index=column.index, dtype=float), ()
-    spelled = cast_column(column, Feature(name=data.target, type="categorical"))
-    labels = pd.Series(spelled, index=column.index, name=data.target, dtype=object)
-    classes = sorted(set(labels))
-    if data.task == "binary":
-        if len(classes) != 2:
-            raise SchemaError(
-                f"data.task: binary needs two values in {data.target!r}, there are {len(classes)}: "
-                f"{', '.join(classes[:5])}{'…' if len(classes) > 5 else ''}"
+def _without_words(
+    raw: pd.DataFrame, data: DataParams, assumed: list[str]
+) -> tuple[pd.DataFrame, dict[str, tuple[str, ...]]]:
+    """The table with columns of numbers in which a few words stand for missing numbers as such; and these words."""
+    changed: dict[str, pd.Series[Any]] = {}
+    words: dict[str, tuple[str, ...]] = {}
+    for name in map(str, raw.columns):
+        declared = data.features.get(name)
+        unsaid = declared is None or declared.type is None
+        if (
+            name in (data.id, data.time, *data.exclude)
+            or not unsaid
+            or (name == data.target and data.task != "regression")
+        ):
+            continue
+        found = words_among_numbers(raw[name])
+        if found is None:
+            continue
+        shown = ", ".join(f"{word!r} ({count})" for word, count in found.words.items())
+        if found.missing:
+            changed[name] = pd.to_numeric(raw[name], errors="coerce").astype(float).replace([np.inf, -np.inf], np.nan)
+            words[name] = tuple(found.words)
+            assumed.append(
+                f"column {name!r} is numeric, and its words {shown} count as missing "
+                f"(data.features.{name}: type, missing)"
             )
-        positive = classes[1] if data.positive is None else data.positive
-        if positive not in classes:
-            raise SchemaError(
-                f"data.positive: {positive!r} is not a value of {data.target!r}; its values are {', '.join(classes)}"
+        elif name != data.target:
+            assumed.append(
+                f"column {name!r} is not numeric, though {found.share:.0%} of its values are numbers, because of "
+                f"{shown}; data.features.{name}.missing makes such words missing"
             )
-        classes.sort(key=lambda label: label == positive)
-    elif len(classes) < 3:
-        raise SchemaError(f"data.task: multiclass needs three values or more in {data.target!r}; use binary")
-    return labels, tuple(classes)
+    return (raw.assign(**changed) if changed else raw), words
+
+
+def _row_name(name: str, column: "pd.Series[Any]", declared: FeatureParams | None, data: DataParams) -> str | None:
+    """Why a column names the rows, though params.yaml doesn't say so; None if it doesn't."""
+    if declared is not None or name in (data.target, data.time):
+        return None
+    if identifies_rows(column, name):
+        return f"is left out: it names the rows, another whole number in each; {KEEP}"
+    return None
+
+
+def _doubts(column: "pd.Series[Any]", feature: Feature, declared: FeatureParams | None, data: DataParams) -> list[str]:
+    """Why a feature that stays may be none."""
+    if declared is None and feature.name != data.time and numbers_the_rows(column):
+        return [
+            f"feature {feature.name!r} numbers the rows of the table in their order: if it is no property of a row, "
+            "name it in data.id or data.exclude"
+        ]
+    return []
+
+
+def _marks(column: "pd.Series[Any]", feature: Feature) -> list[str]:
+    """Categories that may be spellings of a missing value."""
+    if feature.type != "categorical":
+        return []
+    found = marks_of(feature.categories)
+    return [
+        f"column {feature.name!r} has {int((column == mark).sum())} times {mark!r}, which is a category; if it means "
+        f"that the value is missing, name it in data.features.{feature.name}.missing or data.missing"
+        for mark in found
+    ]
 
 
 def split(
@@ -142,67 +207,6 @@ def split(
     return part
 
 
-def infer(column: "pd.Series[Any]") -> FeatureType:
-    """The type of an undeclared column; whole numbers are always numeric, even with few distinct values."""
-    present = column.dropna()
-    if pd.api.types.is_bool_dtype(present.infer_objects().dtype):
-        return "boolean"
-    if pd.api.types.is_numeric_dtype(column.dtype):
-        return "numeric"
-    if pd.api.types.is_datetime64_any_dtype(column.dtype):
-        return "datetime"
-    words = present.astype("string").str.strip()
-    if set(words.str.lower().unique()) <= {"true", "false", "yes", "no"}:
-        return "boolean"
-    if pd.to_numeric(words, errors="coerce").notna().all():
-        return "numeric"
-    looks_dated = words.str.match(r"\d{4}-\d{2}-\d{2}").all()
-    if looks_dated and parse_times(words, utc=has_offset(words)).notna().all():
-        return "datetime"
-    seldom_repeats = words.nunique() >= TEXT_DISTINCT * len(words)
-    wordy = (words.str.count(r"\s+") + 1).mean() >= TEXT_WORDS
-    return "text" if wordy and seldom_repeats else "categorical"
-
-
-def learn(
-    column: "pd.Series[Any]", training: NDArray[np.bool_], declared: FeatureParams, name: str, source: str
-) -> Feature:
-    """The feature as declared, with inferred type if it isn't declared, and with fields learnt from training rows."""
-    kind = declared.type or infer(column[training])
-    described = declared.description or (DESCRIPTIONS.get(name, "") if source == "flights" else "")
-    base = Feature(
-        name=name,
-        type=kind,
-        utc=kind == "datetime" and has_offset(column),
-        **(declared.model_dump(exclude={"type", "description"}) | {"description": described}),
-    )
-    values = cast_column(column, base)[
-        training
-    ]  # casts all rows, so that errors are found here and not in later stages
-    learnt: dict[str, object] = {}
-    if kind in ("categorical", "text"):
-        counts = pd.Series(values).value_counts()
-        if kind == "categorical":
-            # Most frequent first; equal counts in alphabetical order, so that all runs give the same order.
-            learnt["categories"] = tuple(
-                counts.reset_index().sort_values(["count", "index"], ascending=[False, True])["index"]
-            )
-        learnt["example"] = None if counts.empty else str(sorted(counts[counts == counts.max()].index)[0])
-    else:
-        numbers = values[~np.isnan(values)]
-        if len(numbers):
-            middle = float(np.sort(numbers)[len(numbers) // 2])
-            if kind == "numeric":
-                learnt = {"low": float(numbers.min()), "high": float(numbers.max()), "example": middle}
-                learnt["integer"] = bool((numbers % 1 == 0).all())
-            elif kind == "boolean":
-                learnt["example"] = bool(middle)
-            else:
-                moment = pd.Timestamp(middle, unit="s").isoformat() + ("Z" if base.utc else "")
-                learnt = {"low": float(numbers.min()), "high": float(numbers.max()), "example": moment}
-    return base.model_copy(update=learnt)
-
-
 def _not_a_feature(
     name: str, training: "pd.Series[Any]", declared: FeatureParams | None, data: DataParams
 ) -> str | None:
@@ -230,14 +234,6 @@ def _not_a_feature(
     if different == len(present) >= ID_ROWS and infer(present) == "categorical":
         return "never the same in two training rows, as names of rows are"
     return None
-
-
-def _times(column: "pd.Series[Any]", name: str) -> "pd.Series[Any]":
-    times = parse_times(column, utc=has_offset(column))
-    if times.isna().any():
-        row = int(np.flatnonzero(times.isna())[0])
-        raise SchemaError(f"data.time: {name!r} has no valid time in row {row}: {column.iloc[row]!r}")
-    return times
 
 
 def _check_split(part: NDArray[np.object_], target: "pd.Series[Any]", classes: tuple[str, ...]) -> None:
@@ -270,6 +266,13 @@ def main() -> int:
         write_parquet(rows, PROCESSED / f"{name}.parquet")
     SCHEMA.write_text(processed.schema.model_dump_json(indent=1) + "\n")
     SUMMARY.write_text(processed.summary.model_dump_json(indent=1) + "\n")
+    remarks = processed.summary.remarks
+    DATA_WARNINGS.parent.mkdir(parents=True, exist_ok=True)
+    DATA_WARNINGS.write_text(remarks.model_dump_json(indent=1) + "\n")
+    for sentence in remarks.assumed:
+        log.warning("assumed: %s", sentence)
+    for sentence in remarks.warnings:
+        log.warning("warning: %s", sentence)
     log.info("%s; %d rows without a target dropped", processed.summary.rows, processed.summary.without_target)
     for column, why in processed.summary.dropped_columns.items():
         log.info("column %s is not a feature: %s", column, why)

@@ -98,12 +98,15 @@ class Decision(Document):
         return self.target.invert(self.calibration.apply(raw))
 
 
+def winners(decision: Decision, scores: Scores) -> NDArray[np.int64]:
+    """The place of each row's class in `Schema.classes`; the threshold is applied only here."""
+    if decision.threshold is not None:
+        return (scores[:, 1] >= decision.threshold).astype(np.int64)
+    return scores.argmax(axis=1)
+
+
 def decide(schema: Schema, decision: Decision, scores: Scores) -> NDArray[np.object_] | Scores:
-    """Labels (object, shape (n,)) from calibrated scores; the threshold is applied only here."""
+    """Labels as text (object, shape (n,)) from calibrated scores; the numbers themselves for a regression."""
     if schema.task == "regression":
         return scores
-    if decision.threshold is not None:
-        winners = (scores[:, 1] >= decision.threshold).astype(int)
-    else:
-        winners = scores.argmax(axis=1)
-    return np.asarray(schema.classes, dtype=object)[winners]
+    return np.asarray(schema.classes, dtype=object)[winners(decision, scores)]

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from functools import cached_property
 from typing import Annotated, Literal, cast
 
 import numpy as np
@@ -36,16 +37,30 @@ _TOKEN = re.compile(r"\w\w+")
 
 
 class NumericEncoder(Document):
-    """The number itself, NaN where missing."""
+    """The number, NaN where missing; in float64 moved or bent where float32 would merge numbers (ml/precision.py)."""
 
     kind: Literal["numeric"] = "numeric"
     column: str
+    shift: float = 0.0
+    scale: float = 1.0
+    """The encoded number is (number - shift) / scale."""
+    knots: tuple[float, ...] = ()
+    """Instead: the number's place among these ascending numbers, with linear steps between them."""
 
     def names(self) -> list[str]:
         return [self.column]
 
+    @cached_property
+    def _knots(self) -> NDArray[np.float64]:
+        return np.array(self.knots)
+
     def transform(self, columns: Columns) -> NDArray[np.float64]:
-        return cast(NDArray[np.float64], columns[self.column])[:, None]
+        numbers = cast(NDArray[np.float64], columns[self.column])
+        if self.knots:
+            numbers = np.interp(numbers, self._knots, np.arange(len(self.knots)))
+        elif self.shift != 0 or self.scale != 1:
+            numbers = (numbers - self.shift) / self.scale
+        return numbers[:, None]
 
 
 class OneHotEncoder(Document):

@@ -21,6 +21,7 @@ from ml.encoding import (
 )
 from ml.folds import deal
 from ml.params import EncodingParams, ParamsError, SplitParams
+from ml.precision import numeric_encoder
 from ml.schema import Columns, Feature, Schema
 
 SEASONS = 1.5 * 365.25 * 86400
@@ -69,7 +70,9 @@ def fit_encoding(
     for feature in schema.features:
         name = feature.name
         match feature.type:
-            case "numeric" | "boolean":
+            case "numeric":
+                add(numeric_encoder(name, np.asarray(columns[name], dtype=np.float64)))
+            case "boolean":
                 add(NumericEncoder(column=name))
             case "datetime":
                 seconds = cast(NDArray[np.float64], columns[name])

@@ -4,13 +4,28 @@ import sys
 
 import numpy as np
 
+from ml.encoding import NumericEncoder
 from ml.encoding_fitting import fit_encoding
 from ml.files import ENCODING, FEATURES, PROCESSED, SCHEMA
 from ml.logs import stage_logger
 from ml.params import ParamsError, load_params
+from ml.precision import keeps_apart, merged
 from ml.rows import PARTS, target_of
-from ml.schema import Schema
+from ml.schema import Columns, Schema
 from ml.tables import read_parquet, to_columns
+
+
+def _said(encoder: NumericEncoder, columns: Columns) -> str:
+    """What becomes of numbers that float32, in which models compute, would merge; empty for other columns."""
+    numbers = np.asarray(columns[encoder.column], dtype=np.float64)
+    ordered = np.sort(numbers[~np.isnan(numbers)])
+    kept = keeps_apart(encoder, ordered)
+    lost = "" if kept else f"; {merged(encoder, ordered)} different numbers still count as equal"
+    if encoder.knots:
+        return f"large numbers with small differences: the model gets their place among quantiles{lost}"
+    if encoder != NumericEncoder(column=encoder.column):
+        return f"large numbers with small differences: the model gets the difference from {encoder.shift:.17g}{lost}"
+    return ""
 
 
 def main() -> int:
@@ -30,6 +45,9 @@ def main() -> int:
         matrix = fitted.matrix if part == "train" else fitted.encoding.transform(columns[part])
         np.savez(FEATURES / f"{part}.npz", matrix=matrix, target=target[part])
         log.info("%s: %d rows, %d columns", part, *matrix.shape)
+    for encoder in fitted.encoding.encoders:
+        if isinstance(encoder, NumericEncoder) and (said := _said(encoder, columns["train"])):
+            log.warning("column %s: %s", encoder.column, said)
     ENCODING.write_text(fitted.encoding.model_dump_json() + "\n")
     return 0
 

@@ -5,6 +5,7 @@ from pathlib import Path
 TABLE = Path("data/raw/table.parquet")
 SET_ASIDE = Path("data/raw/set_aside.parquet")
 CONTRACT_REPORT = Path("reports/data_contract.json")
+DATA_WARNINGS = Path("reports/data_warnings.json")
 
 PROCESSED = Path("data/processed")
 SCHEMA = PROCESSED / "schema.json"

@@ -7,10 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pydantic import JsonValue
-
 from ml.bundle import BundleError, Parts, bundle_of, read_parts, write_bundle
-from ml.card import Card, Figure
+from ml.card import Card, DataFacts, Figure
 from ml.contract import Report
 from ml.evaluation import confusion, curves, evaluate, importance, predict, slices, without_live
 from ml.files import CANDIDATE, CONTRACT_REPORT, METRICS_FILE, PLOTS, SUMMARY, TRAINED
@@ -31,17 +29,19 @@ def complete_card(parts: Parts, params: Params, report: Report, summary: Summary
     if any(feature.live for feature in schema.features):
         scores, labels = predict(evaluated, without_live(predicted.rows.columns, schema))
         blind = figures(metrics, predicted.rows.target, scores, labels, predicted.blocks, predicted.weights)
-    data: dict[str, JsonValue] = {
-        "source": params.data.source,
-        "horizon": schema.horizon,
-        "rows": dict(summary.rows),
-        "borders": {part: list(border) for part, border in summary.borders.items()},
-        "rows_in_source": report.rows,
-        "set_aside": report.set_aside,
-        "set_aside_by": {f"{breach.column}: {breach.rule}": breach.rows for breach in report.breaches},
-        "without_target": summary.without_target,
-        "columns_left_out": dict(summary.dropped_columns),
-    }
+    data = DataFacts(
+        source=params.data.source,
+        horizon=schema.horizon,
+        rows=summary.rows,
+        borders=summary.borders,
+        rows_in_source=report.rows,
+        set_aside=report.set_aside,
+        set_aside_by={f"{breach.column}: {breach.rule}": breach.rows for breach in report.breaches},
+        without_target=summary.without_target,
+        columns_left_out=summary.dropped_columns,
+        assumed=(*report.assumed, *summary.remarks.assumed),
+        warnings=summary.remarks.warnings,
+    )
     return parts.card.model_copy(
         update={
             "data": data,

@@ -7,54 +7,17 @@ from typing import Literal, Self
 import yaml
 from pydantic import ValidationError, model_validator
 
+from ml.data_params import DataParams
 from ml.encoding import DatetimePart
 from ml.model_params import ModelParams, wrong_parameters
 from ml.param_types import Duration, Share
-from ml.schema import Document, FeatureType, Task
+from ml.schema import Document, FeatureType
 
 PARAMS = Path("params.yaml")
 
 
 class ParamsError(ValueError):
     """params.yaml can't be used; the message names the key, the value and what is allowed."""
-
-
-class FeatureParams(Document):
-    """What the owner of the data declares about a column; everything else is inferred."""
-
-    type: FeatureType | None = None
-    required: bool = False
-    minimum: float | None = None
-    maximum: float | None = None
-    unknown: Literal["accept", "refuse"] = "accept"
-    live: bool = False
-    description: str = ""
-
-
-class DataParams(Document):
-    """The raw table, its target and its columns."""
-
-    source: Literal["flights", "table"]
-    """`flights`: the default data; `table`: the file at `uri`."""
-    uri: str
-    """A file, s3:// or https:// URI (CSV or Parquet). For `flights`: the lock file that pins its package."""
-    format: Literal["csv", "parquet"] | None = None
-    """None: from the URI's ending."""
-    horizon: Duration | None = None
-    """How long before the event a prediction is made (flights: before the scheduled departure)."""
-    target: str
-    task: Task
-    positive: str | None = None
-    """Binary: the label of the positive class; None: the last label in sorted order (1, True, yes)."""
-    id: str | None = None
-    """A column that names the row; never a feature."""
-    time: str | None = None
-    """The column with the time of a row: for time splits, freshness and day blocks."""
-    declared_only: bool = False
-    """Use only the declared features; otherwise all other columns are features too, with inferred types."""
-    exclude: tuple[str, ...] = ()
-    """Columns that are never features."""
-    features: dict[str, FeatureParams] = {}
 
 
 class ColumnRule(Document):
@@ -170,6 +133,11 @@ class GateParams(Document):
     """Metrics (smaller is better) whose interval's upper end must not exceed this value."""
     base: str = "main"
     """The git branch whose bundle is the incumbent."""
+    accept: Annotated[str, Field(pattern="^[0-9a-f]{7,64}$")] | None = None
+    """The version (or its first 7 digits or more) of a candidate that is served although the gate refuses it.
+
+    It holds for this version only. The run in MLflow and reports/gate.json keep the reasons of the refusal.
+    """
 
 
 class RegistryParams(Document):

@@ -25,7 +25,7 @@ class BundleModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002
         """A row of predictions for each row of `model_input`."""
         scores = self.bundle.scores(to_columns(model_input, self.bundle.schema))
-        answers = pd.DataFrame({"prediction": self.bundle.decide(scores)})
+        answers = pd.DataFrame({"prediction": self.bundle.answers(scores)})
         for place, label in enumerate(self.bundle.schema.classes):
             answers[f"probability:{label}"] = scores[:, place]
         return answers

@@ -9,11 +9,20 @@ from numpy.typing import NDArray
 
 from ml.files import PROCESSED
 from ml.params import Params
-from ml.schema import Columns, Document, Schema
-from ml.tables import has_offset, parse_times, read_parquet, to_columns
+from ml.schema import Columns, Document, Feature, Schema
+from ml.tables import read_parquet, read_times, to_columns
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
+
+
+class Remarks(Document):
+    """What a reader should know about the data, a sentence each; reports/data_warnings.json."""
+
+    assumed: tuple[str, ...] = ()
+    """What was inferred and could be otherwise, with the param that settles it."""
+    warnings: tuple[str, ...] = ()
+    """What makes figures look better than they are, or a column useless: leaks, names of rows."""
 
 
 class Summary(Document):
@@ -26,6 +35,7 @@ class Summary(Document):
     without_target: int
     dropped_columns: dict[str, str]
     """Name -> why it is not a feature."""
+    remarks: Remarks = Remarks()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +77,11 @@ def seconds_of(table: pd.DataFrame, time_column: str | None) -> NDArray[np.float
     """The time of each row, in seconds since 1970; None without a time column."""
     if time_column is None:
         return None
-    # Times without an offset count as UTC, so a part without any offsets gives the same result in both cases.
-    times = parse_times(table[time_column], utc=has_offset(table[time_column]))
-    return np.asarray((times - pd.Timestamp(0)).dt.total_seconds(), dtype=np.float64)
+    # Preprocessing has written timestamps, with the zone UTC if they had offsets.
+    column = table[time_column]
+    return read_times(
+        column, Feature(name=time_column, type="datetime", utc=column.dtype.kind == "M" and column.dt.tz is not None)
+    )
 
 
 def concatenate(*many: Rows) -> Rows:

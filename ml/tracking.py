@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from ml.bundle import Parts
+from ml.bundle import CARD, Parts, read_manifest
 from ml.card import Card
 from ml.files import PLOTS, PROCESSED, TABLE
 from ml.params import Params
@@ -25,12 +25,21 @@ TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 
 
 def register(
-    server: Server, bundle: Path, version: str, parts: Parts, alias: Alias, params: Params, *, made_here: bool = True
+    server: Server,
+    bundle: Path,
+    version: str,
+    parts: Parts,
+    alias: Alias,
+    params: Params,
+    *,
+    made_here: bool = True,
+    accepted: bool = False,
 ) -> str:
     """Log the run and, if there is a registry, the model version with its alias; returns the run's id.
 
     A bundle from elsewhere (the incumbent) is logged without this run's params, plots and data version. If the server
-    already has a run or version of the same bundle, it isn't created again; it only gets the alias.
+    already has a run or version of the same bundle, it isn't created again; it only gets the alias and the newest card.
+    `accepted`: the gate refused it, but params.yaml accepts it; the run has the tag `gate_accepted` then.
     Raises TrackingError when the server fails; it is safe to run this again.
     """
     use_token()
@@ -52,10 +61,10 @@ def register(
         with nullcontext() if server.explicit else locked(_artifacts()):
             experiment = _use_experiment(client, params.registry.experiment, server)
             made = _existing_version(client, name, version) if server.registry else None
-            if made is not None:
-                run_id = str(made.run_id)
-            else:
-                run_id = _existing_run(client, experiment, version) or ""
+            run_id = str(made.run_id) if made is not None else _existing_run(client, experiment, version) or ""
+            if run_id:
+                _log_newer_card(mlflow, client, run_id, bundle, version, parts)
+            if made is None:
                 if not run_id:
                     with mlflow.start_run(run_name=_run_name(parts, version, made_here=made_here)) as run:
                         _log_bundle(mlflow, bundle, version, parts)
@@ -67,6 +76,9 @@ def register(
                     made = _add_version(client, run_id, name, version)
             if made is not None:
                 _set_alias(client, name, alias, str(made.version))
+                client.set_model_version_tag(name, str(made.version), "card", read_manifest(bundle).files[CARD])
+            if accepted:
+                client.set_tag(run_id, "gate_accepted", "refused by the gate, accepted in params.yaml (gate.accept)")
             return run_id
     except (MlflowException, OSError) as error:
         said = " ".join(str(error).split()).replace(server.uri, server.shown)
@@ -129,10 +141,17 @@ def _log_bundle(mlflow: Any, bundle: Path, version: str, parts: Parts) -> None:
             if loss is not None:
                 mlflow.log_metric(f"choice.{name}.{choice.metric}", loss)
         mlflow.log_dict(choice.model_dump(mode="json"), "choice.json")
-    mlflow.set_tag("bundle_version", version)
     for name, figure in _draw(parts.card).items():
         mlflow.log_figure(figure, f"plots/{name}.png")
-    mlflow.log_artifact(str(bundle / "card.json"))
+    mlflow.log_artifact(str(bundle / CARD))
+    mlflow.set_tags({"bundle_version": version, "card": read_manifest(bundle).files[CARD]})
+
+
+def _log_newer_card(mlflow: Any, client: Any, run_id: str, bundle: Path, version: str, parts: Parts) -> None:
+    """If the run has another card of the same bundle, give it this card with its figures and plots."""
+    if client.get_run(run_id).data.tags.get("card") != read_manifest(bundle).files[CARD]:
+        with mlflow.start_run(run_id=run_id):
+            _log_bundle(mlflow, bundle, version, parts)
 
 
 def _log_model(mlflow: Any, bundle: Path, parts: Parts, *, logged_model: bool) -> None:
@@ -147,17 +166,17 @@ def _log_model(mlflow: Any, bundle: Path, parts: Parts, *, logged_model: bool) -
     from ml.bundle import load_bundle
     from ml.tables import to_columns
 
-    # MLflow refuses whole numbers if the signature says float, and timestamps if it says text. The service accepts
-    # both, so the signature allows anything for these columns, and the bundle's own schema casts them.
+    # MLflow refuses whole numbers if the signature says float, and numbers and timestamps if it says text. The service
+    # accepts what the training file contained, so the signature allows anything, and the bundle's own schema casts it.
     anything = AnyType()  # type: ignore[no-untyped-call]
     inputs: list[ColSpec | TensorSpec] = [
-        ColSpec("string" if feature.type in ("categorical", "text") else anything, feature.name, feature.required)
+        ColSpec("string" if feature.type == "text" else anything, feature.name, feature.required)
         for feature in parts.schema.features
     ]
     example = pd.DataFrame(list(parts.reference.sample[:5]))
     loaded = load_bundle(bundle)
     scores = loaded.scores(to_columns(example, parts.schema))
-    answer = pd.DataFrame({"prediction": loaded.decide(scores)})
+    answer = pd.DataFrame({"prediction": loaded.answers(scores)})
     for place, label in enumerate(parts.schema.classes):
         answer[f"probability:{label}"] = scores[:, place]
     signature = ModelSignature(Schema(inputs), infer_signature(model_output=answer).outputs)

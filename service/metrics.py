@@ -63,16 +63,15 @@ class ModelMetrics:
 
     def answered(self, predictor: Predictor, answers: Answers) -> None:
         """Count predicted rows by outcome, their missing values and their warnings."""
-        outcomes = Tally([str(a.prediction) if a.probabilities is not None else "number" for a in answers.answers])
+        outcomes = Tally([answer.label or "number" for answer in answers.answers])
         for outcome, rows in outcomes.items():
             self._predictions.labels(predictor.bundle.version, outcome).inc(rows)
         for feature, rows in answers.missing.items():
             self._missing.labels(feature).inc(rows)
         for answer in answers.answers:
             for warning in answer.warnings:
-                if (
-                    warning.code != "unknown_field"
-                ):  # callers choose these names, and the number of labels must be bounded
+                # Not for unknown fields: callers choose their names, and the number of labels must be bounded.
+                if warning.code in self._odd:
                     self._odd[warning.code].labels(warning.field).inc()
 
     def refused(self, error: InvalidRowsError) -> None:

@@ -1,9 +1,11 @@
 """The OpenAPI document, generated from the model's schema."""
 
-from typing import Any
+from typing import Any, get_args
 
-from ml.schema import Feature
-from service.predictor import MAX_TEXT, Predictor
+from ml.schema import Feature, Form
+from ml.values import is_numeric, number
+from service.inputs import MAX_TEXT, WarningCode
+from service.predictor import Predictor
 from service.settings import Settings
 
 JSON = "application/json"
@@ -17,7 +19,10 @@ def document(predictor: Predictor, settings: Settings) -> dict[str, Any]:
         "properties": {feature.name: _property(feature) for feature in schema.features},
         "required": [feature.name for feature in schema.features if feature.required],
     }
-    outcome: dict[str, Any] = {"type": "string", "enum": list(schema.classes)} if schema.classes else {"type": "number"}
+    outcome: dict[str, Any] = {"type": "number"}
+    if schema.classes:
+        labels = {"text": "string", "integer": "integer", "number": "number", "boolean": "boolean"}
+        outcome = {"type": labels[schema.labels], "enum": list(schema.answers())}
     prediction: dict[str, Any] = {
         "type": "object",
         "required": ["prediction", "warnings"],
@@ -108,8 +113,8 @@ def document(predictor: Predictor, settings: Settings) -> dict[str, Any]:
                     "type": "object",
                     "required": ["field", "code", "message"],
                     "properties": {
-                        "field": {"type": "string"},
-                        "code": {"enum": ["out_of_range", "unknown_category", "unknown_field"]},
+                        "field": {"type": ["string", "null"]},
+                        "code": {"enum": list(get_args(WarningCode))},
                         "message": {"type": "string"},
                     },
                 },
@@ -121,23 +126,44 @@ def document(predictor: Predictor, settings: Settings) -> dict[str, Any]:
 
 def _property(feature: Feature) -> dict[str, Any]:
     """A feature as JSON Schema; null means missing, if a value isn't required."""
-    kind = {"numeric": "number", "boolean": "boolean"}.get(feature.type, "string")
-    found: dict[str, Any] = {"type": kind if feature.required else [kind, "null"]}
-    if feature.description:
-        found["description"] = feature.description
+    kinds = {"numeric": ["number"], "boolean": ["boolean"]}.get(feature.type, ["string"])
+    if feature.type in ("numeric", "categorical"):
+        names: dict[Form, str] = {"boolean": "boolean", "number": "number", "text": "string"}
+        kinds += [names[form] for form in feature.forms if names[form] not in kinds]
+    if feature.type == "datetime" and feature.format is not None and is_numeric(feature.format):
+        kinds += ["number"]
+    if not feature.required:
+        kinds += ["null"]
+    found: dict[str, Any] = {"type": kinds[0] if len(kinds) == 1 else kinds}
+    notes = [feature.description] if feature.description else []
+    if feature.type == "datetime":
+        zone = f" of {feature.timezone}" if feature.timezone else " with offset" if feature.utc else " without offset"
+        notes.append(f"a time{zone}: ISO 8601{f', or {feature.format}' if feature.format else ''}")
+    if notes:
+        found["description"] = "; ".join(notes)
     if feature.minimum is not None:
         found["minimum"] = feature.minimum
     if feature.maximum is not None:
         found["maximum"] = feature.maximum
-    if feature.type == "datetime" and feature.utc:
+    if feature.type == "datetime" and feature.utc and feature.format is None:
         found["format"] = "date-time"
     if feature.type == "categorical" and feature.unknown == "refuse":
-        found["enum"] = [*feature.categories, *([] if feature.required else [None])]
+        found["enum"] = [*_written(feature), *([] if feature.required else [None])]
     if feature.type in ("categorical", "text"):
         found["maxLength"] = MAX_TEXT
     if feature.example is not None:
         found["examples"] = [feature.example]
     return found
+
+
+def _written(feature: Feature) -> list[str | float | bool]:
+    """The categories as JSON writes them."""
+    written: list[str | float | bool] = list(feature.categories)
+    if "number" in feature.forms:
+        written += [value for text in feature.categories if (value := number(text)) is not None]
+    if "boolean" in feature.forms:
+        written += [text == "true" for text in feature.categories if text in ("true", "false")]
+    return written
 
 
 def _operation(summary: str, answer: dict[str, Any], body: dict[str, Any] | None = None) -> dict[str, Any]:

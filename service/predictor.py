@@ -4,22 +4,19 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ml.bundle import Bundle, load_bundle
+from ml.bundle import Bundle, BundleError, load_bundle
 from ml.schema import Columns, Feature, Schema
+from ml.values import UnreadableError, time_zone
+from service.inputs import Reader, Warned, is_lost, reader_of
 
 MAX_PROBLEMS = 100
 """Maximum number of problems listed in an answer; further problems are only counted."""
-MAX_TEXT = 10_000
-"""Maximum number of characters of a categorical or text value."""
-MAX_NUMBER = float(np.finfo(np.float32).max)
-"""The model computes in float32, in which a larger number would be infinity."""
+EMPTY_ROW = Warned(None, "empty_row", "the row has no value for any feature")
 
 NonFinite = Literal["error", "missing"]
 """The meaning of NaN and infinity in a request: an error, or missing (in protocols whose clients send bare NaN)."""
@@ -48,19 +45,13 @@ class InvalidRowsError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Warned:
-    """A warning about an unusual value; the row still gets a prediction."""
-
-    field: str
-    code: Literal["out_of_range", "unknown_category", "unknown_field"]
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
 class Answer:
     """The answer for one row."""
 
-    prediction: str | float
+    prediction: str | int | float | bool
+    """The label as the training file has it, or the number of a regression."""
+    label: str | None
+    """The label as text, a key of `probabilities`; None for a regression."""
     probabilities: dict[str, float] | None
     """By class; None for a regression."""
     warnings: tuple[Warned, ...]
@@ -75,17 +66,27 @@ class Answers:
     """Rows without a value, by feature."""
 
 
+class _Input(NamedTuple):
+    """How a feature's values are read."""
+
+    name: str
+    read: Reader
+    required: bool
+    unseen: Warned | None
+    """The warning for a row without a value, if training never saw this."""
+    dtype: type
+    blank: float | None
+    """Stands for a missing value."""
+
+
 class Predictor:
     """A loaded bundle; safe to call from several threads."""
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
-        self._features = {feature.name: feature for feature in bundle.schema.features}
-        self._categories = {
-            feature.name: frozenset(feature.categories)
-            for feature in bundle.schema.features
-            if feature.type == "categorical"
-        }
+        self._values = bundle.schema.answers()
+        self._inputs = [_input_of(feature, bundle.schema) for feature in bundle.schema.features]
+        self._names = frozenset(feature.name for feature in bundle.schema.features)
         # Predict once, so that a model that doesn't work fails at start and not at the first request.
         self.predict([self.example()])
 
@@ -113,7 +114,7 @@ class Predictor:
 
         Raises InvalidRowsError naming rows and fields when any row is invalid.
         """
-        columns, warnings = self._parse(rows, non_finite)
+        columns, warnings, missing = self._parse(rows, non_finite)
         # Values near float32's limits can overflow inside the model. The result is NaN, which JSON can't represent.
         with np.errstate(all="ignore"):
             scores = self.bundle.scores(columns)
@@ -122,152 +123,81 @@ class Predictor:
             raise InvalidRowsError(
                 [Problem(int(row), None, "no_answer", "the model's result is not a finite number") for row in lost]
             )
-        labels = self.bundle.decide(scores)
         classes = self.schema.classes
-        answers = []
-        for row in range(len(rows)):
-            if classes:
-                probabilities = {label: float(p) for label, p in zip(classes, scores[row], strict=True)}
-                answers.append(Answer(str(labels[row]), probabilities, tuple(warnings[row])))
-            else:
-                answers.append(Answer(float(labels[row]), None, tuple(warnings[row])))
-        missing = {name: count for name, values in columns.items() if (count := _missing(values))}
+        if not classes:
+            numbers = scores.tolist()
+            return Answers(
+                tuple(
+                    Answer(number, None, None, tuple(warned)) for number, warned in zip(numbers, warnings, strict=True)
+                ),
+                missing,
+            )
+        answers = [
+            Answer(self._values[winner], classes[winner], dict(zip(classes, row, strict=True)), tuple(warned))
+            for winner, row, warned in zip(self.bundle.winners(scores).tolist(), scores.tolist(), warnings, strict=True)
+        ]
         return Answers(tuple(answers), missing)
 
-    def _parse(self, rows: Sequence[Mapping[str, Any]], non_finite: NonFinite) -> tuple[Columns, list[list[Warned]]]:
+    def _parse(
+        self, rows: Sequence[Mapping[str, Any]], non_finite: NonFinite
+    ) -> tuple[Columns, list[list[Warned]], dict[str, int]]:
+        """Typed columns, the warnings of each row, and the number of rows without a value by feature."""
         problems: list[Problem] = []
         warnings: list[list[Warned]] = [[] for _ in rows]
-        values: dict[str, list[Any]] = {name: [None] * len(rows) for name in self._features}
-        for number, row in enumerate(rows):
-            for name in row:
-                if name not in self._features:
-                    warnings[number].append(Warned(name[:200], "unknown_field", "not a feature of this model; ignored"))
-            for name, feature in self._features.items():
-                try:
-                    values[name][number] = self._value(row.get(name), feature, non_finite, warnings[number])
-                except _RefusedError as refused:
-                    problems.append(Problem(number, name, refused.code, refused.message))
+        for row, warned in zip(rows, warnings, strict=True):
+            if not row.keys() <= self._names:
+                unknown = (name for name in row if name not in self._names)
+                warned += [
+                    Warned(name[:200], "unknown_field", "not a feature of this model; ignored") for name in unknown
+                ]
+        columns: Columns = {}
+        missing: dict[str, int] = {}
+        absent = [0] * len(rows)
+        """Features without a value, by row."""
+        for name, read, required, unseen, kind, blank in self._inputs:
+            found = [blank] * len(rows)
+            for number, row in enumerate(rows):
+                value = row.get(name)
+                if value is not None:
+                    try:
+                        value = None if non_finite == "missing" and is_lost(value) else read(value, warnings[number])
+                    except UnreadableError as error:
+                        problems.append(Problem(number, name, error.code, str(error)))
+                        continue
+                    if value is not None:
+                        found[number] = value
+                        continue
+                if required:
+                    problems.append(Problem(number, name, "missing", "a value is required"))
+                    continue
+                absent[number] += 1
+                missing[name] = missing.get(name, 0) + 1
+                if unseen is not None:
+                    warnings[number].append(unseen)
+            columns[name] = np.array(found, dtype=kind)
         if problems:
-            raise InvalidRowsError(problems)
-        columns: Columns = {
-            name: np.array(values[name], dtype=object)
-            if feature.type in ("categorical", "text")
-            else np.array([math.nan if value is None else value for value in values[name]], dtype=np.float64)
-            for name, feature in self._features.items()
-        }
-        return columns, warnings
-
-    def _value(self, value: Any, feature: Feature, non_finite: NonFinite, warnings: list[Warned]) -> Any:
-        """The value converted to the schema's type; None if it is missing."""
-        if isinstance(value, float) and not math.isfinite(value) and non_finite == "missing":
-            value = None
-        if value is None:
-            if feature.required:
-                raise _RefusedError("missing", "a value is required")
-            return None
-        match feature.type:
-            case "numeric":
-                return _number(value, feature, warnings)
-            case "boolean":
-                if not isinstance(value, bool):
-                    raise _RefusedError("wrong_type", f"must be true or false, not {_kind(value)}")
-                return float(value)
-            case "datetime":
-                return _moment(value, feature, warnings)
-            case _:
-                if not isinstance(value, str):
-                    raise _RefusedError("wrong_type", f"must be a string, not {_kind(value)}")
-                if len(value) > MAX_TEXT:
-                    raise _RefusedError("too_long", f"must have at most {MAX_TEXT} characters")
-                if feature.type == "categorical" and value not in self._categories[feature.name]:
-                    if feature.unknown == "refuse":
-                        raise _RefusedError("unknown_category", f"{value[:50]!r} is not a known category")
-                    warnings.append(
-                        Warned(feature.name, "unknown_category", f"{value[:50]!r} was not seen in training")
-                    )
-                return value
+            raise InvalidRowsError(sorted(problems, key=lambda problem: problem.row))
+        for number, blanks in enumerate(absent):
+            if blanks == len(self._inputs):
+                warnings[number].insert(0, EMPTY_ROW)
+        return columns, warnings, missing
 
 
-class _RefusedError(Exception):
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-
-
-def _number(value: Any, feature: Feature, warnings: list[Warned]) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _RefusedError("wrong_type", f"must be a number, not {_kind(value)}")
-    try:
-        number = float(value)
-    except OverflowError:
-        raise _RefusedError("not_finite", "the number is too large") from None
-    if not math.isfinite(number) or abs(number) > MAX_NUMBER:
-        raise _RefusedError("not_finite", "must be a finite number; leave the field out when the value is unknown")
-    if feature.minimum is not None and number < feature.minimum:
-        raise _RefusedError("out_of_bounds", f"{number:g} is below the minimum {feature.minimum:g}")
-    if feature.maximum is not None and number > feature.maximum:
-        raise _RefusedError("out_of_bounds", f"{number:g} is above the maximum {feature.maximum:g}")
-    _warn_range(number, feature, warnings, f"{number:g}")
-    return number
-
-
-def _moment(value: Any, feature: Feature, warnings: list[Warned]) -> float:
-    if not isinstance(value, str):
-        raise _RefusedError("wrong_type", f"must be a time as ISO 8601 text, not {_kind(value)}")
-    try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        raise _RefusedError(
-            "wrong_type", f"{value[:50]!r} is not an ISO 8601 time, such as {feature.example}"
-        ) from None
-    if moment.tzinfo is not None and not feature.utc:
-        raise _RefusedError("wrong_type", "must be a local time without offset")
-    try:
-        wall = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except OverflowError:
-        raise _RefusedError("out_of_bounds", f"{value[:50]!r} is outside the range of UTC times") from None
-    seconds = (wall - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()
-    _warn_range(seconds, feature, warnings, value[:50])
-    return seconds
-
-
-def _warn_range(number: float, feature: Feature, warnings: list[Warned], shown: str) -> None:
-    if feature.low is not None and feature.high is not None and not feature.low <= number <= feature.high:
-        if feature.type == "datetime":
-            borders = [
-                datetime.fromtimestamp(edge, UTC).replace(tzinfo=None).isoformat()
-                for edge in (feature.low, feature.high)
-            ]
-        else:
-            # Rounded, but not so far that the number would be within the range that the message names.
-            for digits in (3, 6, 17):
-                borders = [rounded(feature.low, digits), rounded(feature.high, digits)]
-                if not float(borders[0]) <= number <= float(borders[1]):
-                    break
-        warnings.append(
-            Warned(feature.name, "out_of_range", f"{shown} is outside the training range {borders[0]} to {borders[1]}")
-        )
-
-
-def rounded(number: float, digits: int = 3) -> str:
-    """A number for people: with this many significant digits, or without decimals if it is larger."""
-    return f"{number:.{digits}g}" if abs(number) < 10**digits - 0.5 else f"{number:.0f}"
-
-
-def _kind(value: Any) -> str:
-    names = {
-        bool: "a boolean",
-        str: "a string",
-        list: "an array",
-        dict: "an object",
-        int: "a number",
-        float: "a number",
-    }
-    return names.get(type(value), type(value).__name__)
-
-
-def _missing(values: NDArray[np.generic]) -> int:
-    if values.dtype == object:
-        return sum(value is None for value in values)
-    return int(np.isnan(values.astype(np.float64)).sum())
+def _input_of(feature: Feature, schema: Schema) -> _Input:
+    if feature.timezone is not None:
+        try:
+            time_zone(feature.timezone)
+        except ValueError as error:
+            raise BundleError(f"feature {feature.name}: {error}: install the package tzdata") from None
+    unseen = (
+        Warned(feature.name, "missing_value", "has no value, which training never saw") if feature.complete else None
+    )
+    text = feature.type in ("categorical", "text")
+    return _Input(
+        feature.name,
+        reader_of(feature, schema),
+        feature.required,
+        unseen,
+        object if text else np.float64,
+        None if text else math.nan,
+    )

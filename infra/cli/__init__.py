@@ -14,6 +14,7 @@ COMMANDS = {
     "cost": "cost:cost",
     "destroy": "destroy:destroy",
     "dvc-remote": "dvc:dvc_remote",
+    "init": "init:init",
     "logs": "logs:logs",
     "preview": "stack:preview",
     "promote": "release:promote",

@@ -4,7 +4,7 @@ from typing import Any
 
 import flask
 
-from ml.schema import Feature
+from ml.schema import Feature, Schema
 from service.errors import ApiError
 from service.routes.shared import answer, predictor, read_json
 from service.state import state
@@ -12,7 +12,18 @@ from service.state import state
 blueprint = flask.Blueprint("open_inference", __name__, url_prefix="/v2")
 
 DATATYPES = {"numeric": "FP64", "boolean": "BOOL", "datetime": "BYTES", "categorical": "BYTES", "text": "BYTES"}
+"""The datatype of each type of feature, as the metadata name it."""
+LABELS = {"text": "BYTES", "integer": "INT64", "number": "FP64", "boolean": "BOOL"}
 NUMBERS = frozenset({"FP64", "FP32", "FP16", "INT64", "INT32", "INT16", "INT8", "UINT64", "UINT32", "UINT16", "UINT8"})
+
+ACCEPTED = {
+    "numeric": NUMBERS | {"BOOL"},
+    "boolean": NUMBERS | {"BOOL", "BYTES"},
+    "datetime": NUMBERS | {"BYTES"},
+    "categorical": NUMBERS | {"BOOL", "BYTES"},
+    "text": {"BYTES"},
+}
+"""The datatypes in which a feature's values can be sent; whether a value fits is decided as in the other protocols."""
 
 
 @blueprint.get("")
@@ -40,7 +51,7 @@ def model(name: str, version: str | None = None) -> dict[str, Any]:
     """Model metadata: one tensor of shape [rows] per feature."""
     _check(name, version)
     schema = predictor().schema
-    outputs = [{"name": "prediction", "datatype": "BYTES" if schema.classes else "FP64", "shape": [-1]}]
+    outputs = [{"name": "prediction", "datatype": _prediction_type(schema), "shape": [-1]}]
     if schema.classes:
         outputs.append({"name": "probabilities", "datatype": "FP64", "shape": [-1, len(schema.classes)]})
     return {
@@ -91,7 +102,7 @@ def infer(name: str, version: str | None = None) -> dict[str, Any]:
     outputs: list[dict[str, Any]] = [
         {
             "name": "prediction",
-            "datatype": "BYTES" if classes else "FP64",
+            "datatype": _prediction_type(loaded.schema),
             "shape": [length],
             "data": [one.prediction for one in answers.answers],
         }
@@ -117,12 +128,17 @@ def _tensor(place: int, tensor: Any, features: dict[str, Feature]) -> tuple[Feat
     data, datatype, shape = tensor["data"], tensor.get("datatype"), tensor.get("shape")
     if shape not in ([len(data)], [len(data), 1]):
         raise ApiError(422, "wrong_tensor", f"inputs.{place}: shape must be [{len(data)}], one value per row")
-    expected = DATATYPES[feature.type]
-    if datatype != expected and not (expected == "FP64" and isinstance(datatype, str) and datatype in NUMBERS):
+    accepted = ACCEPTED[feature.type] | ({"BYTES"} if "text" in feature.forms else set())
+    if not isinstance(datatype, str) or datatype not in accepted:
+        expected = DATATYPES[feature.type]
         raise ApiError(422, "wrong_tensor", f"inputs.{place}: {feature.name} must have the datatype {expected}")
     if shape == [len(data), 1] and data and isinstance(data[0], list):
         raise ApiError(422, "wrong_tensor", f"inputs.{place}: data must be a flat list")
     return feature, data
+
+
+def _prediction_type(schema: Schema) -> str:
+    return LABELS[schema.labels] if schema.classes else "FP64"
 
 
 def _check(name: str, version: str | None) -> None:

@@ -8,8 +8,8 @@ import flask
 import flask_swagger_ui
 
 from ml.schema import Feature
+from service.inputs import rounded
 from service.openapi import document
-from service.predictor import rounded
 from service.routes.shared import predictor
 from service.state import state
 
@@ -70,6 +70,8 @@ def _field(feature: Feature, value: Any) -> dict[str, Any]:
     hint = feature.description
     if feature.type == "numeric" and feature.low is not None and feature.high is not None:
         hint += f"{' · ' if hint else ''}in training {rounded(feature.low)} to {rounded(feature.high)}"
+    if feature.type == "datetime" and (zone := feature.timezone or ("UTC" if feature.utc else "")):
+        hint += f"{' · ' if hint else ''}{zone}"
     if feature.type == "datetime" and isinstance(value, str):
         value = value.removesuffix("Z")
     if feature.type == "numeric" and isinstance(value, float):

@@ -36,6 +36,13 @@ function inWords(label) {
   return output.dataset.target + " = " + label;
 }
 
+// The text of a label, a key of the probabilities: the prediction of a model of 0 and 1 is a number.
+function labelOf(prediction) {
+  const value = prediction.prediction;
+  const texts = Object.keys(prediction.probabilities);
+  return texts.find((text) => text === String(value)) ?? texts.find((text) => text !== "" && Number(text) === value);
+}
+
 function number(value) {
   const digits = Math.abs(value) < 10000 ? { maximumSignificantDigits: 5 } : { maximumFractionDigits: 0 };
   return value.toLocaleString("en", digits);
@@ -57,10 +64,11 @@ function showDecision(prediction, threshold) {
   const probability = prediction.probabilities[positive];
   let digits = 1;  // more digits where the probability and the threshold would look the same
   while (digits < 6 && probability !== threshold && percent(probability, digits) === percent(threshold, digits)) digits++;
-  const reached = prediction.prediction === positive ? "reaches" : "is below";
+  const label = labelOf(prediction);
+  const reached = label === positive ? "reaches" : "is below";
   const decision = element("p", "Decision: ", "decision");
   decision.append(
-    element("strong", inWords(prediction.prediction)),
+    element("strong", inWords(label)),
     ", because the probability " + reached + " the threshold of " + percent(threshold, digits),
   );
   const list = element("ul", undefined, "probabilities");
@@ -76,8 +84,9 @@ function showMostProbable(prediction) {
   const list = element("ul", undefined, "probabilities");
   for (const [label, probability] of labels) list.append(bar(label, probability, 1));
   const decision = element("p", "Decision: ", "decision");
-  decision.append(element("strong", inWords(prediction.prediction)), ", the most probable of " + labels.length + " classes");
-  const headline = inWords(prediction.prediction) + ": probability " + percent(prediction.probabilities[prediction.prediction], 1);
+  const label = labelOf(prediction);
+  decision.append(element("strong", inWords(label)), ", the most probable of " + labels.length + " classes");
+  const headline = inWords(label) + ": probability " + percent(prediction.probabilities[label], 1);
   return [element("p", headline, "prediction"), decision, list];
 }
 
@@ -86,7 +95,7 @@ function showPrediction(prediction) {
   if (!prediction.probabilities) parts = [element("p", output.dataset.target + ": " + number(prediction.prediction), "prediction")];
   else if ("threshold" in output.dataset) parts = showDecision(prediction, Number(output.dataset.threshold));
   else parts = showMostProbable(prediction);
-  for (const warning of prediction.warnings) parts.push(element("p", warning.field + ": " + warning.message, "warning"));
+  for (const warning of prediction.warnings) parts.push(element("p", (warning.field ? warning.field + ": " : "") + warning.message, "warning"));
   output.replaceChildren(...parts);
 }
 

@@ -81,6 +81,125 @@ def test_times_count_as_utc_when_any_row_has_an_offset() -> None:
     assert set(seconds) == {1704067200.0, 1704078000.0}
 
 
+@pytest.mark.parametrize(
+    ("written", "layout"),
+    [
+        ([f"{n % 28 + 1}.02.2024" for n in range(40)], "%d.%m.%Y"),
+        ([f"02/{n % 28 + 1:02}/2024 08:00" for n in range(40)], "%m/%d/%Y %H:%M"),
+    ],
+)
+def test_dates_with_a_clear_order_of_day_and_month_are_inferred(written: list[str], layout: str) -> None:
+    for processed in (process(table(z=written)), process(table(z=written), time="z")):
+        feature = processed.schema.feature("z")
+        assert (feature.type, feature.format, feature.utc) == ("datetime", layout, False)
+        assert feature.example == str(feature.example)[:10] + ("T08:00:00" if "H" in layout else "T00:00:00")
+
+
+@pytest.mark.parametrize(
+    ("written", "layout"),
+    [
+        (list(range(1704067200, 1704067240)), "epoch_s"),
+        ([202300 + n % 12 + 1 for n in range(40)], "%Y%m"),
+    ],
+)
+def test_whole_numbers_are_times_where_params_say_so(written: list[int], layout: str) -> None:
+    assert process(table(z=written)).schema.feature("z").type == "numeric"
+    for params in ({"time": "z", "features": {"z": {"type": "datetime"}}}, {"features": {"z": {"format": layout}}}):
+        feature = process(table(z=written), **params).schema.feature("z")
+        assert (feature.type, feature.format, feature.utc) == ("datetime", layout, layout == "epoch_s")
+    seconds = seconds_of(process(table(z=written), time="z").parts["test"], "z")
+    assert seconds is not None
+    assert seconds.min() >= 1672531200
+
+
+def test_an_ambiguous_order_of_day_and_month_asks_in_one_line_for_the_param() -> None:
+    written = ["01/02/2024", "03/04/2024"] * 20
+    message = (
+        r"^column 'z': '01/02/2024' can be read in several ways: declare data\.features\.z\.format in params\.yaml as"
+    )
+    for params in ({}, {"time": "z"}, {"features": {"z": {"type": "datetime"}}}):
+        with pytest.raises(SchemaError, match=message):
+            process(table(z=written), **params)
+    processed = process(table(z=written), time="z", time_format="%m/%d/%Y", exclude=["z"])
+    assert processed.summary.borders["train"] == ("2024-01-02T00:00:00", "2024-03-04T00:00:00")
+    with pytest.raises(
+        SchemaError, match=r"no valid time in row 0: '01/02/2024' \(declare the format with data.time_format"
+    ):
+        process(table(z=written), time="z", time_format="%Y%m")
+
+
+def test_dates_of_any_century_are_learnt() -> None:
+    processed = process(table(z=["9999-12-31", "1650-01-01", None, "2024-05-05"] * 10), time=None)
+    feature = processed.schema.feature("z")
+    assert (feature.type, feature.low, feature.high) == ("datetime", -10098172800.0, 253402214400.0)
+    assert process(table(z=["9999-12-31", "1650-01-01"] * 20), time="z").summary.borders["train"][1][:4] == "9999"
+
+
+def test_a_declared_zone_gives_the_features_their_clock() -> None:
+    written = ["2024-03-30T12:00:00+01:00", "2024-03-31T12:00:00+02:00"] * 20
+    for params in ({"timezone": "Europe/Berlin"}, {"features": {"z": {"timezone": "Europe/Berlin"}}}):
+        feature = process(table(z=written), **params).schema.feature("z")
+        assert (feature.utc, feature.timezone, feature.example) == (False, "Europe/Berlin", "2024-03-31T12:00:00")
+    processed = process(table(z=written), time="z", timezone="Europe/Berlin")
+    assert processed.summary.borders["train"] == ("2024-03-30T12:00:00", "2024-03-31T12:00:00")
+
+
+def test_what_training_saw_is_learnt_for_the_service() -> None:
+    columns: dict[str, Any] = {
+        "full": [1, 2] * 20,
+        "gaps": ["a", None] * 20,
+        "code": [5, 7] * 20,
+        "weather": [1.5, 2.5] * 20,
+    }
+    params: dict[str, Any] = {"features": {"code": {"type": "categorical"}, "weather": {"live": True}}}
+    schema = process(table(**columns), **params).schema
+    assert {feature.name: feature.complete for feature in schema.features} == {
+        "x": True, "full": True, "gaps": False, "code": True, "weather": True,
+    }  # fmt: skip
+    assert (schema.feature("code").categories, schema.feature("code").forms) == (("5", "7"), ("number",))
+
+
+def test_spellings_of_a_missing_value_are_missing_whatever_the_files_format() -> None:
+    processed = process(table(z=["a", "b", "NaN", " "] * 10, n=[1, -999] * 20), features={"n": {"missing": [-999]}})
+    assert processed.schema.feature("z").categories == ("a", "b")
+    assert not processed.schema.feature("z").complete
+    assert (processed.schema.feature("n").low, processed.schema.feature("n").high) == (1, 1)
+
+
+def test_texts_that_look_alike_are_one_category_and_named() -> None:
+    processed = process(table(z=["Zürich", "Zu\u0308rich", "Zürich ", "Bern"] * 10))
+    assert processed.schema.feature("z").categories == ("Zürich", "Bern")
+    (said,) = processed.summary.remarks.assumed
+    assert "1 category written in several ways" in said
+    assert said.endswith(r"'Zürich' from 'Zu\u0308rich', 'Z\xfcrich', 'Z\xfcrich '")
+
+
+def test_how_times_are_read_is_said() -> None:
+    inferred = process(table(z=[f"{n % 28 + 1}.02.2024" for n in range(40)])).summary.remarks.assumed
+    assert inferred == ("column 'z' has times of the form %d.%m.%Y (data.features.z.format)",)
+    mixed = process(table(z=["2024-01-01T00:00", "2024-01-01T05:00+02:00"] * 20)).summary.remarks.assumed
+    assert "those without it count as UTC (data.features.z.timezone)" in mixed[0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind", "answers"),
+    [
+        ([0, 1] * 20, "integer", (0, 1)),
+        ([0.0, 1.0] * 20, "number", (0.0, 1.0)),
+        ([0.0, 1.0, None, 1.0] * 10, "integer", (0, 1)),
+        ([0.5, 1.0] * 20, "number", (0.5, 1.0)),
+        ([True, False] * 20, "boolean", (False, True)),
+        ([True, None, False, True] * 10, "boolean", (False, True)),
+        (["0", "1"] * 20, "text", ("0", "1")),
+        (["no", "yes "] * 20, "text", ("no", "yes")),
+    ],
+)
+def test_labels_keep_the_type_of_the_file(labels: list[Any], kind: str, answers: tuple[object, ...]) -> None:
+    schema = process(table(y=labels)).schema
+    assert (schema.labels, schema.answers()) == (kind, answers)
+    assert [type(answer) for answer in schema.answers()] == [type(answer) for answer in answers]
+
+
 def test_a_value_that_cannot_be_cast_is_named_by_its_row_in_the_table() -> None:
     with pytest.raises(SchemaError, match=r"'z' is numeric, but 1 of its values .* 'many' in row 33 "):
         process(table(z=[*range(33), "many", *range(6)]), features={"z": {"type": "numeric"}})
@@ -115,3 +234,64 @@ def test_a_stratified_split_keeps_a_training_row_of_every_class() -> None:
     assert list(counts.loc["pair"]) == [1, 0, 1]
     assert list(counts.loc["three"]) == [1, 0, 2]
     assert list(counts.loc["common"]) == [10, 20, 20]
+
+
+def remarks(processed: Processed) -> str:
+    found = processed.summary.remarks
+    return "\n".join([*found.assumed, *found.warnings])
+
+
+def test_a_few_words_among_numbers_are_missing_and_said() -> None:
+    processed = process(table(hp=["?", "n/k", *map(str, range(100, 138))]))
+    feature = processed.schema.feature("hp")
+    assert (feature.type, feature.missing) == ("numeric", ("?", "n/k"))
+    assert "column 'hp' is numeric, and its words '?' (1), 'n/k' (1) count as missing (data.features.hp" in remarks(
+        processed
+    )
+    assert sum(int(part["hp"].isna().sum()) for part in processed.parts.values()) == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "said"),
+    [
+        (["0", "1", "2", "4+"] * 10, "categorical", "75% of its values are numbers, because of '4+' (10)"),
+        (["1", "2", "none", "3"] * 10, "numeric", "'none' (10) count as missing"),
+        (["1", "2", "free", "3"] * 10, "categorical", "because of 'free' (10)"),
+        ([f"{n}A" if n % 3 == 0 else str(n) for n in [*range(20)] * 2], "categorical", "65% of its values are numbers"),
+        (["02116", "10001"] * 20, "categorical", ""),
+        (["NA", "NO"] * 20, "categorical", "'z' has 20 times 'NA', which is a category; if it means that"),
+    ],
+)
+def test_what_words_among_numbers_mean_depends_on_the_column(values: Any, kind: str, said: str) -> None:
+    processed = process(table(z=values))
+    assert processed.schema.feature("z").type == kind
+    assert said in remarks(processed)
+    assert bool(said) == bool(remarks(processed))
+
+
+def test_a_regressions_target_may_be_missing_by_a_mark_but_not_by_another_word() -> None:
+    by_chance = {"method": "random", "validation": 0.2, "test": 0.2}
+    price = [*map(str, range(100, 139)), "NA"]
+    processed = process(table().assign(y=price), by_chance, task="regression")
+    assert processed.summary.without_target == 1
+    assert "column 'y' is numeric, and its words 'NA' (1) count as missing" in remarks(processed)
+
+
+@pytest.mark.parametrize("name", ["Unnamed: 0", "PassengerId", "customer_id", "index"])
+def test_a_column_that_names_the_rows_is_left_out_and_said(name: str) -> None:
+    processed = process(table(**{name: range(100, 140)}))
+    assert name in processed.summary.dropped_columns
+    assert f"column {name!r} is left out: it names the rows" in remarks(processed)
+    assert process(table(**{name: range(100, 140)}), features={name: {}}).schema.feature(name).type == "numeric"
+    assert not remarks(process(table(**{name: range(100, 140)}), id=name))
+
+
+def test_a_column_that_counts_the_rows_stays_with_a_warning() -> None:
+    assert "feature 'week' numbers the rows of the table in their order" in remarks(process(table(week=range(40))))
+    assert not remarks(process(table(visits=[7, 9] * 20)))
+
+
+def test_a_copy_of_the_target_is_a_warning_of_log_card_and_report() -> None:
+    processed = process(table(100, paid=["n", "j"] * 50, x=np.random.default_rng(1).normal(size=100)))
+    assert "feature 'paid' alone predicts the target 'y' almost perfectly (1.000)" in remarks(processed)
+    assert "feature 'x'" not in remarks(processed)

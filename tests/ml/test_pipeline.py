@@ -231,13 +231,18 @@ def test_a_table_over_http_and_one_on_s3(workspace: Workspace, people: People, m
     ("data", "message"),
     [
         ({"uri": "nowhere.csv"}, "nowhere.csv not found: check data.uri in params.yaml"),
-        ({"uri": "table.xyz"}, "the format is unknown; set data.format"),
+        ({"uri": "table.xlsx"}, "table.xlsx is an Excel file, which isn't read directly: save the sheet as CSV"),
         ({"uri": "http://127.0.0.1:9/table.csv"}, "can't be read as csv"),
         ({"target": "z"}, "the target 'z' is not a column"),
         ({"task": "multiclass"}, "multiclass needs three values or more"),
         ({"target": "city"}, "binary needs two values in 'city', there are 4"),
         ({"positive": "maybe"}, "'maybe' is not a value of 'y'"),
-        ({"features": {"height": {}}}, "declares 'height', but the table has no such column"),
+        ({"features": {"height": {}}}, "data.features: 'height' is not a column; the table has id, age"),
+        (
+            {"exclude": ["Age"]},
+            "data.exclude: 'Age' is not a column; the table has id, age, city, joined, member, comment, "
+            "y; did you mean 'age'?",
+        ),
         ({"features": {"city": {"type": "numeric"}}}, "column 'city' is numeric, but"),
         ({"declared_only": True}, "no column is left as a feature"),
     ],

@@ -44,7 +44,7 @@ def refusal(predictor: Predictor, **values: object) -> tuple[str | None, str]:
     return problem.field, problem.code
 
 
-def warned(predictor: Predictor, **values: object) -> list[tuple[str, str]]:
+def warned(predictor: Predictor, **values: object) -> list[tuple[str | None, str]]:
     (answer,) = predictor.predict([EXAMPLE | values]).answers
     return [(warning.field, warning.code) for warning in answer.warnings]
 
@@ -84,8 +84,9 @@ def test_a_regression_answers_with_a_number_alone(predictors):
         ({"visits": 1e39}, "not_finite"),
         ({"amount": -0.1}, "out_of_bounds"),
         ({"amount": 1000.5}, "out_of_bounds"),
-        ({"member": 1}, "wrong_type"),
-        ({"member": "true"}, "wrong_type"),
+        ({"member": 2}, "wrong_type"),
+        ({"member": "perhaps"}, "wrong_type"),
+        ({"member": [True]}, "wrong_type"),
         ({"colour": 3}, "wrong_type"),
         ({"colour": "x" * 10_001}, "too_long"),
         ({"shop": "east"}, "unknown_category"),
@@ -94,6 +95,10 @@ def test_a_regression_answers_with_a_number_alone(predictors):
         ({"bought": "yesterday"}, "wrong_type"),
         ({"bought": "2024-03-01T10:00:00Z"}, "wrong_type"),
         ({"seen": "0001-01-01T00:00:00+14:00"}, "out_of_bounds"),
+        ({"seen": "2024-03-02T08:00:00"}, "wrong_type"),
+        ({"seen": "2024-03-02"}, "wrong_type"),
+        ({"amount": ""}, "missing"),
+        ({"shop": " NaN "}, "missing"),
     ],
 )
 def test_what_the_schema_refuses_is_named_by_field_and_reason(predictor, values, code):
@@ -120,6 +125,124 @@ def test_null_and_absent_mean_missing_where_no_value_is_required(predictor):
     answers = predictor.predict([bare, nulls])
     assert answers.answers[0] == answers.answers[1]
     assert answers.missing == {name: 2 for name in nulls if name not in bare}
+
+
+@pytest.mark.parametrize("spelling", ["", "  ", "NaN", "n/a", " null "])
+@pytest.mark.parametrize("name", ["visits", "colour", "bought", "seen", "member", "note"])
+def test_the_spellings_of_a_missing_value_in_training_mean_missing_in_a_request(predictor, name, spelling):
+    answers = predictor.predict([EXAMPLE | {name: spelling}, EXAMPLE | {name: None}])
+    assert answers.answers[0] == answers.answers[1]
+    assert answers.missing == {name: 2}
+
+
+def changed(predictor: Predictor, **features: dict[str, object]) -> Predictor:
+    """The predictor with these fields of its schema's features changed."""
+    bundle = predictor.bundle
+    made = tuple(feature.model_copy(update=features.get(feature.name, {})) for feature in bundle.schema.features)
+    schema = bundle.schema.model_copy(update={"features": made})
+    return Predictor(replace(bundle, parts=replace(bundle.parts, schema=schema)))
+
+
+def alike(predictor: Predictor, name: str, *values: object) -> bool:
+    """Whether all these values are read alike, without a warning."""
+    answers = predictor.predict([EXAMPLE | {name: value} for value in values]).answers
+    columns, warnings, _ = predictor._parse([EXAMPLE | {name: value} for value in values], "error")
+    return len(set(columns[name].tolist())) == 1 and not any(warnings) and len(set(map(str, answers))) == 1
+
+
+def test_a_spelling_of_one_feature_is_missing_in_that_feature_alone(predictor):
+    declared = changed(predictor, visits={"missing": ("-999", "unknown")})
+    for value in (-999, -999.0, "-999", "unknown"):
+        assert declared.predict([EXAMPLE | {"visits": value}]).missing == {"visits": 1}
+    assert warned(declared, colour="unknown") == [("colour", "unknown_category")]
+
+
+def test_a_truth_value_is_accepted_in_every_form_that_a_training_file_has(predictor):
+    assert alike(predictor, "member", True, 1, 1.0, "True", "true", " TRUE ", "yes", "1", "t")
+    assert alike(predictor, "member", False, 0, 0.0, "False", "no", "0", "N")
+
+
+def test_an_integer_code_that_is_a_category_is_accepted_as_number_and_as_text(predictor):
+    codes = changed(predictor, colour={"categories": ("5", "6", "7.5"), "forms": ("number",), "example": "5"})
+    assert alike(codes, "colour", 5, 5.0, "5", " 5")
+    assert alike(codes, "colour", 7.5, "7.5")
+    assert warned(codes, colour=8) == [("colour", "unknown_category")]
+    assert warned(changed(predictor, colour={"categories": ("5.0",)}), colour=5) == []
+    flags = changed(predictor, colour={"categories": ("false", "true"), "forms": ("boolean",)})
+    assert alike(flags, "colour", True, "true", "True")
+    assert refusal(predictor, colour=True) == ("colour", "wrong_type")
+
+
+def test_numbers_as_text_and_truth_values_are_numbers_where_the_training_file_had_them(predictor):
+    assert alike(changed(predictor, visits={"forms": ("number", "text")}), "visits", 3, "3", " 3.0 ")
+    assert alike(changed(predictor, visits={"forms": ("boolean",)}), "visits", 1, True)
+    assert refusal(changed(predictor, visits={"forms": ("text",)}), visits="three") == ("visits", "wrong_type")
+
+
+def test_texts_that_look_alike_are_the_same_category(predictor):
+    towns = changed(predictor, colour={"categories": ("Zürich", "Bern")})
+    assert alike(towns, "colour", "Zürich", "Zu\u0308rich", " Zürich\u00a0")
+    assert alike(predictor, "note", "late café", "late cafe\u0301 ")
+
+
+def test_a_time_is_accepted_in_the_training_files_format_and_as_iso_8601(predictor):
+    day_first = changed(predictor, bought={"format": "%d.%m.%Y"})
+    assert alike(day_first, "bought", "01.03.2024", "2024-03-01", "2024-03-01T00:00:00")
+    assert refusal(day_first, bought=20240301) == ("bought", "wrong_type")
+    months = changed(predictor, bought={"format": "%Y%m"})
+    assert alike(months, "bought", 202403, "202403", "2024-03-01")
+    epoch = changed(predictor, seen={"format": "epoch_s"})
+    assert alike(epoch, "seen", 1709366400, "1709366400", "2024-03-02T08:00:00Z")
+
+
+def test_a_time_of_a_declared_zone_has_its_clock_with_and_without_an_offset(predictor):
+    local = changed(predictor, seen={"timezone": "Europe/Berlin", "utc": False})
+    assert alike(local, "seen", "2024-03-02T09:00:00+01:00", "2024-03-02T08:00:00Z", "2024-03-02T09:00:00")
+    assert alike(local, "seen", "2024-06-02T10:00:00+02:00", "2024-06-02T08:00:00Z", "2024-06-02T10:00")
+
+
+def test_a_zone_that_this_machine_does_not_know_is_reported_at_start(predictor):
+    with pytest.raises(BundleError, match="feature seen: 'Mars/Olympus' is no time zone"):
+        changed(predictor, seen={"timezone": "Mars/Olympus", "utc": False})
+
+
+@pytest.mark.parametrize("moment", ["9999-12-31T00:00:00", "0001-01-01", "1650-01-01"])
+def test_a_time_of_any_century_is_answered(predictor, moment):
+    assert warned(predictor, bought=moment) == [("bought", "out_of_range")]
+
+
+def test_a_value_that_training_never_missed_is_missed_with_a_warning(predictor):
+    complete = changed(predictor, visits={"complete": True}, member={"complete": True})
+    (answer,) = complete.predict([EXAMPLE | {"visits": None, "member": "", "note": None}]).answers
+    assert [(w.field, w.code) for w in answer.warnings] == [("visits", "missing_value"), ("member", "missing_value")]
+
+
+def test_an_empty_row_is_answered_with_a_warning(predictor):
+    lenient = changed(predictor, amount={"required": False}, shop={"required": False})
+    for row in ({}, dict.fromkeys(EXAMPLE), {"note": "", "other": 1}):
+        (answer,) = lenient.predict([row]).answers
+        assert answer.warnings[0].code == "empty_row"
+        assert answer.warnings[0].field is None
+    assert "empty_row" not in [code for _, code in warned(predictor)]
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "values"),
+    [
+        ("integer", ("0", "1"), (0, 1)),
+        ("number", ("0", "1"), (0.0, 1.0)),
+        ("boolean", ("false", "true"), (False, True)),
+        ("text", ("0", "1"), ("0", "1")),
+    ],
+)
+def test_labels_have_the_type_of_the_training_file(predictor, labels, classes, values):
+    bundle = predictor.bundle
+    schema = bundle.schema.model_copy(update={"labels": labels, "classes": classes})
+    typed = Predictor(replace(bundle, parts=replace(bundle.parts, schema=schema)))
+    for answer in typed.predict([EXAMPLE | {"amount": amount} for amount in (10.0, 490.0)]).answers:
+        assert answer.prediction == values[classes.index(answer.label)]
+        assert type(answer.prediction) is type(values[0])
+        assert list(answer.probabilities or {}) == list(classes)
 
 
 def test_nan_means_missing_where_the_protocol_says_so(predictor):

@@ -3,9 +3,11 @@
 import json
 import logging
 import re
+from dataclasses import replace
 
 import pytest
 
+from service.predictor import Predictor
 from tests.bundles import EXAMPLE
 from tests.service.conftest import KINDS
 
@@ -70,6 +72,71 @@ def test_all_protocols_give_the_same_answer_for_the_same_row(make_app, predictor
     outputs = {output["name"]: output["data"] for output in answer["outputs"]}
     assert outputs["prediction"] == [own["prediction"]]
     assert outputs.get("probabilities", []) == list(own.get("probabilities", {}).values())
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "datatype", "kind"),
+    [
+        ("integer", ("0", "1"), "INT64", "integer"),
+        ("number", ("0", "1"), "FP64", "number"),
+        ("boolean", ("false", "true"), "BOOL", "boolean"),
+        ("text", ("no", "yes"), "BYTES", "string"),
+    ],
+)
+def test_labels_have_the_training_files_type_in_every_protocol(make_app, predictor, labels, classes, datatype, kind):
+    bundle = predictor.bundle
+    schema = bundle.schema.model_copy(update={"labels": labels, "classes": classes})
+    client = make_app(Predictor(replace(bundle, parts=replace(bundle.parts, schema=schema)))).test_client()
+    rows = [EXAMPLE | {"amount": amount} for amount in (10.0, 490.0)]
+    own = client.post("/predict", json={"rows": rows}).get_json()["predictions"]
+    wanted = list(schema.answers())
+    assert [row["prediction"] for row in own] == wanted
+    assert [type(row["prediction"]) for row in own] == [type(value) for value in wanted]
+    assert all(tuple(row["probabilities"]) == classes for row in own)
+    scored = client.post("/invocations", json={"dataframe_records": rows}).get_json()["predictions"]
+    assert [(row["prediction"], type(row["prediction"])) for row in scored] == [(v, type(v)) for v in wanted]
+    tensors = [
+        {"name": "amount", "shape": [2], "datatype": "FP64", "data": [10.0, 490.0]},
+        {"name": "shop", "shape": [2], "datatype": "BYTES", "data": ["north", "north"]},
+        {"name": "member", "shape": [2], "datatype": "INT64", "data": [1, 1]},
+    ]
+    (output, _) = client.post("/v2/models/small-binary/infer", json={"inputs": tensors}).get_json()["outputs"]
+    assert output["datatype"] == datatype
+    assert all(type(value) is type(wanted[0]) for value in output["data"])
+    assert client.get("/v2/models/small-binary").get_json()["outputs"][0]["datatype"] == datatype
+    prediction = client.get("/openapi.json").get_json()["components"]["schemas"]["Predictions"]
+    outcome = prediction["properties"]["predictions"]["items"]["properties"]["prediction"]
+    assert outcome == {"type": kind, "enum": wanted}
+    assert sample(client, f'atlas_predictions_total{{model_version="{bundle.version}",outcome="{classes[0]}"}}') > 0
+
+
+def test_the_openapi_document_names_what_the_training_file_contained(make_app, predictor):
+    bundle = predictor.bundle
+    changes: dict[str, dict[str, object]] = {
+        "shop": {"categories": ("5", "x"), "forms": ("number", "text"), "example": "5"},
+        "bought": {"format": "epoch_s"},
+        "seen": {"timezone": "Europe/Berlin", "utc": False},
+    }
+    features = tuple(feature.model_copy(update=changes.get(feature.name, {})) for feature in bundle.schema.features)
+    schema = bundle.schema.model_copy(update={"features": features})
+    parts = replace(bundle.parts, schema=schema, reference=bundle.parts.reference.model_copy(update={"sample": ()}))
+    client = make_app(Predictor(replace(bundle, parts=parts))).test_client()
+    properties = client.get("/openapi.json").get_json()["components"]["schemas"]["Row"]["properties"]
+    assert (properties["shop"]["type"], properties["shop"]["enum"]) == (["string", "number"], ["5", "x", 5.0])
+    assert properties["bought"]["type"] == ["string", "number", "null"]
+    assert properties["bought"]["description"] == "a time without offset: ISO 8601, or epoch_s"
+    assert properties["seen"]["description"] == "a time of Europe/Berlin: ISO 8601"
+
+
+def test_a_row_without_values_is_warned_of(make_app, predictor):
+    bundle = predictor.bundle
+    features = tuple(feature.model_copy(update={"required": False}) for feature in bundle.schema.features)
+    schema = bundle.schema.model_copy(update={"features": features})
+    client = make_app(Predictor(replace(bundle, parts=replace(bundle.parts, schema=schema)))).test_client()
+    (answer,) = client.post("/predict", json={"rows": [{}]}).get_json()["predictions"]
+    assert answer["warnings"] == [
+        {"field": None, "code": "empty_row", "message": "the row has no value for any feature"}
+    ]
 
 
 def test_a_bare_nan_is_missing_for_mlflow_and_v2_and_an_error_for_predict(client):

@@ -1,0 +1,116 @@
+"""Infers what a column is from its values: its type, words that stand for missing numbers, names of rows."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ml.schema import FeatureType
+from ml.tables import are_times
+
+TEXT_WORDS = 3.0
+"""A column whose strings have at least this many words on average is text, if few of the strings repeat."""
+TEXT_DISTINCT = 0.5
+ID_ROWS = 20
+"""From this many training values on, a column that never repeats a value can be an identifier of rows."""
+MANY_WORDS = 5
+"""A column with more different words than this among its numbers is categorical."""
+FEW_NUMBERS = 10
+"""Up to this many different numbers are also good categories, so that a word among them is a category as well."""
+MARKS = frozenset({
+    "?", "-", "--", "---", ".", "..", "*", "na", "n.a.", "nan", "none", "nil", "unknown", "missing", "not available",
+    "inf", "+inf", "-inf", "infinity", "-infinity", "#div/0!", "#value!", "#ref!", "#num!", "\\n",
+})  # fmt: skip
+"""Words, in lower case, that people write where a number is missing."""
+LEADING_ZERO = r"[+-]?0[0-9]"
+_IDENTIFIER = re.compile(
+    r"(?:.*[\W_])?(?:id|ids|uuid|guid|key|index|idx|rowid|row|rownum|rownames?|level_0|nr|no)"
+    r"|unnamed: \d+|.*[a-z](?:Id|ID)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Words among the numbers of a column."""
+
+    words: dict[str, int]
+    """Word -> number of values; the most frequent five."""
+    missing: bool
+    """Whether they are so few that they can only stand for missing numbers."""
+    share: float
+    """Share of the values that are numbers."""
+
+
+def infer(column: "pd.Series[Any]") -> FeatureType:
+    """The type of an undeclared column; whole numbers are always numeric, even with few distinct values.
+
+    Digits with a leading zero are categories: a zip code.
+    Raises SchemaError when the order of day and month of its times is ambiguous.
+    """
+    present = column.dropna()
+    if pd.api.types.is_bool_dtype(present.infer_objects().dtype):
+        return "boolean"
+    if pd.api.types.is_numeric_dtype(column.dtype):
+        return "numeric"
+    if pd.api.types.is_datetime64_any_dtype(column.dtype):
+        return "datetime"
+    words = present.astype("string").str.strip()
+    if set(words.str.lower().unique()) <= {"true", "false", "yes", "no"}:
+        return "boolean"
+    if _numbers(words).notna().all() or ((found := words_among_numbers(words)) is not None and found.missing):
+        return "numeric"
+    if are_times(words):
+        return "datetime"
+    seldom_repeats = words.nunique() >= TEXT_DISTINCT * len(words)
+    wordy = (words.str.count(r"\s+") + 1).mean() >= TEXT_WORDS
+    return "text" if wordy and seldom_repeats else "categorical"
+
+
+def words_among_numbers(column: "pd.Series[Any]") -> Words | None:
+    """The words in a column of text that says mostly numbers; None if it doesn't, or if it says only numbers."""
+    if column.dtype != object and not isinstance(column.dtype, pd.StringDtype):
+        return None
+    words = column.dropna().astype("string").str.strip()
+    if _numbers(words.iloc[:: 1 + len(words) // 1000]).notna().mean() < 0.2:
+        return None
+    numbers = _numbers(words)
+    share = float(numbers.notna().mean()) if len(words) else 0.0
+    if not 0.5 <= share < 1:
+        return None
+    counts = words[numbers.isna()].value_counts()
+    few = len(counts) <= MANY_WORDS and not any(re.search(r"\d", str(word)) for word in counts.index)
+    marks = all(str(word).casefold() in MARKS for word in counts.index)
+    missing = few and (marks or numbers.nunique() > FEW_NUMBERS)
+    return Words({str(word): int(count) for word, count in counts.head(MANY_WORDS).items()}, missing, share)
+
+
+def marks_of(categories: tuple[str, ...]) -> list[str]:
+    """The categories that people also write where a value is missing, such as NA."""
+    return [category for category in categories if category.strip().casefold() in MARKS]
+
+
+def numbers_the_rows(column: "pd.Series[Any]") -> bool:
+    """Whether it counts the rows of the table, each one more than the row before."""
+    if not pd.api.types.is_integer_dtype(column.dtype) or len(column) < ID_ROWS:
+        return False
+    return bool((np.diff(column.to_numpy(dtype=np.float64)) == 1).all())
+
+
+def identifies_rows(column: "pd.Series[Any]", name: str) -> bool:
+    """Whether it is called as identifiers are, and has another whole number in each row."""
+    present = column.dropna()
+    return bool(
+        _IDENTIFIER.fullmatch(name if re.search(r"[a-z](?:Id|ID)$", name) else name.casefold())
+        and pd.api.types.is_integer_dtype(column.dtype)
+        and len(present) >= ID_ROWS
+        and present.is_unique
+    )
+
+
+def _numbers(words: "pd.Series[Any]") -> "pd.Series[Any]":
+    """The numbers that the texts say; NaN for other texts, infinity, and digits with a leading zero."""
+    if words.str.match(LEADING_ZERO).any():
+        return pd.Series(np.nan, index=words.index)
+    return pd.to_numeric(words, errors="coerce").astype(float).replace([np.inf, -np.inf], np.nan)

@@ -1,0 +1,215 @@
+"""Writes a params.yaml for a table after looking at it, and says what it inferred: `python -m ml.suggestion`."""
+
+import argparse
+import json
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, get_args
+
+import pandas as pd
+import yaml
+
+from ml.contract import check_names
+from ml.data_params import DataParams
+from ml.inference import identifies_rows, infer
+from ml.params import PARAMS, ParamsError, load_params
+from ml.schema import FeatureType, SchemaError, Task
+from ml.sources import table
+from ml.sources.reading import Read, SourceError
+from ml.tables import holds_many
+
+OLD = Path("params.old.yaml")
+"""Where the params.yaml that is replaced is kept."""
+COLUMNS = 50
+"""Maximum number of columns whose types are listed."""
+FEW_CLASSES = 20
+"""Up to this many different whole numbers in a target are taken as classes, if each has 5 rows on average."""
+CLASS_ROWS = 5
+_MOMENT = re.compile(
+    r"date|time|day|month|week|year|stamp|created|updated|recorded|observed|^ds$|_at$|^t$", re.IGNORECASE
+)
+_OTHER_MOMENT = re.compile(r"birth|born|dob|expir|valid|until|due|end", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """What the content of a table suggests."""
+
+    task: Task
+    reason: str
+    """Why it is that task."""
+    id: str | None
+    time: str | None
+    types: dict[str, FeatureType]
+    """Inferred type by column, for columns that can be features."""
+
+
+def suggest(found: pd.DataFrame, target: str, task: Task | None = None) -> Suggestion:
+    """The task, the columns with the row's name and time, and the types of the others.
+
+    Raises SchemaError when the target isn't a column, or can't be predicted.
+    """
+    check_names(list(found.columns), DataParams(source="table", uri="", target=target, task="binary"))
+    inferred, reason = _task(found[target])
+    others = [name for name in found.columns if name != target and not holds_many(found[name]).any()]
+    types = {name: infer(found[name]) for name in others if found[name].notna().any()}
+    names = [
+        name for name in types if identifies_rows(found[name], name) or _names_rows(found[name], name, types[name])
+    ]
+    times = [
+        name
+        for name, kind in types.items()
+        if kind == "datetime" and found[name].notna().all() and not _OTHER_MOMENT.search(name)
+    ]
+    likely = [name for name in times if _MOMENT.search(name)] or times
+    return Suggestion(
+        task=task or inferred,
+        reason="as you said" if task else reason,
+        id=names[0] if names else None,
+        time=likely[0] if len(likely) == 1 else None,
+        types=types,
+    )
+
+
+def write_params(uri: str, target: str, column: "pd.Series[Any]", suggestion: Suggestion) -> str:
+    """The text of params.yaml; `column`: the target."""
+    stem = PurePosixPath(uri.partition("?")[0]).name.partition(".")[0]
+    name = re.sub(r"[^a-z0-9]+", "-", stem.casefold()).strip("-") or "table"
+    classes = suggestion.task != "regression"
+    split = "time" if suggestion.time else "stratified" if classes else "random"
+    positive = _positive(column) if suggestion.task == "binary" else None
+    columns = [column for column in suggestion.types if column != suggestion.id]
+    listed = [f"{_scalar(column)}: {suggestion.types[column]}" for column in columns[:COLUMNS]]
+    listed += [f"… {len(columns) - COLUMNS} more"] if len(columns) > COLUMNS else []
+    return f"""\
+# The settings of the pipeline for {_scalar(uri)}, written by `atlas init` after a look at the table.
+# ml/params.py documents every key, its default and its allowed values. A wrong key or value is an error.
+seed: 13
+
+data:
+  source: table
+  uri: {_scalar(uri)}
+  target: {_scalar(target)}
+  task: {suggestion.task}   # {suggestion.reason}
+  {_line("positive", positive)}   # binary: the class whose probability is predicted
+  {_line("id", suggestion.id)}   # names the row; never a feature
+  {_line("time", suggestion.time)}   # the time of a row: for time splits, freshness, day blocks
+  # exclude: [COLUMN]   # never features, such as what is known only after the target
+  # missing: ["?", NA, -999]   # spellings of a missing value, instead of the default ones
+  features: {{}}   # what you know better than the inference: type, required, minimum, maximum, missing
+  # Inferred types:
+  #   {f"{chr(10)}  #   ".join(listed)}
+
+contract: {{on_breach: stop}}   # or set_aside; also rules for columns, uniqueness, freshness
+split: {{method: {split}, validation: 0.15, test: 0.15}}   # random, stratified or time
+model: {{name: {name}, estimators: {{trees: {{kind: hist_gradient_boosting}}}}}}
+gate: {{metric: {"log_loss" if classes else "rmse"}}}   # also minimum, maximum: what a model must reach
+registry: {{experiment: {name}, model: {name}}}
+"""
+
+
+def _line(key: str, value: str | None) -> str:
+    return f"# {key}: …" if value is None else f"{key}: {_scalar(value)}"
+
+
+def _task(column: "pd.Series[Any]") -> tuple[Task, str]:
+    present = column.dropna()
+    if holds_many(column).any():
+        raise SchemaError(
+            f"the target {column.name!r} holds lists, not single values; several labels a row aren't supported"
+        )
+    different = present.nunique()
+    if different < 2:
+        raise SchemaError(
+            f"the target {column.name!r} has fewer than two different values, so there is nothing to predict"
+        )
+    if different == 2:
+        return "binary", "two values"
+    kind = infer(column)
+    if kind == "numeric":
+        numbers = pd.to_numeric(present, errors="coerce").dropna()
+        whole = bool((numbers % 1 == 0).all())
+        if whole and different <= FEW_CLASSES and len(present) >= CLASS_ROWS * different:
+            return "multiclass", f"{different} whole numbers; if they are amounts: regression"
+        return "regression", f"{different} numbers"
+    if different > len(present) / 2:
+        raise SchemaError(
+            f"the target {column.name!r} has {different} different values in {len(present)} rows: no classes, and no "
+            "numbers"
+        )
+    return "multiclass", f"{different} values"
+
+
+def _names_rows(column: "pd.Series[Any]", name: str, kind: FeatureType) -> bool:
+    """Whether its texts are all different and its name says that it is an identifier."""
+    return (
+        kind == "categorical"
+        and column.notna().all()
+        and column.is_unique
+        and bool(re.search(r"(?:^|[\W_])(?:id|uuid|key)$|[a-z](?:Id|ID)$", name))
+    )
+
+
+def _positive(column: "pd.Series[Any]") -> str | None:
+    """The label of the positive class, as params.yaml spells it; None for numbers and booleans, whose larger counts."""
+    labels = sorted(map(str, column.dropna().unique()))
+    text = column.dtype == object or isinstance(column.dtype, pd.StringDtype)
+    return labels[-1] if text and infer(column) != "numeric" else None
+
+
+def _scalar(value: str) -> str:
+    """A text as YAML spells it, in one line."""
+    spelled = yaml.safe_dump(value, allow_unicode=True, width=10**6).removesuffix("\n").removesuffix("\n...")
+    return spelled if "\n" not in spelled else json.dumps(value)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="atlas init")
+    parser.add_argument("table")
+    parser.add_argument("--target", required=True)
+    parser.add_argument("--task", choices=get_args(Task))
+    parser.add_argument("--force", action="store_true")
+    given = parser.parse_args(arguments)
+    try:
+        if PARAMS.exists() and OLD.exists() and not given.force:
+            raise ParamsError(
+                f"{OLD} is there from the last time: remove it, or let --force overwrite it with {PARAMS}"
+            )
+        read = table.read(DataParams(source="table", uri=given.table, target=given.target, task="binary"))
+        suggestion = suggest(read.table, given.target, given.task)
+        text = write_params(given.table, given.target, read.table[given.target], suggestion)
+        if PARAMS.exists():
+            PARAMS.replace(OLD)
+            print(f"params.yaml is kept as {OLD}.")
+        PARAMS.write_text(text)
+        load_params()
+    except (ParamsError, SchemaError, SourceError) as error:
+        print(f"atlas init: {error}", file=sys.stderr)
+        return 1
+    print("\n".join(_said(given.table, given.target, read, suggestion)))
+    return 0
+
+
+def _said(uri: str, target: str, read: Read, suggestion: Suggestion) -> list[str]:
+    kinds = pd.Series(suggestion.types).value_counts()
+    shares = read.table[target].value_counts(normalize=True)
+    shown = ", ".join(f"{label} {share:.0%}" for label, share in shares.head(3).items()) + (
+        ", …" if len(shares) > 3 else ""
+    )
+    return [
+        "params.yaml is written, with what the table suggests:",
+        f"  table     {uri}: {len(read.table):,} rows, {len(read.table.columns)} columns",
+        f"  target    {target}: {suggestion.task} ({suggestion.reason})"
+        + (f": {shown}" if suggestion.task != "regression" else ""),
+        f"  id        {suggestion.id or 'none found'}",
+        f"  time      {suggestion.time or 'none found'}",
+        f"  columns   {', '.join(f'{count} {kind}' for kind, count in kinds.items())}",
+        *(f"  assumed   {sentence}" for sentence in read.assumed),
+        "Correct params.yaml where you know better; then `make up` trains and serves, `make repro` only trains.",
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

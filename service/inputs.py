@@ -1,0 +1,230 @@
+"""Reads the values of a request as the features of the bundle; ml/values.py decides what they mean, as in training."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ml import values
+from ml.schema import Feature, Schema
+from ml.values import UnreadableError
+
+MAX_TEXT = 10_000
+"""Maximum number of characters of a value."""
+MAX_NUMBER = 3.4028234663852886e38
+"""The model computes in float32, in which a larger number would be infinity."""
+
+WarningCode = Literal["out_of_range", "unknown_category", "unknown_field", "missing_value", "empty_row"]
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """A warning about an unusual value; the row still gets a prediction."""
+
+    field: str | None
+    """None: the row as a whole."""
+    code: WarningCode
+    message: str
+
+
+Reader = Callable[[Any, list[Warned]], Any]
+"""Converts a value (not None) to the feature's type, and appends warnings; None if the value is missing.
+
+Raises UnreadableError when the schema refuses the value.
+"""
+
+
+def reader_of(feature: Feature, schema: Schema) -> Reader:
+    """The reader of a feature's values."""
+    missing = schema.spellings(feature)
+    match feature.type:
+        case "numeric":
+            return _number_reader(feature, missing)
+        case "boolean":
+            return _truth_reader(missing)
+        case "datetime":
+            return _time_reader(feature, missing)
+        case "categorical":
+            return _category_reader(feature, missing)
+        case _:
+            return _text_reader(missing)
+
+
+def _number_reader(feature: Feature, missing: frozenset[str]) -> Reader:
+    sentinels = {number for text in missing if (number := values.number(text)) is not None}
+    # Training may have seen larger numbers: the encoding scales them.
+    largest = max(MAX_NUMBER, abs(feature.low or 0), abs(feature.high or 0))
+
+    def read(value: Any, warned: list[Warned]) -> Any:
+        kind = type(value)
+        if kind is not float and kind is not int:
+            value = _other_number(value, feature, missing)
+            if value is None:
+                return None
+        try:
+            number = float(value)
+        except OverflowError:
+            raise UnreadableError("the number is too large", "not_finite") from None
+        if not -largest <= number <= largest:
+            raise UnreadableError(
+                "must be a finite number; leave the field out when the value is unknown", "not_finite"
+            )
+        if sentinels and number in sentinels:
+            return None
+        if feature.minimum is not None and number < feature.minimum:
+            raise UnreadableError(f"{number:g} is below the minimum {feature.minimum:g}", "out_of_bounds")
+        if feature.maximum is not None and number > feature.maximum:
+            raise UnreadableError(f"{number:g} is above the maximum {feature.maximum:g}", "out_of_bounds")
+        _warn_range(number, feature, warned, f"{number:g}")
+        return number
+
+    return read
+
+
+def _other_number(value: Any, feature: Feature, missing: frozenset[str]) -> float | None:
+    """The number in a value that isn't a number in JSON: only as the training file itself contained it."""
+    if isinstance(value, bool) and "boolean" in feature.forms:
+        return float(value)
+    if isinstance(value, str):
+        _check_length(value)
+        if values.is_missing(value, missing):
+            return None
+        if "text" in feature.forms and (number := values.number(values.clean(value))) is not None:
+            return number
+    raise UnreadableError(f"must be a number, not {kind_of(value)}")
+
+
+def _truth_reader(missing: frozenset[str]) -> Reader:
+    def read(value: Any, _: list[Warned]) -> Any:
+        if value is True or value is False:
+            return float(value)
+        if isinstance(value, str):
+            _check_length(value)
+        if isinstance(value, str | int | float):
+            if values.is_missing(value, missing):
+                return None
+            if (truth := values.truth(value)) is not None:
+                return truth
+            raise UnreadableError(f"must be true or false, not {str(value)[:50]!r}")
+        raise UnreadableError(f"must be true or false, not {kind_of(value)}")
+
+    return read
+
+
+def _time_reader(feature: Feature, missing: frozenset[str]) -> Reader:
+    layout, zone, utc = feature.format, feature.timezone, feature.utc
+    numeric = layout is not None and values.is_numeric(layout)
+    known = f"such as {feature.example}" + (f", or {layout}" if layout else "")
+
+    def read(value: Any, warned: list[Warned]) -> Any:
+        if isinstance(value, str):
+            _check_length(value)
+            if values.is_missing(value, missing):
+                return None
+        elif not numeric or isinstance(value, bool) or not isinstance(value, int | float):
+            raise UnreadableError(f"must be a time as ISO 8601 text, not {kind_of(value)}")
+        try:
+            seconds = values.read_time(value, layout, zone, utc=utc)
+        except UnreadableError as error:
+            if str(error).startswith("must") or error.code != "wrong_type":
+                raise
+            raise UnreadableError(f"{str(value)[:50]!r} is not an ISO 8601 time, {known}") from None
+        _warn_range(seconds, feature, warned, str(value)[:50])
+        return seconds
+
+    return read
+
+
+def _category_reader(feature: Feature, missing: frozenset[str]) -> Reader:
+    categories = frozenset(feature.categories)
+    numeric = "number" in feature.forms or any(values.number(category) is not None for category in categories)
+
+    def read(value: Any, warned: list[Warned]) -> Any:
+        if type(value) is str and value in categories:
+            return value
+        candidates = _spellings(value, numeric=numeric, boolean=not categories.isdisjoint(("true", "false")))
+        if values.is_missing(candidates[0], missing):
+            return None
+        for text in candidates:
+            if text in categories:
+                return text
+        if feature.unknown == "refuse":
+            raise UnreadableError(f"{candidates[0][:50]!r} is not a known category", "unknown_category")
+        message = f"{candidates[0][:50]!r} was not seen in training"
+        warned.append(Warned(feature.name, "unknown_category", message))
+        return candidates[0]
+
+    return read
+
+
+def _spellings(value: Any, *, numeric: bool, boolean: bool) -> list[str]:
+    """How training may have spelled a value; the first spelling is the usual one."""
+    if isinstance(value, str):
+        _check_length(value)
+        text = values.clean(value)
+        return [text, text.lower()] if boolean and text.lower() in ("true", "false") else [text]
+    if isinstance(value, bool):
+        if boolean:
+            return [values.spell(value)]
+    elif isinstance(value, int | float) and numeric:
+        # 5 and 5.0 are the same number in JSON.
+        whole = float(value).is_integer() if isinstance(value, float) or abs(value) < 2**53 else False
+        return [values.spell(value), *([f"{int(value)}.0"] if whole else [])]
+    raise UnreadableError(f"must be a string, not {kind_of(value)}")
+
+
+def _text_reader(missing: frozenset[str]) -> Reader:
+    def read(value: Any, _: list[Warned]) -> Any:
+        if not isinstance(value, str):
+            raise UnreadableError(f"must be a string, not {kind_of(value)}")
+        _check_length(value)
+        text = values.clean(value)
+        return text if text and text not in missing else None
+
+    return read
+
+
+def _check_length(text: str) -> None:
+    if len(text) > MAX_TEXT:
+        raise UnreadableError(f"must have at most {MAX_TEXT} characters", "too_long")
+
+
+def _warn_range(number: float, feature: Feature, warned: list[Warned], shown: str) -> None:
+    low, high = feature.low, feature.high
+    if low is None or high is None or low <= number <= high:
+        return
+    if feature.type == "datetime":
+        borders = [values.iso(edge) for edge in (low, high)]
+    else:
+        # Rounded, but not so far that the number would be within the range that the message names.
+        for digits in (3, 6, 17):
+            borders = [rounded(low, digits), rounded(high, digits)]
+            if not float(borders[0]) <= number <= float(borders[1]):
+                break
+    warned.append(
+        Warned(feature.name, "out_of_range", f"{shown} is outside the training range {borders[0]} to {borders[1]}")
+    )
+
+
+def rounded(number: float, digits: int = 3) -> str:
+    """A number for people: with this many significant digits, or without decimals if it is larger."""
+    return f"{number:.{digits}g}" if abs(number) < 10**digits - 0.5 else f"{number:.0f}"
+
+
+def kind_of(value: Any) -> str:
+    """A value's JSON type, for messages."""
+    names = {
+        bool: "a boolean",
+        str: "a string",
+        list: "an array",
+        dict: "an object",
+        int: "a number",
+        float: "a number",
+        type(None): "null",
+    }
+    return names.get(type(value), type(value).__name__)
+
+
+def is_lost(value: Any) -> bool:
+    """Whether a value is NaN or infinite, which some protocols' clients send for a missing value."""
+    return isinstance(value, float) and not math.isfinite(value)

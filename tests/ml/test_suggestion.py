@@ -1,0 +1,108 @@
+"""`atlas init` looks at a table and writes a params.yaml that can be used, and never loses the one that was there."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from ml.params import load_params
+from ml.suggestion import main, suggest
+from tests.ml.conftest import Workspace
+
+
+def shop(rows: int = 60) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "customer_id": [f"c{n}" for n in range(rows)],
+            "born": pd.date_range("1970-01-01", periods=rows, freq="D").astype(str),
+            "ordered_at": pd.date_range("2024-01-01", periods=rows, freq="h").astype(str),
+            "amount": np.linspace(1, 9, rows),
+            "churned": ["yes", "no"] * (rows // 2),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "task"),
+    [
+        (["yes", "no"] * 30, "binary"),
+        ([1, 0] * 30, "binary"),
+        ([True, False] * 30, "binary"),
+        ([3, 4, 5] * 20, "multiclass"),
+        (["a", "b", "c"] * 20, "multiclass"),
+        (["01", "02", "03"] * 20, "multiclass"),
+        (list(range(60)), "regression"),
+        ([0.5, 1.5, 2.5] * 20, "regression"),
+    ],
+)
+def test_the_task_is_what_the_targets_values_tell(target: list[Any], task: str) -> None:
+    assert suggest(shop().assign(y=target), "y").task == task
+
+
+def test_it_writes_params_that_can_be_used_and_says_what_it_inferred(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop().to_csv("Shop data.csv", index=False)
+    assert main(["Shop data.csv", "--target", "churned"]) == 0
+    params = load_params()
+    assert (params.data.task, params.data.positive, params.data.id, params.data.time) == (
+        "binary",
+        "yes",
+        "customer_id",
+        "ordered_at",
+    )
+    assert params.split.method == "time"
+    assert params.gate.metric == "log_loss"
+    assert params.registry.model == "shop-data"
+    told = capsys.readouterr().out
+    assert "Shop data.csv: 60 rows, 5 columns" in told
+    assert "churned: binary (two values): yes 50%, no 50%" in told
+    assert "# Inferred types:\n  #   born: datetime" in Path("params.yaml").read_text()
+
+
+def test_the_previous_params_are_kept_and_never_twice_without_force(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop().to_csv("t.csv", index=False)
+    Path("params.yaml").write_text("mine: 1\n")
+    assert main(["t.csv", "--target", "churned"]) == 0
+    assert "params.yaml is kept as params.old.yaml" in capsys.readouterr().out
+    assert Path("params.old.yaml").read_text() == "mine: 1\n"
+    assert main(["t.csv", "--target", "amount"]) == 1
+    assert "params.old.yaml is there from the last time" in capsys.readouterr().err
+    assert load_params().data.target == "churned"
+    assert main(["t.csv", "--target", "amount", "--force"]) == 0
+    assert load_params().data.task == "regression"
+    assert yaml.safe_load(Path("params.old.yaml").read_text())["data"]["target"] == "churned"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["t.csv", "--target", "Churned"], "the target 'Churned' is not a column; the table has customer_id, born"),
+        (["none.csv", "--target", "y"], "none.csv not found"),
+        (["t.csv", "--target", "customer_id"], "60 different values in 60 rows: no classes, and no numbers"),
+        (["same.csv", "--target", "y"], "fewer than two different values"),
+    ],
+)
+def test_what_cannot_be_predicted_leaves_everything_as_it_was(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    shop().to_csv("t.csv", index=False)
+    shop().assign(y=1).to_csv("same.csv", index=False)
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("atlas init: ")
+    assert error.count("\n") == 1
+    assert not Path("params.yaml").exists()
+
+
+def test_names_that_yaml_reads_otherwise_are_quoted(workspace: Workspace) -> None:
+    made = shop().rename(columns={"churned": "yes: #1", "amount": "a\nb"})
+    made.to_parquet("t.parquet")
+    assert main(["t.parquet", "--target", "yes: #1"]) == 0
+    assert load_params().data.target == "yes: #1"
