@@ -21,3 +21,24 @@ def bundle_manifest(bundle: Path) -> dict[str, Any]:
         ) from None
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise SettingsError(f"{bundle}/bundle.json can't be read ({error}): run `make repro`") from None
+
+
+def refusal(repository: Path, bundle: Path) -> list[str]:
+    """Lines for a person: the gate refused the newest candidate, why, what is served instead; empty if it did not.
+
+    `bundle`: the bundle that is deployed. Read from the gate's report (ml/register_model.py writes it).
+    """
+    try:
+        report = json.loads((repository / "reports/gate.json").read_text())
+        candidate = str(json.loads((repository / "models/candidate/bundle.json").read_text())["version"])
+        served = bundle_manifest(bundle)["version"]
+        if report["decision"] != "challenger" or report["candidate"] != candidate or served == candidate:
+            return []
+        reasons = [f"  {reason}" for reason in report["reasons"]]
+    except (OSError, ValueError, KeyError, TypeError, SettingsError):
+        return []  # there is no report of this candidate, for example after `dvc pull`
+    return [
+        f"The gate refused the new model {candidate[:12]}, so {served[:12]} is still served:",
+        *reasons,
+        f"To serve it all the same, set `accept: {candidate[:12]}` under `gate` in params.yaml, then `make up`.",
+    ]

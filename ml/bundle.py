@@ -39,6 +39,8 @@ from ml.schema import Columns, Document, Schema
 
 FORMAT = 1
 EVALUATED = "evaluated"
+CARD = "card.json"
+"""The only file that decides no prediction, so the version leaves it out."""
 
 _MODEL_FILES: Mapping[Runtime, str] = {"onnx": "model.onnx", "sklearn": "model.pickle"}
 
@@ -88,7 +90,7 @@ class Bundle:
 
     def scores(self, columns: Columns) -> Scores:
         """Calibrated scores of the rows. A row's scores are bitwise the same alone and in any batch."""
-        return self.parts.decision.calibration.apply(self.run(self.parts.encoding.transform(columns)))
+        return self.parts.decision.scores(self.run(self.parts.encoding.transform(columns)))
 
     def decide(self, scores: Scores) -> NDArray[np.object_] | Scores:
         """The prediction for each row: a label of `schema.classes`, or the number itself for a regression."""
@@ -158,7 +160,7 @@ def read_parts(path: Path) -> tuple[str, Parts]:
     manifest = read_manifest(path)
     model_file = _MODEL_FILES[manifest.runtime]
     data: dict[str, bytes] = {}
-    for name in (model_file, "schema.json", "encoding.json", "decision.json", "reference.json", "card.json"):
+    for name in (model_file, "schema.json", "encoding.json", "decision.json", "reference.json", CARD):
         try:
             data[name] = (path / name).read_bytes()
         except OSError as error:
@@ -182,7 +184,7 @@ def read_parts(path: Path) -> tuple[str, Parts]:
             encoding=Encoding.model_validate_json(data["encoding.json"]),
             decision=Decision.model_validate_json(data["decision.json"]),
             reference=Reference.model_validate_json(data["reference.json"]),
-            card=Card.model_validate_json(data["card.json"]),
+            card=Card.model_validate_json(data[CARD]),
             evaluated=read_parts(path / EVALUATED)[1] if (path / EVALUATED).is_dir() else None,
         )
     except ValidationError as error:
@@ -209,7 +211,7 @@ def _files(parts: Parts) -> dict[str, bytes]:
         "encoding.json": parts.encoding,
         "decision.json": parts.decision,
         "reference.json": parts.reference,
-        "card.json": parts.card,
+        CARD: parts.card,
     }
     return {_MODEL_FILES[parts.runtime]: parts.model} | {name: _json(document) for name, document in documents.items()}
 
@@ -233,7 +235,7 @@ def _write_into(directory: Path, parts: Parts) -> str:
 
 
 def _version(runtime: Runtime, hashes: Mapping[str, str]) -> str:
-    deciding = sorted(name for name in hashes if name != "card.json")
+    deciding = sorted(name for name in hashes if name != CARD)
     lines = [f"format {FORMAT}", f"runtime {runtime}", *(f"{name} {hashes[name]}" for name in deciding)]
     return _sha256("\n".join(lines).encode())
 

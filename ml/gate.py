@@ -27,6 +27,9 @@ class Verdict(Document):
     incumbent: str
     """Bundle version, `none` (there is no incumbent yet), or `unreadable` (its files aren't available)."""
     reasons: tuple[str, ...] = ()
+    """Why it was refused, or would have been if params.yaml did not accept it."""
+    accepted: bool = False
+    """It did not pass, but `gate.accept` in params.yaml names it: it becomes champion all the same."""
     improvement: Figure | None = None
     """Paired improvement of the gate's metric on the same test rows; positive is better."""
     slices: dict[str, Figure] = {}
@@ -54,12 +57,25 @@ def judge(
     test: pd.DataFrame,
     params: Params,
 ) -> Verdict:
-    """The candidate becomes champion if it satisfies three conditions.
+    """The candidate becomes champion if it satisfies three conditions, or if `gate.accept` names it.
 
     It satisfies the thresholds, it is significantly better than the incumbent over all rows, and it is not
     significantly worse on any slice. Both bundles are judged by their models that never saw the test rows
     (`evaluated/`, if it exists). Raises ParamsError when the gate's metrics don't fit the task.
     """
+    verdict = _judge(candidate, incumbent, test, params)
+    accept = params.gate.accept
+    if verdict.decision == "challenger" and accept is not None and candidate[0].startswith(accept):
+        return verdict.model_copy(update={"decision": "champion", "accepted": True})
+    return verdict
+
+
+def _judge(
+    candidate: tuple[str, Parts],
+    incumbent: tuple[str, Parts] | Literal["none", "unreadable"],
+    test: pd.DataFrame,
+    params: Params,
+) -> Verdict:
     version, parts = candidate
     schema, gate = parts.schema, params.gate
     if isinstance(incumbent, tuple) and incumbent[0] == version:

@@ -89,7 +89,10 @@ class EncodingParams(Document):
     """Encodings of certain categorical columns, instead of that default."""
     crosses: tuple[tuple[str, ...], ...] = ()
     """Combinations of columns, target-encoded as one category."""
-    datetime_parts: tuple[DatetimePart, ...] = ("month", "dayofweek", "hour")
+    datetime_parts: tuple[DatetimePart, ...] | None = None
+    """Parts of every datetime column. None: the day since 1970 for trends, and the parts of year, week and day that the
+    training rows have several of; parts of the year only if the rows span a year and a half. For a time split also the
+    days since the middle of the training rows, so that a trend may bend there."""
     datetimes: dict[str, tuple[DatetimePart, ...]] = {}
     """Parts for certain datetime columns, instead of that default; an empty list leaves the column out."""
     text_terms: int = 100
@@ -130,6 +133,11 @@ class GateParams(Document):
     """Metrics (smaller is better) whose interval's upper end must not exceed this value."""
     base: str = "main"
     """The git branch whose bundle is the incumbent."""
+    accept: Annotated[str, Field(pattern="^[0-9a-f]{7,64}$")] | None = None
+    """The version (or its first 7 digits or more) of a candidate that is served although the gate refuses it.
+
+    It holds for this version only. The run in MLflow and reports/gate.json keep the reasons of the refusal.
+    """
 
 
 class RegistryParams(Document):

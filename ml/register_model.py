@@ -12,11 +12,11 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
-from ml.bundle import BundleError, Parts, read_manifest, read_parts, replace_directory
+from ml.bundle import CARD, BundleError, Parts, read_manifest, read_parts, replace_directory
 from ml.files import BUNDLE, CANDIDATE, GATE_REPORT, PROCESSED
 from ml.logs import stage_logger
 from ml.params import Params, ParamsError, load_params
@@ -28,9 +28,12 @@ from ml.tracking_server import (
     probe,
     still_there,
     store,
+    tags_under,
     tracking_uri,
-    version_under,
 )
+
+if TYPE_CHECKING:
+    from ml.gate import Verdict
 
 MARKER = "registered.json"
 """In the embedded store: what the last run of this stage registered."""
@@ -95,13 +98,19 @@ def unchanged(params: Params, log: logging.Logger) -> bool:
 
 
 def _marker(params: Params) -> dict[str, Any]:
-    served, candidate = read_manifest(BUNDLE).version, read_manifest(CANDIDATE).version
+    served, candidate = read_manifest(BUNDLE), read_manifest(CANDIDATE)
     return {
         # A hash, because the address of a database may contain a password.
         "store": hashlib.sha256(tracking_uri()[0].encode()).hexdigest(),
-        "candidate": candidate,
-        "bundle": served,
-        "base": base_revision(params.gate.base) if candidate != served else "",
+        "candidate": candidate.version,
+        "bundle": served.version,
+        # The version leaves out the card, which shows how the test rows and the evaluation's params changed.
+        "cards": [manifest.files.get(CARD) for manifest in (candidate, served)],
+        "base": base_revision(params.gate.base) if candidate.version != served.version else "",
+        # What the gate reads besides the bundles and the test rows.
+        "seed": params.seed,
+        "time": params.data.time,
+        "evaluation": params.evaluation.model_dump(mode="json"),
         "gate": params.gate.model_dump(mode="json"),
         "registry": params.registry.model_dump(mode="json"),
     }
@@ -142,21 +151,25 @@ def run(params: Params, log: logging.Logger) -> int:
         log.warning("gate: %s", reason)
     if verdict.incumbent == "unreadable":
         log.warning("gate: promoted without a comparison, because the incumbent can't be read")
+    if verdict.accepted:
+        log.warning("gate: %s is served all the same, because params.yaml says so (gate.accept)", version[:12])
     if verdict.decision == "challenger" and not BUNDLE.exists():
         instead = "the incumbent can't be read" if verdict.incumbent == "unreadable" else "there is no incumbent"
         print(
             f"register_model: the candidate did not pass the gate and {instead}, so there is no bundle to serve: "
-            "improve the model, or change gate.minimum and gate.maximum in params.yaml",
+            "improve the model, change gate.minimum and gate.maximum in params.yaml, or serve it all the same with "
+            f"gate.accept: {version[:12]}",
             file=sys.stderr,
         )
         return 1
-    return _register((version, parts), verdict.decision, incumbent, params, log)
+    return _register((version, parts), verdict, incumbent, params, log)
 
 
 def _register(
-    candidate: tuple[str, Parts], decision: str, incumbent: Incumbent, params: Params, log: logging.Logger
+    candidate: tuple[str, Parts], verdict: "Verdict", incumbent: Incumbent, params: Params, log: logging.Logger
 ) -> int:
     version, parts = candidate
+    decision = verdict.decision
     of_base = incumbent[0] if isinstance(incumbent, tuple) else incumbent
     # A queued or temporary experiment changes models/bundle in a folder that DVC deletes. If it passes the gate, it
     # becomes champion by `dvc exp apply` and `dvc repro`.
@@ -165,18 +178,20 @@ def _register(
     try:
         server = probe(log)
         if server.registry and server.uri.startswith("http"):
-            registered = version_under(server, params.registry.model, "champion")
-            if registered not in (None, version, of_base):
+            tags = tags_under(server, params.registry.model, "champion")
+            registered = tags.get("bundle_version")
+            if registered is not None and registered not in (version, of_base):
                 log.warning(
                     "the registry's champion is %s, but the base branch's bundle is %s; the latter counts",
                     registered[:12],
                     of_base[:12],
                 )
-            if alias == "champion" and registered == version:
+            same_card = tags.get("card") == read_manifest(CANDIDATE).files[CARD]
+            if alias == "champion" and registered == version and same_card:
                 log.info("%s is already champion in the registry", version[:12])
                 _remember(params, "")
                 return 0
-        run_id = register(server, CANDIDATE, version, parts, alias, params)
+        run_id = register(server, CANDIDATE, version, parts, alias, params, accepted=verdict.accepted)
         if decision == "challenger" and isinstance(incumbent, tuple) and server.registry and not has_champion(params):
             register(server, BUNDLE, *incumbent, "champion", params, made_here=False)
     except TrackingError as error:
@@ -224,7 +239,9 @@ def main() -> int:
     try:
         params = load_params(check_estimators=False)  # the earlier stages did
         if unchanged(params, log):
-            log.info("nothing changed: %s is served", read_manifest(BUNDLE).version[:12])
+            served, candidate = read_manifest(BUNDLE).version, read_manifest(CANDIDATE).version
+            refused = "" if served == candidate else f"; the candidate {candidate[:12]} was refused ({GATE_REPORT})"
+            log.info("nothing changed: %s is served%s", served[:12], refused)
             return 0
         return run(params, log)
     except (ParamsError, BundleError, TrackingError, FileNotFoundError) as error:

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from ml.bundle import Parts
+from ml.bundle import CARD, Parts, read_manifest
 from ml.card import Card
 from ml.files import PLOTS, PROCESSED, TABLE
 from ml.params import Params
@@ -25,12 +25,21 @@ TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 
 
 def register(
-    server: Server, bundle: Path, version: str, parts: Parts, alias: Alias, params: Params, *, made_here: bool = True
+    server: Server,
+    bundle: Path,
+    version: str,
+    parts: Parts,
+    alias: Alias,
+    params: Params,
+    *,
+    made_here: bool = True,
+    accepted: bool = False,
 ) -> str:
     """Log the run and, if there is a registry, the model version with its alias; returns the run's id.
 
     A bundle from elsewhere (the incumbent) is logged without this run's params, plots and data version. If the server
-    already has a run or version of the same bundle, it isn't created again; it only gets the alias.
+    already has a run or version of the same bundle, it isn't created again; it only gets the alias and the newest card.
+    `accepted`: the gate refused it, but params.yaml accepts it; the run has the tag `gate_accepted` then.
     Raises TrackingError when the server fails; it is safe to run this again.
     """
     use_token()
@@ -52,10 +61,10 @@ def register(
         with nullcontext() if server.explicit else locked(_artifacts()):
             experiment = _use_experiment(client, params.registry.experiment, server)
             made = _existing_version(client, name, version) if server.registry else None
-            if made is not None:
-                run_id = str(made.run_id)
-            else:
-                run_id = _existing_run(client, experiment, version) or ""
+            run_id = str(made.run_id) if made is not None else _existing_run(client, experiment, version) or ""
+            if run_id:
+                _log_newer_card(mlflow, client, run_id, bundle, version, parts)
+            if made is None:
                 if not run_id:
                     with mlflow.start_run(run_name=_run_name(parts, version, made_here=made_here)) as run:
                         _log_bundle(mlflow, bundle, version, parts)
@@ -67,6 +76,9 @@ def register(
                     made = _add_version(client, run_id, name, version)
             if made is not None:
                 _set_alias(client, name, alias, str(made.version))
+                client.set_model_version_tag(name, str(made.version), "card", read_manifest(bundle).files[CARD])
+            if accepted:
+                client.set_tag(run_id, "gate_accepted", "refused by the gate, accepted in params.yaml (gate.accept)")
             return run_id
     except (MlflowException, OSError) as error:
         said = " ".join(str(error).split()).replace(server.uri, server.shown)
@@ -97,8 +109,8 @@ def _artifacts() -> Path:
 
 def _run_name(parts: Parts, version: str, *, made_here: bool) -> str:
     """DVC's name of the experiment, or the kinds of the estimators; and the bundle's version, as the page shows it."""
-    estimators: Any = parts.card.model.get("estimators") or {}
-    kinds = " + ".join(dict.fromkeys(str(estimator["kind"]) for estimator in estimators.values())) or parts.name
+    estimators = parts.card.model.estimators.values()
+    kinds = " + ".join(dict.fromkeys(str(estimator["kind"]) for estimator in estimators)) or parts.name
     return f"{(made_here and os.environ.get('DVC_EXP_NAME')) or kinds} {version[:7]}"
 
 
@@ -123,10 +135,23 @@ def _log_bundle(mlflow: Any, bundle: Path, version: str, parts: Parts) -> None:
             mlflow.log_metric(f"{prefix}.{name}", figure.value)
             if figure.low is not None and figure.high is not None:
                 mlflow.log_metrics({f"{prefix}.{name}.low": figure.low, f"{prefix}.{name}.high": figure.high})
-    mlflow.set_tag("bundle_version", version)
+    if (choice := parts.card.model.automatic) is not None:
+        losses = {one.name: one.loss for one in choice.tried} | {"chosen": choice.loss}
+        for name, loss in losses.items():
+            if loss is not None:
+                mlflow.log_metric(f"choice.{name}.{choice.metric}", loss)
+        mlflow.log_dict(choice.model_dump(mode="json"), "choice.json")
     for name, figure in _draw(parts.card).items():
         mlflow.log_figure(figure, f"plots/{name}.png")
-    mlflow.log_artifact(str(bundle / "card.json"))
+    mlflow.log_artifact(str(bundle / CARD))
+    mlflow.set_tags({"bundle_version": version, "card": read_manifest(bundle).files[CARD]})
+
+
+def _log_newer_card(mlflow: Any, client: Any, run_id: str, bundle: Path, version: str, parts: Parts) -> None:
+    """If the run has another card of the same bundle, give it this card with its figures and plots."""
+    if client.get_run(run_id).data.tags.get("card") != read_manifest(bundle).files[CARD]:
+        with mlflow.start_run(run_id=run_id):
+            _log_bundle(mlflow, bundle, version, parts)
 
 
 def _log_model(mlflow: Any, bundle: Path, parts: Parts, *, logged_model: bool) -> None:

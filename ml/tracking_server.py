@@ -111,14 +111,14 @@ def probe(log: logging.Logger) -> Server:
     return Server(uri, explicit, registry=True)
 
 
-def version_under(server: Server, name: str, alias: Alias) -> str | None:
-    """The bundle version with this alias in the registry, over REST; None if there is none. Only for http(s) servers.
+def tags_under(server: Server, name: str, alias: Alias) -> dict[str, str]:
+    """The tags of the model version with this alias, over REST; empty if there is none. Only for http(s) servers.
 
-    Raises TrackingError when the server fails.
+    `bundle_version` is the bundle's version, `card` the SHA-256 of its card. Raises TrackingError when the server
+    fails.
     """
     answer = _get_or_none(server.uri, "registered-models/alias", name=name, alias=alias)
-    tags = {tag["key"]: tag["value"] for tag in (answer or {}).get("model_version", {}).get("tags", [])}
-    return tags.get("bundle_version")
+    return {tag["key"]: tag["value"] for tag in (answer or {}).get("model_version", {}).get("tags", [])}
 
 
 def still_there(name: str, alias: Alias, version: str, run_id: str, log: logging.Logger) -> bool:
@@ -133,7 +133,7 @@ def still_there(name: str, alias: Alias, version: str, run_id: str, log: logging
         return False
     server = probe(log)
     if server.registry:
-        return version_under(server, name, alias) == version
+        return tags_under(server, name, alias).get("bundle_version") == version
     return _get_or_none(uri, "runs/get", run_id=run_id) is not None
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from infra.bundle import refusal
 from infra.cli.common import guarded, json_option, say, stack_of, stack_option, table
 from infra.deployment import checks
 from infra.deployment import up as deployment
@@ -74,8 +75,13 @@ def up(stack: str, as_json: bool, wait: int, smoke: bool, rollback_on_failure: b
 
     Example: atlas up --stack local
     """
-    done = deployment.up(stack_of(stack), wait=wait, smoke=smoke, go_back=rollback_on_failure, offline=offline)
+    opened = stack_of(stack)
+    done = deployment.up(opened, wait=wait, smoke=smoke, go_back=rollback_on_failure, offline=offline)
     report(done, as_json=as_json)
+    settings = opened.settings
+    if isinstance(settings, LocalSettings) or (isinstance(settings, AwsSettings) and settings.image is None):
+        refused = refusal(REPOSITORY, REPOSITORY / settings.bundle)
+        click.echo("".join(f"\n{line}" for line in refused), err=True, nl=bool(refused))
 
 
 @click.command()

@@ -27,7 +27,8 @@ def deploy(settings: LocalSettings, repository: Path, machine: Machine) -> dict[
     home = repository / settings.directory
     store = main_checkout(repository) / settings.mlflow_store
     bundle = repository / settings.bundle
-    version = bundle_manifest(bundle)["version"]
+    manifest = bundle_manifest(bundle)
+    version = manifest["version"]
     python = str(Path(sys.prefix) / "bin" / "python")
 
     directory = Directory("directory", path=str(home))
@@ -74,7 +75,8 @@ def deploy(settings: LocalSettings, repository: Path, machine: Machine) -> dict[
             "LOG_LEVEL": settings.log_level,
             "PROMETHEUS_MULTIPROC_DIR": str(home / "metrics"),
         },
-        triggers={"bundle": version},
+        # The version leaves out the card, which the service shows, too.
+        triggers={"bundle": version, "card": manifest.get("files", {}).get("card.json", "")},
     )
     outputs: dict[str, Any] = {
         "service": f"http://{LOOPBACK}:{settings.service_port}",

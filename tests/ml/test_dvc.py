@@ -15,7 +15,7 @@ import pytest
 import yaml
 from moto.server import ThreadedMotoServer
 
-from ml.bundle import load_bundle, read_manifest
+from ml.bundle import load_bundle, read_manifest, read_parts
 from ml.tables import to_columns
 from tests.infra.support import warm
 from tests.ml.conftest import free_port
@@ -240,6 +240,53 @@ def test_a_refused_candidate_leaves_the_served_bundle(clone: Clone) -> None:
     assert clone.champion().tags["bundle_version"] == before
     clone.ok("git", "checkout", "-q", "params.yaml", "dvc.lock", "reports/metrics.json")
     clone.ok("dvc", "checkout", "-q")
+
+
+def test_a_fresh_card_reaches_the_served_bundle_and_its_run_without_a_new_version(clone: Clone) -> None:
+    """The card depends on `evaluation` and `seed`, but the version of the bundle doesn't depend on the card."""
+    before = clone.champion()
+    old = read_parts(clone.path / "models/bundle")[1].card.importance
+    file = clone.path / "params.yaml"
+    params = yaml.safe_load(file.read_text())
+    params["evaluation"]["importance_rows"] = 50
+    file.write_text(yaml.safe_dump(params))
+    clone.ok("dvc", "repro")
+    served, parts = read_parts(clone.path / "models/bundle")
+    assert served == before.tags["bundle_version"]
+    assert parts.card.importance.keys() == old.keys()
+    assert parts.card.importance != old
+    champion = clone.champion()
+    assert (champion.version, champion.run_id) == (before.version, before.run_id)
+    assert champion.tags["card"] == read_manifest(clone.path / "models/bundle").files["card.json"]
+    client = mlflow.MlflowClient(f"sqlite:///{clone.path}/.atlas/mlflow/mlflow.db")
+    shown = json.loads(Path(client.download_artifacts(str(champion.run_id), "card.json")).read_text())
+    assert shown["importance"] == parts.card.importance
+    clone.ok("git", "checkout", "-q", "params.yaml", "dvc.lock", "reports/metrics.json")
+    clone.ok("dvc", "repro")
+    assert read_parts(clone.path / "models/bundle")[1].card.importance == old
+
+
+def test_a_refused_candidate_that_params_accept_is_served_and_recorded(clone: Clone) -> None:
+    before = clone.served
+    clone.trees(1)
+    clone.ok("dvc", "repro")
+    refused = str(clone.gate["candidate"])
+    assert "was refused" in clone.ok("dvc", "repro")
+    file = clone.path / "params.yaml"
+    params = yaml.safe_load(file.read_text())
+    params["gate"]["accept"] = refused[:12]
+    file.write_text(yaml.safe_dump(params))
+    assert "is served all the same" in clone.ok("dvc", "repro")
+    assert clone.served == refused
+    assert clone.gate["accepted"] is True
+    assert clone.gate["reasons"]
+    champion = clone.champion()
+    assert champion.tags["bundle_version"] == refused
+    run = mlflow.MlflowClient(f"sqlite:///{clone.path}/.atlas/mlflow/mlflow.db").get_run(str(champion.run_id))
+    assert "accepted in params.yaml" in run.data.tags["gate_accepted"]
+    clone.ok("git", "checkout", "-q", "params.yaml", "dvc.lock", "reports/metrics.json")
+    clone.ok("dvc", "repro")
+    assert clone.served == before
 
 
 def test_a_better_candidate_becomes_champion(clone: Clone) -> None:

@@ -84,6 +84,20 @@ def test_better_on_average_but_surely_worse_on_a_slice_is_refused(test_rows: pd.
     assert strict.reasons[0].startswith("member=1.0: log_loss is worse by")
 
 
+def test_a_refused_candidate_that_params_accept_becomes_champion_with_its_reasons(test_rows: pd.DataFrame) -> None:
+    refused = verdict(1.0, 1.5, test_rows)
+    accepted = verdict(1.0, 1.5, test_rows, accept=refused.candidate[:12])
+    assert (accepted.decision, accepted.accepted, accepted.reasons) == ("champion", True, refused.reasons)
+    assert refused.reasons
+    another = verdict(1.0, 1.5, test_rows, accept="0123456789ab")
+    assert (another.decision, another.accepted) == ("challenger", False)
+
+
+def test_an_accepted_candidate_that_passes_by_itself_is_not_marked(test_rows: pd.DataFrame) -> None:
+    version = verdict(1.5, 0.3, test_rows).candidate
+    assert verdict(1.5, 0.3, test_rows, accept=version).accepted is False
+
+
 def test_the_same_version_is_no_news(test_rows: pd.DataFrame) -> None:
     same = verdict(1.5, 1.5, test_rows, minimum={"roc_auc": 0.99})
     assert same.decision == "same"

@@ -17,7 +17,7 @@ from ml import tracking_server
 from ml.bundle import load_bundle, read_parts, write_bundle
 from ml.params import Params
 from ml.tracking import register
-from ml.tracking_server import Server, TrackingError, probe, still_there, version_under
+from ml.tracking_server import Server, TrackingError, probe, still_there, tags_under
 from service.registry import fetch
 from service.settings import load_settings
 from tests.ml.conftest import free_port
@@ -125,14 +125,14 @@ def test_the_champion_is_registered_once_and_the_service_serves_it(
     found = probe(LOG)
     assert found == Server(server, explicit=True, registry=True)
     name = params.registry.model
-    assert version_under(found, name, "champion") is None
+    assert tags_under(found, name, "champion").get("bundle_version") is None
     first = register(found, folder, version, parts, "challenger", params)
-    assert version_under(found, name, "champion") is None
-    assert version_under(found, name, "challenger") == version
+    assert tags_under(found, name, "champion").get("bundle_version") is None
+    assert tags_under(found, name, "challenger").get("bundle_version") == version
     again = register(found, folder, version, parts, "champion", params)
     assert again == first
-    assert version_under(found, name, "champion") == version
-    assert version_under(found, name, "challenger") is None
+    assert tags_under(found, name, "champion").get("bundle_version") == version
+    assert tags_under(found, name, "challenger").get("bundle_version") is None
     assert still_there(name, "champion", version, again, LOG)
     assert not still_there(name, "challenger", version, again, LOG)
 
@@ -179,7 +179,7 @@ def test_a_token_is_sent_as_user_and_password_and_shown_nowhere(
     version, folder = put(2.0)
     with caplog.at_level(logging.DEBUG):
         register(probe(LOG), folder, version, read_parts(folder)[1], "champion", params)
-        assert version_under(probe(LOG), params.registry.model, "champion") == version
+        assert tags_under(probe(LOG), params.registry.model, "champion").get("bundle_version") == version
     said = capfd.readouterr()
     encoded = base64.b64encode(f"{TOKEN}:{TOKEN}".encode()).decode()
     for secret in (TOKEN, encoded):
