@@ -56,7 +56,7 @@ def visits(rows: int) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "code": code,
-            "member": np.where(rng.random(rows) < 0.1, None, member),
+            "member": pd.Series(member, dtype=object).mask(rng.random(rows) < 0.1),
             "town": rng.choice(TOWNS, rows),
             "seen": [moment.isoformat() for moment in local],
             "booked": noon.strftime("%d.%m.%Y"),
