@@ -138,5 +138,5 @@ def label_kind(column: "pd.Series[Any]") -> Label:
         return "boolean"
     if not pd.api.types.is_numeric_dtype(column.dtype):
         return "text"
-    whole = bool((present % 1 == 0).all())
+    whole = bool(((present % 1 == 0) & (present.abs() < 2**63)).all())
     return "integer" if whole and (column.isna().any() or not pd.api.types.is_float_dtype(column.dtype)) else "number"

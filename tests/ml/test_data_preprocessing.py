@@ -194,6 +194,7 @@ def test_how_times_are_read_is_said() -> None:
         ([0.0, 1.0] * 20, "number", (0.0, 1.0)),
         ([0.0, 1.0, None, 1.0] * 10, "integer", (0, 1)),
         ([0.5, 1.0] * 20, "number", (0.5, 1.0)),
+        ([1e20, 2e20, None, 2e20] * 10, "number", (1e20, 2e20)),
         ([True, False] * 20, "boolean", (False, True)),
         ([True, None, False, True] * 10, "boolean", (False, True)),
         (["0", "1"] * 20, "text", ("0", "1")),
