@@ -66,9 +66,11 @@ scm: .venv/run
 	  $(BIN)/dvc config --local core.no_scm true; \
 	fi
 
+# A stage that fails ends with its own line; what DVC adds to it, the command and its exit status, is left out.
+QUIETER = 2> >(grep --line-buffered -v ': failed to run: python -m ml\.' >&2) | { grep --line-buffered -v '^> python -m ml\.' || true; }
 repro: scm ## Run what has changed in the pipeline (DVC)
 	@echo "== pipeline"
-	$(BIN)/dvc repro
+	@$(BIN)/dvc repro $(QUIETER)
 
 # OFFLINE=1: download and build neither Prometheus nor Grafana.
 OFFLINE ?=

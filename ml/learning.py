@@ -70,6 +70,12 @@ def readings(column: "pd.Series[Any]", feature: Feature, declared: FeatureParams
             f"column {feature.name!r} has times with and without an offset from UTC, and those without it count as UTC "
             f"(data.features.{feature.name}.timezone)"
         )
+    whole = feature.type == "numeric" and column.dtype.kind in "iu"
+    if whole and (lost := column.nunique() - column.astype(float).nunique()):
+        found.append(
+            f"column {feature.name!r} has whole numbers above 2^53; {lost} different ones count as equal, because "
+            f"the model gets float64 (data.features.{feature.name}.type: categorical keeps them apart)"
+        )
     merged = merged_spellings(column) if feature.type == "categorical" else {}
     if merged:
         text, written = next(iter(merged.items()))
@@ -132,5 +138,5 @@ def label_kind(column: "pd.Series[Any]") -> Label:
         return "boolean"
     if not pd.api.types.is_numeric_dtype(column.dtype):
         return "text"
-    whole = bool((present % 1 == 0).all())
+    whole = bool(((present % 1 == 0) & (present.abs() < 2**63)).all())
     return "integer" if whole and (column.isna().any() or not pd.api.types.is_float_dtype(column.dtype)) else "number"

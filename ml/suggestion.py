@@ -155,7 +155,8 @@ def _names_rows(column: "pd.Series[Any]", name: str, kind: FeatureType) -> bool:
 def _positive(column: "pd.Series[Any]") -> str | None:
     """The label of the positive class, as params.yaml spells it; None for numbers and booleans, whose larger counts."""
     labels = sorted(map(str, column.dropna().unique()))
-    return None if pd.api.types.is_bool_dtype(column.dtype) or infer(column) != "categorical" else labels[-1]
+    text = column.dtype == object or isinstance(column.dtype, pd.StringDtype)
+    return labels[-1] if text and infer(column) != "numeric" else None
 
 
 def _scalar(value: str) -> str:

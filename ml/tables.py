@@ -19,6 +19,8 @@ NO_SPELLINGS: frozenset[str] = frozenset()
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
     """The table at `path`; FileNotFoundError if the stage that creates it has not run."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} not found: `make repro` makes it")
     return pd.read_parquet(path, columns=columns)
 
 

@@ -75,3 +75,24 @@ def test_stages_never_ask_this_machine_through_a_proxy(given: dict[str, str], ex
     names = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
     none = {spelled: "" for name in names for spelled in (name, name.upper())}
     assert run(tmp_path, "make", "shown", **(none | given)).strip() == expected
+
+
+def test_a_stage_that_fails_ends_with_its_own_line(zipped: Path) -> None:
+    (zipped / "ml").mkdir()
+    (zipped / "ml" / "__init__.py").touch()
+    (zipped / "ml" / "data_ingestion.py").write_text('import sys\nsys.exit("data_ingestion: t.csv can\'t be read")\n')
+    (zipped / "t.csv").write_text("a\n1\n")
+    (zipped / "params.yaml").write_text("data: {uri: t.csv}\n")
+    (zipped / "dvc.yaml").write_text(
+        "stages:\n  data_ingestion:\n    cmd: python -m ml.data_ingestion\n    deps: [t.csv]\n"
+    )
+    environment = os.environ | {"GIT_CEILING_DIRECTORIES": str(zipped.parent)}
+    done = subprocess.run(["make", "repro"], cwd=zipped, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "Running stage 'data_ingestion'" in done.stdout
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("make: ***")]
+    assert lines == ["data_ingestion: t.csv can't be read"]
+    assert "> python" not in done.stdout
+    (zipped / "t.csv").unlink()  # what DVC itself finds wrong is said
+    done = subprocess.run(["make", "repro"], cwd=zipped, env=environment, capture_output=True, text=True, check=False)
+    assert "t.csv" in done.stderr

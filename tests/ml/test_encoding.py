@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pandas as pd
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -52,6 +52,7 @@ def test_a_category_that_holds_the_separators_text_is_not_taken_for_a_cross() ->
     np.testing.assert_array_equal(encoder.transform({"a": texts("x/y"), "b": texts("")}), [[0.0]])
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(min_value=-(10**9), max_value=4 * 10**9), min_size=1, max_size=20))
 def test_calendar_parts_are_those_of_pandas(seconds: list[int]) -> None:
     moments = pd.DatetimeIndex([EPOCH + timedelta(seconds=s) for s in seconds])
