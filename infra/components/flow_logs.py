@@ -35,6 +35,7 @@ class FlowLogs(pulumi.ComponentResource):
         role = aws.iam.Role(
             f"{name}-role", assume_role_policy=trusted("vpc-flow-logs.amazonaws.com"), tags=tags, opts=here
         )
+        streams = pulumi.Output.concat(group.arn, ":log-stream:*")
         policy = aws.iam.RolePolicy(
             f"{name}-policy",
             role=role.name,
@@ -44,9 +45,16 @@ class FlowLogs(pulumi.ComponentResource):
                         "Sid": "WriteFlowLogs",
                         "Effect": "Allow",
                         # Without CreateLogGroup: records that arrive during a destroy can't create the group again.
-                        "Action": ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
-                        "Resource": [group.arn, pulumi.Output.concat(group.arn, ":log-stream:*")],
-                    }
+                        "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
+                        "Resource": streams,
+                    },
+                    {
+                        "Sid": "LookForStreams",
+                        "Effect": "Allow",
+                        "Action": "logs:DescribeLogStreams",
+                        # IAM's reference of actions names the group, but the service's denials name `:log-stream:`.
+                        "Resource": [group.arn, streams],
+                    },
                 )
             ),
             opts=here,

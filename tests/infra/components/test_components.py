@@ -291,9 +291,10 @@ def test_flow_logs_expire_and_their_role_writes_only_them(declared: Any) -> None
     (flows,) = world.of("FlowLog").values()
     assert (flows["vpcId"], flows["trafficType"]) == ("vpc-1", "ALL")
     assert "vpc-flow-logs.amazonaws.com" in world.of("Role")["f-role"]["assumeRolePolicy"]
-    (statement,) = json.loads(world.of("RolePolicy")["f-policy"]["policy"])["Statement"]
-    assert statement["Resource"] == [flows["logDestination"], f"{flows['logDestination']}:log-stream:*"]
-    assert "logs:CreateLogGroup" not in statement["Action"]
+    write, look = json.loads(world.of("RolePolicy")["f-policy"]["policy"])["Statement"]
+    streams = f"{flows['logDestination']}:log-stream:*"
+    assert (write["Action"], write["Resource"]) == (["logs:CreateLogStream", "logs:PutLogEvents"], streams)
+    assert (look["Action"], look["Resource"]) == ("logs:DescribeLogStreams", [flows["logDestination"], streams])
 
 
 def test_each_host_has_an_alarm_that_notifies_when_it_fails_stops_and_recovers(declared: Any) -> None:
