@@ -118,6 +118,7 @@ def _without_words(
     """The table with columns of numbers in which a few words stand for missing numbers as such; and these words."""
     changed: dict[str, pd.Series[Any]] = {}
     words: dict[str, tuple[str, ...]] = {}
+    together: dict[str, list[str]] = {}
     for name in map(str, raw.columns):
         declared = data.features.get(name)
         unsaid = declared is None or declared.type is None
@@ -134,16 +135,22 @@ def _without_words(
         if found.missing:
             changed[name] = pd.to_numeric(raw[name], errors="coerce").astype(float).replace([np.inf, -np.inf], np.nan)
             words[name] = tuple(found.words)
-            assumed.append(
-                f"column {name!r} is numeric, and its words {shown} count as missing "
-                f"(data.features.{name}: type, missing)"
-            )
+            together.setdefault(shown if len(found.words) > 1 else repr(words[name][0]), []).append(name)
         elif name != data.target:
             assumed.append(
                 f"column {name!r} is not numeric, though {found.share:.0%} of its values are numbers, because of "
                 f"{shown}; data.features.{name}.missing makes such words missing"
             )
+    for shown, names in together.items():
+        assumed.append(f"{_listed(names)} numeric, and {shown} counts as missing (data.features.NAME: type, missing)")
     return (raw.assign(**changed) if changed else raw), words
+
+
+def _listed(names: list[str]) -> str:
+    """The columns with their verb: column 'a' is, columns 'a', 'b' are."""
+    if len(names) == 1:
+        return f"column {names[0]!r} is"
+    return f"columns {', '.join(map(repr, names[:10]))}{f' and {len(names) - 10} more' if len(names) > 10 else ''} are"
 
 
 def _row_name(name: str, column: "pd.Series[Any]", declared: FeatureParams | None, data: DataParams) -> str | None:
@@ -157,7 +164,7 @@ def _row_name(name: str, column: "pd.Series[Any]", declared: FeatureParams | Non
 
 def _doubts(column: "pd.Series[Any]", feature: Feature, declared: FeatureParams | None, data: DataParams) -> list[str]:
     """Why a feature that stays may be none."""
-    if declared is None and feature.name != data.time and numbers_the_rows(column):
+    if declared is None and feature.name != data.time and numbers_the_rows(column, feature.name):
         return [
             f"feature {feature.name!r} numbers the rows of the table in their order: if it is no property of a row, "
             "name it in data.id or data.exclude"

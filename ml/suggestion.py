@@ -13,7 +13,7 @@ import yaml
 
 from ml.contract import check_names
 from ml.data_params import DataParams
-from ml.inference import identifies_rows, infer
+from ml.inference import MOMENT, identifies_rows, infer
 from ml.params import PARAMS, ParamsError, load_params
 from ml.schema import FeatureType, SchemaError, Task
 from ml.sources import table
@@ -27,9 +27,6 @@ COLUMNS = 50
 FEW_CLASSES = 20
 """Up to this many different whole numbers in a target are taken as classes, if each has 5 rows on average."""
 CLASS_ROWS = 5
-_MOMENT = re.compile(
-    r"date|time|day|month|week|year|stamp|created|updated|recorded|observed|^ds$|_at$|^t$", re.IGNORECASE
-)
 _OTHER_MOMENT = re.compile(r"birth|born|dob|expir|valid|until|due|end", re.IGNORECASE)
 
 
@@ -63,7 +60,7 @@ def suggest(found: pd.DataFrame, target: str, task: Task | None = None) -> Sugge
         for name, kind in types.items()
         if kind == "datetime" and found[name].notna().all() and not _OTHER_MOMENT.search(name)
     ]
-    likely = [name for name in times if _MOMENT.search(name)] or times
+    likely = [name for name in times if MOMENT.search(name)] or times
     return Suggestion(
         task=task or inferred,
         reason="as you said" if task else reason,
@@ -144,12 +141,8 @@ def _task(column: "pd.Series[Any]") -> tuple[Task, str]:
 
 def _names_rows(column: "pd.Series[Any]", name: str, kind: FeatureType) -> bool:
     """Whether its texts are all different and its name says that it is an identifier."""
-    return (
-        kind == "categorical"
-        and column.notna().all()
-        and column.is_unique
-        and bool(re.search(r"(?:^|[\W_])(?:id|uuid|key)$|[a-z](?:Id|ID)$", name))
-    )
+    named = re.search(r"(?:^|[\W_])(?:id|uuid|key)$|[a-z](?:Id|ID)$", name)
+    return kind == "categorical" and named is not None and bool(column.notna().all()) and column.is_unique
 
 
 def _positive(column: "pd.Series[Any]") -> str | None:
