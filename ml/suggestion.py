@@ -18,7 +18,7 @@ from ml.params import PARAMS, ParamsError, load_params
 from ml.schema import FeatureType, SchemaError, Task
 from ml.sources import table
 from ml.sources.reading import Read, SourceError
-from ml.tables import holds_many
+from ml.tables import holds_many, learn_times, moments_of
 
 OLD = Path("params.old.yaml")
 """Where the params.yaml that is replaced is kept."""
@@ -41,6 +41,8 @@ class Suggestion:
     time: str | None
     types: dict[str, FeatureType]
     """Inferred type by column, for columns that can be features."""
+    asked: tuple[str, ...] = ()
+    """What only the owner of the table can tell, a sentence each."""
 
 
 def suggest(found: pd.DataFrame, target: str, task: Task | None = None) -> Suggestion:
@@ -51,7 +53,15 @@ def suggest(found: pd.DataFrame, target: str, task: Task | None = None) -> Sugge
     check_names(list(found.columns), DataParams(source="table", uri="", target=target, task="binary"))
     inferred, reason = _task(found[target])
     others = [name for name in found.columns if name != target and not holds_many(found[name]).any()]
-    types = {name: infer(found[name]) for name in others if found[name].notna().any()}
+    types: dict[str, FeatureType] = {}
+    asked = []
+    for name in others:
+        if found[name].notna().any():
+            try:
+                types[name] = infer(found[name])
+            except SchemaError as error:  # times whose day and month can't be told apart
+                types[name] = "datetime"
+                asked.append(str(error))
     names = [
         name for name in types if identifies_rows(found[name], name) or _names_rows(found[name], name, types[name])
     ]
@@ -61,13 +71,29 @@ def suggest(found: pd.DataFrame, target: str, task: Task | None = None) -> Sugge
         if kind == "datetime" and found[name].notna().all() and not _OTHER_MOMENT.search(name)
     ]
     likely = [name for name in times if MOMENT.search(name)] or times
+    # Rows of a log or a series stand in the order of their time. Elsewhere a time is a property like others.
+    ordered = [name for name in likely if not asked and _in_order(found[name], name)]
     return Suggestion(
         task=task or inferred,
         reason="as you said" if task else reason,
         id=names[0] if names else None,
-        time=likely[0] if len(likely) == 1 else None,
+        time=ordered[0] if ordered else None,
         types=types,
+        asked=(
+            *asked,
+            *(
+                f"{name!r} may be the time of a row; if later rows are to be predicted from earlier ones, "
+                "name it in data.time and set split.method: time"
+                for name in likely
+                if not ordered
+            ),
+        ),
     )
+
+
+def _in_order(column: "pd.Series[Any]", name: str) -> bool:
+    moments = moments_of(column, learn_times(column, name, None, None))
+    return moments.is_monotonic_increasing or moments.is_monotonic_decreasing
 
 
 def write_params(uri: str, target: str, column: "pd.Series[Any]", suggestion: Suggestion) -> str:
@@ -200,6 +226,7 @@ def _said(uri: str, target: str, read: Read, suggestion: Suggestion) -> list[str
         f"  time      {suggestion.time or 'none found'}",
         f"  columns   {', '.join(f'{count} {kind}' for kind, count in kinds.items())}",
         *(f"  assumed   {sentence}" for sentence in read.assumed),
+        *(f"  asks      {sentence}" for sentence in suggestion.asked),
         "Correct params.yaml where you know better; then `make up` trains and serves, `make repro` only trains.",
     ]
 

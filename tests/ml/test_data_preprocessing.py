@@ -277,11 +277,11 @@ def test_a_regressions_target_may_be_missing_by_a_mark_but_not_by_another_word()
 
 @pytest.mark.parametrize("name", ["Unnamed: 0", "PassengerId", "customer_id", "index"])
 def test_a_column_that_names_the_rows_is_left_out_and_said(name: str) -> None:
-    processed = process(table(**{name: range(100, 140)}))
+    processed = process(table(40, **{name: range(100, 140)}))
     assert name in processed.summary.dropped_columns
     assert f"column {name!r} is left out: it names the rows" in remarks(processed)
-    assert process(table(**{name: range(100, 140)}), features={name: {}}).schema.feature(name).type == "numeric"
-    assert not remarks(process(table(**{name: range(100, 140)}), id=name))
+    assert process(table(40, **{name: range(100, 140)}), features={name: {}}).schema.feature(name).type == "numeric"
+    assert not remarks(process(table(40, **{name: range(100, 140)}), id=name))
 
 
 def test_a_column_that_is_mostly_a_mark_is_numeric_in_every_part_and_said_once() -> None:
