@@ -90,7 +90,7 @@ class Bundle:
 
     def scores(self, columns: Columns) -> Scores:
         """Calibrated scores of the rows. A row's scores are bitwise the same alone and in any batch."""
-        return self.parts.decision.calibration.apply(self.run(self.parts.encoding.transform(columns)))
+        return self.parts.decision.scores(self.run(self.parts.encoding.transform(columns)))
 
     def decide(self, scores: Scores) -> NDArray[np.object_] | Scores:
         """The prediction for each row: a label of `schema.classes`, or the number itself for a regression."""

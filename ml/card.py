@@ -32,6 +32,58 @@ class Parity(Document):
     """The allowed difference, in the same unit."""
 
 
+class Tried(Document):
+    """A candidate of the automatic choice."""
+
+    name: str
+    kind: str
+    settings: dict[str, JsonValue] = {}
+    """Parameters of the scikit-learn class; for boosted trees with the number of trees that was found."""
+    loss: float | None = None
+    """Over the held-out rows of all folds; None if it could not be fitted."""
+    by_fold: tuple[float, ...] = ()
+    """Log-loss of each fold; for a regression the mean squared error."""
+    weight: float = 0.0
+    """Its share in the chosen average."""
+    why_not: str = ""
+    """Why it could not be fitted."""
+
+
+class AutomaticChoice(Document):
+    """How the estimators were chosen."""
+
+    rows: int
+    """Rows that the candidates were compared on."""
+    folds: int
+    metric: str
+    loss: float | None = None
+    """Of the chosen average, over the held-out rows of all folds."""
+    planned: int
+    """Candidates that the budget was expected to be enough for. Their number depends on the table's size alone."""
+    stopped_by_clock: bool = False
+    """Whether the time ran out before all of them were tried: a faster machine may choose otherwise."""
+    tried: tuple[Tried, ...]
+
+
+class ModelFacts(Document):
+    """How the model was made."""
+
+    estimators: dict[str, dict[str, JsonValue]] = {}
+    """As `model.estimators` of params.yaml; what was chosen automatically can be copied there."""
+    automatic: AutomaticChoice | None = None
+    """None if params.yaml names the estimators."""
+    target: str = "identity"
+    """What is learnt of a regression's target."""
+    calibration: str = "none"
+    calibration_log_loss: dict[str, float] = {}
+    """Mean log-loss over the folds, by method."""
+    calibration_excluded: dict[str, str] = {}
+    """Why a method could not be chosen."""
+    threshold_maximizes: str | None = None
+    refitted: bool = False
+    """Whether the serving model was fitted on all rows, test rows included."""
+
+
 class DataFacts(Document):
     """The rows behind a model: where they came from, what was left out and why, what was assumed about them."""
 
@@ -64,8 +116,7 @@ class Card(Document):
     task: str
     target: str
     data: DataFacts = DataFacts()
-    model: dict[str, JsonValue] = {}
-    """Estimators, settings, the calibration and how it was chosen."""
+    model: ModelFacts = ModelFacts()
     parity: Parity | None = None
     metrics: dict[str, Figure] = {}
     """On the test rows, of a model that was fitted without them."""

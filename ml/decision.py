@@ -61,12 +61,41 @@ Calibration = Annotated[
 ]
 
 
+class TargetTransform(Document):
+    """A regression's target as the estimator learns it, (f(y) - shift) / scale, with f the identity or the logarithm.
+
+    The estimator and the compiled graph compute in float32, which has seven digits; so the shift is added here, in
+    float64, and a target of 1e9 +- 50 keeps its digits.
+    """
+
+    kind: Literal["identity", "log"] = "identity"
+    shift: float = 0.0
+    scale: Annotated[float, Field(gt=0)] = 1.0
+
+    def apply(self, target: Scores) -> Scores:
+        """What the estimator learns."""
+        return ((np.log1p(target) if self.kind == "log" else target) - self.shift) / self.scale
+
+    def invert(self, raw: Scores) -> Scores:
+        """The estimator's output as a number of the target."""
+        if self == TargetTransform():
+            return raw
+        number = raw * self.scale + self.shift
+        # exp(700) is the largest power of ten that float64 holds, nearly.
+        return np.expm1(np.minimum(number, 700.0)) if self.kind == "log" else number
+
+
 class Decision(Document):
-    """The calibration and the threshold of a bundle."""
+    """The calibration and the threshold of a bundle; for a regression the transform of its target."""
 
     calibration: Calibration = NoCalibration()
+    target: TargetTransform = TargetTransform()
     threshold: float | None = None
     """Binary: predict the positive class from this probability on; otherwise None."""
+
+    def scores(self, raw: Scores) -> Scores:
+        """The model's raw output as calibrated probabilities, or as numbers of the target."""
+        return self.target.invert(self.calibration.apply(raw))
 
 
 def winners(decision: Decision, scores: Scores) -> NDArray[np.int64]:

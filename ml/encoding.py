@@ -118,6 +118,22 @@ class DatetimeEncoder(Document):
         return np.stack([_datetime_part(seconds, part) for part in self.parts], axis=1)
 
 
+class BendEncoder(Document):
+    """Days since a moment, 0 before it: with the day itself, a linear model's trend may bend there."""
+
+    kind: Literal["bend"] = "bend"
+    column: str
+    moment: float
+    """Seconds since 1970: the middle of the training rows."""
+
+    def names(self) -> list[str]:
+        return [f"{self.column}:later_half"]
+
+    def transform(self, columns: Columns) -> NDArray[np.float64]:
+        seconds = cast(NDArray[np.float64], columns[self.column])
+        return np.maximum(seconds - self.moment, 0.0)[:, None] / 86400
+
+
 class TextEncoder(Document):
     """L2-normalised tf-idf of lower-case words of two letters or more (as scikit-learn's TfidfVectorizer)."""
 
@@ -141,7 +157,8 @@ class TextEncoder(Document):
 
 
 Encoder = Annotated[
-    NumericEncoder | OneHotEncoder | LookupEncoder | DatetimeEncoder | TextEncoder, Field(discriminator="kind")
+    NumericEncoder | OneHotEncoder | LookupEncoder | DatetimeEncoder | BendEncoder | TextEncoder,
+    Field(discriminator="kind"),
 ]
 
 

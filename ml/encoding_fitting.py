@@ -2,13 +2,15 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ml.encoding import (
+    BendEncoder,
     DatetimeEncoder,
+    DatetimePart,
     Encoder,
     Encoding,
     LookupEncoder,
@@ -21,6 +23,9 @@ from ml.folds import deal
 from ml.params import EncodingParams, ParamsError, SplitParams
 from ml.precision import numeric_encoder
 from ml.schema import Columns, Feature, Schema
+
+SEASONS = 1.5 * 365.25 * 86400
+"""Seconds from which on a season can be told from a trend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +75,12 @@ def fit_encoding(
             case "boolean":
                 add(NumericEncoder(column=name))
             case "datetime":
-                if parts := params.datetimes.get(name, params.datetime_parts):
+                seconds = cast(NDArray[np.float64], columns[name])
+                if parts := params.datetimes.get(name, params.datetime_parts or _datetime_parts(seconds)):
                     add(DatetimeEncoder(column=name, parts=parts))
+                    chosen = name not in params.datetimes and params.datetime_parts is None
+                    if chosen and split.method == "time" and "epoch_days" in parts:
+                        add(BendEncoder(column=name, moment=float(np.nanmedian(seconds))))
             case "text":
                 if (encoder := _text_encoder(name, columns, params)) is not None:
                     add(encoder)
@@ -122,6 +131,16 @@ def _target_encoder(
     table = {str(value): tuple(map(float, row)) for value, row in zip(categories, np.stack(means, axis=1), strict=True)}
     lookup = LookupEncoder(kind="target", columns=names, outputs=outputs, table=table, default=tuple(defaults))
     return lookup, np.stack(out_of_fold, axis=1)
+
+
+def _datetime_parts(seconds: NDArray[np.float64]) -> tuple[DatetimePart, ...]:
+    """The parts that tell these times apart, among those that often matter."""
+    known = seconds[~np.isnan(seconds)]
+    parts: tuple[DatetimePart, ...] = ("epoch_days", "dayofweek", "hour")
+    if len(known) and known.max() - known.min() >= SEASONS:
+        parts = ("epoch_days", "month", "dayofyear_sin", "dayofyear_cos", "dayofweek", "hour")
+    columns: Columns = {"t": known}
+    return tuple(part for part in parts if np.ptp(DatetimeEncoder(column="t", parts=(part,)).transform(columns)) > 0)
 
 
 def _text_encoder(name: str, columns: Columns, params: EncodingParams) -> TextEncoder | None:

@@ -1,5 +1,7 @@
 """Fits the scikit-learn estimators that params.yaml names on encoded rows, and averages them."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from ml.decision import TargetTransform
 from ml.encoding import Encoding
 from ml.encoding_fitting import Encoded
 from ml.estimator_kinds import estimator_class
@@ -22,7 +25,10 @@ SMALL = 500_000
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A fitted estimator (or an average of several), with the encoding of its input."""
+    """A fitted estimator (or an average of several), with the encoding of its input.
+
+    A regression's estimator has learnt, and predicts, the transformed target.
+    """
 
     encoding: Encoding
     estimator: Any
@@ -31,39 +37,62 @@ class Model:
         """Uncalibrated scores, computed by scikit-learn."""
         if schema.task == "regression":
             return np.asarray(self.estimator.predict(matrix), dtype=np.float64)
-        scores = np.zeros((len(matrix), len(schema.classes)))
-        # A fold's training rows may lack a class; its probability is 0.
-        scores[:, np.asarray(self.estimator.classes_, dtype=int)] = self.estimator.predict_proba(matrix)
-        return scores
+        return all_classes(self.estimator.predict_proba(matrix), self.estimator, schema)
 
 
-def fit(encoded: Encoded, rows: Rows, schema: Schema, params: ModelParams, seed: int) -> Model:
+def all_classes(raw: NDArray[Any], estimator: Any, schema: Schema) -> Scores:
+    """Raw scores in float64; a class that the estimator's training rows lack gets the probability 0."""
+    if schema.task == "regression":
+        return np.asarray(raw, dtype=np.float64)
+    scores = np.zeros((len(raw), len(schema.classes)))
+    scores[:, np.asarray(estimator.classes_, dtype=int)] = raw
+    return scores
+
+
+@contextmanager
+def sequential() -> Iterator[None]:
+    """In this context forests add the predictions of their trees in the same order every time."""
+    import joblib
+
+    with threadpool_limits(1, user_api="openmp"), joblib.parallel_config(backend="sequential"):
+        yield
+
+
+def fit(
+    encoded: Encoded,
+    rows: Rows,
+    schema: Schema,
+    params: ModelParams,
+    seed: int,
+    transform: TargetTransform = TargetTransform(),  # noqa: B008 - frozen
+) -> Model:
     """Fit every estimator on the encoded rows; if there are several, they are averaged with their `weight`.
 
     Raises ParamsError when an estimator refuses its parameters.
     """
-    target = rows.target if schema.task == "regression" else rows.target.astype(np.int64)
+    target = transform.apply(rows.target) if schema.task == "regression" else rows.target.astype(np.int64)
     weights = sample_weights(rows, schema, params)
     fitted = {}
-    for place, (name, settings) in enumerate(params.estimators.items()):
-        estimator = make_estimator(settings, schema.task, seed + place)
+    estimators = params.estimators or {}
+    for place, (name, settings) in enumerate(estimators.items()):
+        estimator = make_estimator(settings, schema.task, seed + place, encoded.encoding.names())
         try:
             fit_estimator(estimator, encoded.matrix, target, weights)
         except (ValueError, TypeError) as error:
             raise ParamsError(f"model.estimators.{name} ({settings.kind}): {' '.join(str(error).split())}") from error
         fitted[name] = estimator
-    shares = [settings.weight for settings in params.estimators.values()]
+    shares = [settings.weight for settings in estimators.values()]
     return Model(encoded.encoding, average(fitted, shares, target, schema.task))
 
 
 def fit_estimator(
-    estimator: Any, matrix: NDArray[np.float32], target: NDArray[Any], weights: NDArray[np.float64] | None
+    estimator: Any, matrix: NDArray[np.float32], target: NDArray[Any], weights: NDArray[np.float64] | None, **extra: Any
 ) -> None:
-    """Fit an estimator or a pipeline, with the rows' weights if they differ."""
+    """Fit an estimator or a pipeline, with the rows' weights if they differ; `extra`: further arguments of its fit."""
     key = f"{estimator.steps[-1][0]}__sample_weight" if hasattr(estimator, "steps") else "sample_weight"
     # Threads that wait for each other cost more than they save on few rows. Boosted trees don't depend on their number.
     with threadpool_limits(1 if matrix.size < SMALL else None, user_api="openmp"):
-        estimator.fit(matrix, target, **({} if weights is None else {key: weights}))
+        estimator.fit(matrix, target, **({} if weights is None else {key: weights}), **extra)
 
 
 def average(fitted: dict[str, Any], shares: list[float], target: NDArray[Any], task: Task) -> Any:
@@ -87,8 +116,9 @@ def average(fitted: dict[str, Any], shares: list[float], target: NDArray[Any], t
     return vote
 
 
-def make_estimator(settings: EstimatorParams, task: Task, seed: int) -> Any:
-    """The unfitted scikit-learn estimator; `load_params` has checked its parameters."""
+def make_estimator(settings: EstimatorParams, task: Task, seed: int, names: Sequence[str]) -> Any:
+    """The unfitted scikit-learn estimator; `load_params` has checked its parameters. `names`: the matrix's columns."""
+    from sklearn.compose import ColumnTransformer
     from sklearn.impute import SimpleImputer
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -106,6 +136,9 @@ def make_estimator(settings: EstimatorParams, task: Task, seed: int) -> Any:
         case _:
             # Always two threads: the order of sums, and so the last digit, must not depend on the machine.
             defaults = {"random_state": seed, "n_jobs": 2}
+    if settings.without:
+        kept = [place for place, name in enumerate(names) if not name.endswith(settings.without)]
+        steps.insert(0, ColumnTransformer([("kept", "passthrough", kept)]))
     estimator = estimator_class(settings.kind, task)(**defaults | settings.settings)
     return make_pipeline(*steps, estimator) if steps else estimator
 

@@ -2,98 +2,161 @@
 
 import logging
 import sys
-from dataclasses import replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ml.bundle import Parts, write_bundle
 from ml.calibration import Choice, choose_calibration, choose_threshold
-from ml.card import Card
+from ml.card import AutomaticChoice, Card, ModelFacts
+from ml.choosing import choose, standardised
 from ml.compilation import compile_estimator, parity_unit
-from ml.decision import Decision, NoCalibration
+from ml.decision import Decision, NoCalibration, TargetTransform
 from ml.encoding import Encoding
 from ml.encoding_fitting import Encoded, fit_encoding
 from ml.estimators import Model, fit
 from ml.files import ENCODING, FEATURES, SCHEMA, TRAINED
 from ml.folds import make_folds
 from ml.logs import stage_logger
+from ml.model_params import ModelParams
 from ml.params import Params, ParamsError, load_params
 from ml.reference import describe_rows
-from ml.rows import PARTS, Rows, concatenate, read_rows
+from ml.rows import PARTS, Part, Rows, concatenate, read_rows
 from ml.runtime import Scores
 from ml.schema import Schema
 
 PARITY_ROWS = 5000
 
+HeldOut = tuple[Scores, NDArray[np.float64]]
+"""Scores and target of a fold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """A model that never saw the test rows, and what it takes to fit it again."""
+
+    rows: Rows
+    encoded: Encoded
+    model: Model
+    settings: ModelParams
+    """With the estimators, also if they were chosen automatically."""
+    transform: TargetTransform
+    held_out: list[HeldOut]
+    """Raw scores and target of rows that the model that predicted them had not seen; none for a regression."""
+    automatic: AutomaticChoice | None
+
 
 def build(params: Params, log: logging.Logger) -> Parts:
     """The whole stage: from the files of the earlier stages to the parts of a bundle."""
     schema = Schema.model_validate_json(SCHEMA.read_bytes())
-    encoding = Encoding.model_validate_json(ENCODING.read_bytes())
     rows = {part: read_rows(part, schema, params) for part in PARTS}
-    matrices = {part: np.load(FEATURES / f"{part}.npz")["matrix"] for part in PARTS}
+    learn = learn_automatically if params.model.estimators is None else learn_as_named
+    learnt = learn(rows, schema, params, log)
+    settings = learnt.settings
+    choice = calibrate(learnt, schema, params, log)
+    decision = Decision(
+        calibration=choice.calibration,
+        target=learnt.transform,
+        threshold=find_threshold(learnt, choice, log) if schema.task == "binary" else None,
+    )
+    facts = ModelFacts(
+        estimators={name: each.model_dump(mode="json") for name, each in (settings.estimators or {}).items()},
+        automatic=learnt.automatic,
+        target=learnt.transform.kind,
+        calibration=choice.calibration.method,
+        calibration_log_loss=choice.log_loss,
+        calibration_excluded=choice.excluded,
+        threshold_maximizes=settings.threshold.maximize if schema.task == "binary" else None,
+        refitted=settings.refit,
+    )
 
-    log.info("fitting on %d training rows", len(rows["train"]))
-    model = fit(Encoded(encoding, matrices["train"]), rows["train"], schema, params.model, params.seed)
-    validation_scores = model.scores(matrices["validation"], schema)
-
-    choice = Choice(NoCalibration(), {}, {})
-    methods = params.model.calibration
-    if schema.task == "multiclass" and set(methods) & {"sigmoid", "isotonic"}:
-        methods = ("none", "temperature")  # the other methods are only for two classes
-    if schema.task != "regression" and set(methods) - {"none"}:
-        held_out = predict_folds(rows["train"], schema, params, log)
-        # The last fold is the validation part. The model above hasn't seen it, so this fold needs no further fit.
-        held_out.append((validation_scores, rows["validation"].target))
-        choice = choose_calibration(held_out, methods, in_order=params.split.method == "time")
-        log.info("calibration: %s (log-loss %s)", choice.calibration.method, choice.log_loss)
-        for method, why in choice.excluded.items():
-            log.warning("calibration: %s can't be chosen: %s", method, why)
-
-    threshold = None
-    if schema.task == "binary":
-        calibrated = choice.calibration.apply(validation_scores)[:, 1]
-        threshold = choose_threshold(calibrated, rows["validation"].target, params.model.threshold)
-        log.info("threshold %.4f maximises %s on validation rows", threshold, params.model.threshold.maximize)
-    decision = Decision(calibration=choice.calibration, threshold=threshold)
-
-    facts: dict[str, Any] = {
-        "estimators": {name: each.model_dump(mode="json") for name, each in params.model.estimators.items()},
-        "calibration": choice.calibration.method,
-        "calibration_log_loss": choice.log_loss,
-        "calibration_excluded": choice.excluded,
-        "threshold_maximizes": params.model.threshold.maximize if schema.task == "binary" else None,
-        "refitted": params.model.refit,
-    }
-
-    def finish(fitted: Model, learnt: Rows, matrix: NDArray[np.float32]) -> Parts:
+    def finish(model: Model, of: Rows, matrix: NDArray[np.float32]) -> Parts:
         step = max(1, len(matrix) // PARITY_ROWS)
         sample = np.vstack([matrix[::step], np.full((1, matrix.shape[1]), np.nan, dtype=np.float32)])
-        unit = parity_unit(learnt.target, schema)
-        runtime, code, parity = compile_estimator(fitted, schema, sample, unit, params.model.parity_tolerance, log)
+        unit = parity_unit(learnt.transform.apply(of.target), schema)
+        runtime, code, parity = compile_estimator(model, schema, sample, unit, settings.parity_tolerance, log)
         log.info(
             "runtime %s, %.1f MB, parity %s", runtime, len(code) / 1e6, parity and f"{parity.largest_difference:.2g}"
         )
-        scores = decision.calibration.apply(fitted.scores(matrix, schema))
-        reference = describe_rows(learnt, schema, scores, params.seed)
-        card = Card(name=params.model.name, task=schema.task, target=schema.target, model=facts, parity=parity)
-        return Parts(params.model.name, runtime, code, schema, fitted.encoding, decision, reference, card)
+        reference = describe_rows(of, schema, decision.scores(model.scores(matrix, schema)), params.seed)
+        card = Card(name=settings.name, task=schema.task, target=schema.target, model=facts, parity=parity)
+        return Parts(settings.name, runtime, code, schema, model.encoding, decision, reference, card)
 
-    evaluated = finish(model, rows["train"], matrices["train"])
-    if not params.model.refit:
+    evaluated = finish(learnt.model, learnt.rows, learnt.encoded.matrix)
+    if not settings.refit:
         return evaluated
     everything = concatenate(*(rows[part] for part in PARTS))
     log.info("refitting on all %d rows", len(everything))
-    encoded = fit_encoding(everything.columns, everything.target, schema, params.encoding, params.seed, params.split)
-    serving = finish(fit(encoded, everything, schema, params.model, params.seed), everything, encoded.matrix)
-    return replace(serving, evaluated=evaluated)
+    encoded = encode(everything, schema, params)
+    refitted = fit(encoded, everything, schema, settings, params.seed, learnt.transform)
+    return replace(finish(refitted, everything, encoded.matrix), evaluated=evaluated)
 
 
-def predict_folds(
-    rows: Rows, schema: Schema, params: Params, log: logging.Logger
-) -> list[tuple[Scores, NDArray[np.float64]]]:
+def learn_as_named(rows: Mapping[Part, Rows], schema: Schema, params: Params, log: logging.Logger) -> Learnt:
+    """The estimators that params.yaml names, fitted on the training rows."""
+    encoding, train = Encoding.model_validate_json(ENCODING.read_bytes()), rows["train"]
+    encoded = Encoded(encoding, np.load(FEATURES / "train.npz")["matrix"])
+    transform = standardised(train.target, schema, params.model.target or "identity")
+    log.info("fitting on %d training rows", len(train))
+    model = fit(encoded, train, schema, params.model, params.seed, transform)
+    held_out: list[HeldOut] = []
+    if schema.task != "regression":
+        if set(params.model.calibration) - {"none"}:
+            held_out = predict_folds(train, schema, params, log)
+        # The last fold is the validation part. The model hasn't seen it, so this fold needs no further fit.
+        scores = model.scores(np.load(FEATURES / "validation.npz")["matrix"], schema)
+        held_out.append((scores, rows["validation"].target))
+    return Learnt(train, encoded, model, params.model, transform, held_out, None)
+
+
+def learn_automatically(rows: Mapping[Part, Rows], schema: Schema, params: Params, log: logging.Logger) -> Learnt:
+    """The estimators that do best on folds of the training and validation rows, fitted on all of these rows.
+
+    Held-out rows of the folds do what the validation part does otherwise, so that no row is spared from learning.
+    """
+    learnt = concatenate(rows["train"], rows["validation"])
+    chosen = choose(learnt, schema, params, log)
+    settings = params.model.model_copy(update={"estimators": chosen.estimators})
+    log.info("fitting on %d training and validation rows", len(learnt))
+    encoded = encode(learnt, schema, params)
+    model = fit(encoded, learnt, schema, settings, params.seed, chosen.target)
+    return Learnt(learnt, encoded, model, settings, chosen.target, chosen.held_out, chosen.facts)
+
+
+def encode(rows: Rows, schema: Schema, params: Params) -> Encoded:
+    """The encoding that these rows give, and the rows encoded by it."""
+    return fit_encoding(rows.columns, rows.target, schema, params.encoding, params.seed, params.split)
+
+
+def calibrate(learnt: Learnt, schema: Schema, params: Params, log: logging.Logger) -> Choice:
+    """The calibration that is best on the held-out rows; none for a regression."""
+    methods = learnt.settings.calibration
+    if schema.task == "multiclass" and set(methods) & {"sigmoid", "isotonic"}:
+        methods = ("none", "temperature")  # the other methods are only for two classes
+    if schema.task == "regression" or not set(methods) - {"none"} or not learnt.held_out:
+        return Choice(NoCalibration(), {}, {})
+    choice = choose_calibration(learnt.held_out, methods, in_order=params.split.method == "time")
+    log.info("calibration: %s (log-loss %s)", choice.calibration.method, choice.log_loss)
+    for method, why in choice.excluded.items():
+        log.warning("calibration: %s can't be chosen: %s", method, why)
+    return choice
+
+
+def find_threshold(learnt: Learnt, choice: Choice, log: logging.Logger) -> float:
+    """The best threshold on the validation rows or, if they were learnt from, on the held-out rows of all folds."""
+    judged = learnt.held_out if learnt.automatic else learnt.held_out[-1:]
+    if not judged:
+        return 0.5
+    probability = np.concatenate([choice.calibration.apply(scores)[:, 1] for scores, _ in judged])
+    happened = np.concatenate([target for _, target in judged])
+    threshold = choose_threshold(probability, happened, learnt.settings.threshold)
+    log.info("threshold %.4f maximises %s on held-out rows", threshold, learnt.settings.threshold.maximize)
+    return threshold
+
+
+def predict_folds(rows: Rows, schema: Schema, params: Params, log: logging.Logger) -> list[HeldOut]:
     """Scores and target of each fold of the training rows, predicted by a model that never saw the fold."""
     split, classes = params.split, None if schema.task == "regression" else rows.target
     folds = params.model.calibration_folds - (split.method == "time")
@@ -104,7 +167,7 @@ def predict_folds(
         if classes is not None and len(np.unique(past.target)) < 2:
             log.warning("calibration fold %d is left out: all its training rows are of one class", number + 1)
             continue
-        encoded = fit_encoding(past.columns, past.target, schema, params.encoding, params.seed, split)
+        encoded = encode(past, schema, params)
         model = fit(encoded, past, schema, params.model, params.seed)
         held_out.append((model.scores(encoded.encoding.transform(next_rows.columns), schema), next_rows.target))
     return held_out

@@ -1,8 +1,9 @@
 """The section `model` of params.yaml: estimators, weights of rows, calibration, threshold."""
 
-from typing import Annotated, Any, Literal
+from datetime import timedelta
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from ml.estimator_kinds import Kind, check_parameters
 from ml.param_types import Duration
@@ -10,13 +11,21 @@ from ml.schema import Document, Task
 
 
 class EstimatorParams(Document):
-    """A scikit-learn estimator. All keys besides `kind` and `weight` are keyword arguments of its class."""
+    """A scikit-learn estimator. All keys besides the first three are keyword arguments of its class."""
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
     kind: Kind
     weight: Annotated[float, Field(gt=0)] = 1.0
     """Its share in the average, relative to the other estimators."""
+    without: tuple[str, ...] = ()
+    """Endings of columns of the encoded matrix that it doesn't see, such as `:later_half`; not for boosted trees."""
+
+    @model_validator(mode="after")
+    def _boosted_trees_see_all(self) -> Self:
+        if self.without and self.kind == "hist_gradient_boosting":
+            raise ValueError("without is not for hist_gradient_boosting, which sees all columns")
+        return self
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -52,8 +61,15 @@ class ModelParams(Document):
     """The estimators, their weights, calibration and threshold."""
 
     name: str
-    estimators: Estimators
-    """Estimators by name; the predictions of several are averaged (soft vote)."""
+    estimators: Estimators | None = None
+    """Estimators by name; the predictions of several are averaged (soft vote). None: Atlas chooses."""
+    budget: Duration = timedelta(seconds=60)
+    """Without `estimators`: the time that the choice may take. The two fits of what was chosen come on top."""
+    target: Literal["identity", "log"] | None = None
+    """Regression: what is learnt, the target or the logarithm of 1 + target.
+
+    None: Atlas chooses, if it also chooses the estimators; else identity.
+    """
     class_weight: Literal["balanced"] | None = None
     """`balanced` weighs classes by their inverse frequency."""
     recency_half_life: Duration | None = None
@@ -81,6 +97,6 @@ def wrong_parameters(model: ModelParams, task: Task) -> list[str]:
     """A line per wrong parameter of an estimator, with its key, what is wrong and what is allowed."""
     return [
         f"model.estimators.{name}.{key}: {message}"
-        for name, estimator in model.estimators.items()
+        for name, estimator in (model.estimators or {}).items()
         for key, message in check_parameters(estimator.kind, task, estimator.settings)
     ]

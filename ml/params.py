@@ -89,7 +89,10 @@ class EncodingParams(Document):
     """Encodings of certain categorical columns, instead of that default."""
     crosses: tuple[tuple[str, ...], ...] = ()
     """Combinations of columns, target-encoded as one category."""
-    datetime_parts: tuple[DatetimePart, ...] = ("month", "dayofweek", "hour")
+    datetime_parts: tuple[DatetimePart, ...] | None = None
+    """Parts of every datetime column. None: the day since 1970 for trends, and the parts of year, week and day that the
+    training rows have several of; parts of the year only if the rows span a year and a half. For a time split also the
+    days since the middle of the training rows, so that a trend may bend there."""
     datetimes: dict[str, tuple[DatetimePart, ...]] = {}
     """Parts for certain datetime columns, instead of that default; an empty list leaves the column out."""
     text_terms: int = 100

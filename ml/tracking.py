@@ -109,8 +109,8 @@ def _artifacts() -> Path:
 
 def _run_name(parts: Parts, version: str, *, made_here: bool) -> str:
     """DVC's name of the experiment, or the kinds of the estimators; and the bundle's version, as the page shows it."""
-    estimators: Any = parts.card.model.get("estimators") or {}
-    kinds = " + ".join(dict.fromkeys(str(estimator["kind"]) for estimator in estimators.values())) or parts.name
+    estimators = parts.card.model.estimators.values()
+    kinds = " + ".join(dict.fromkeys(str(estimator["kind"]) for estimator in estimators)) or parts.name
     return f"{(made_here and os.environ.get('DVC_EXP_NAME')) or kinds} {version[:7]}"
 
 
@@ -135,6 +135,12 @@ def _log_bundle(mlflow: Any, bundle: Path, version: str, parts: Parts) -> None:
             mlflow.log_metric(f"{prefix}.{name}", figure.value)
             if figure.low is not None and figure.high is not None:
                 mlflow.log_metrics({f"{prefix}.{name}.low": figure.low, f"{prefix}.{name}.high": figure.high})
+    if (choice := parts.card.model.automatic) is not None:
+        losses = {one.name: one.loss for one in choice.tried} | {"chosen": choice.loss}
+        for name, loss in losses.items():
+            if loss is not None:
+                mlflow.log_metric(f"choice.{name}.{choice.metric}", loss)
+        mlflow.log_dict(choice.model_dump(mode="json"), "choice.json")
     for name, figure in _draw(parts.card).items():
         mlflow.log_figure(figure, f"plots/{name}.png")
     mlflow.log_artifact(str(bundle / CARD))
@@ -160,8 +166,7 @@ def _log_model(mlflow: Any, bundle: Path, parts: Parts, *, logged_model: bool) -
     from ml.bundle import load_bundle
     from ml.tables import to_columns
 
-    # MLflow refuses whole numbers if the signature says float, and numbers and timestamps if it says text. The service
-    # accepts what the training file contained, so the signature allows anything, and the bundle's own schema casts it.
+    # MLflow refuses what the service accepts: whole numbers if the signature says float, codes if it says text.
     anything = AnyType()  # type: ignore[no-untyped-call]
     inputs: list[ColSpec | TensorSpec] = [
         ColSpec("string" if feature.type == "text" else anything, feature.name, feature.required)

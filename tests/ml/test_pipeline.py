@@ -6,11 +6,13 @@ import json
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import boto3
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from moto.server import ThreadedMotoServer
 
 from ml.bundle import load_bundle, read_parts
@@ -124,6 +126,34 @@ def test_a_random_forest_and_a_time_split_with_shares(workspace: Workspace, peop
     _, candidate = read_parts(CANDIDATE)
     assert candidate.schema.classes == ("yes", "no")
     assert candidate.evaluated is None
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_without_estimators_the_choice_becomes_one_compiled_model(
+    workspace: Workspace, people: People, task: str
+) -> None:
+    table = people(240).drop(columns="comment").sort_values("y")  # sorted by class, as many published tables are
+    if task == "multiclass":
+        table["y"] = np.where(table["age"] > 70, "old", table["y"])
+    elif task == "regression":
+        table["y"] = np.exp(table["age"].fillna(40) / 20)
+    table.to_csv("table.csv", index=False)
+    workspace.params(data={"id": "id", "task": task}, gate={"metric": "rmse" if task == "regression" else "log_loss"})
+    document = yaml.safe_load(Path("params.yaml").read_text())
+    document["model"] = {"name": "chosen", "budget": "1s"}
+    Path("params.yaml").write_text(yaml.safe_dump(document))
+    assert workspace.run() == [0] * 5
+    _, parts = read_parts(CANDIDATE)
+    facts = parts.card.model
+    assert parts.runtime == "onnx"
+    assert parts.card.parity is not None
+    assert facts.automatic is not None
+    assert facts.estimators.keys() == {one.name for one in facts.automatic.tried if one.weight}
+    # What was chosen can be copied to params.yaml: then the same estimators are fitted.
+    document["model"] = {"name": "named", "estimators": facts.estimators, "target": facts.target}
+    Path("params.yaml").write_text(yaml.safe_dump(document))
+    assert workspace.run("model_building") == [0]
+    assert read_parts(TRAINED)[1].card.model.estimators == facts.estimators
 
 
 def test_two_cold_runs_give_the_same_version(workspace: Workspace, people: People) -> None:

@@ -1,0 +1,187 @@
+"""The automatic choice of the estimators when params.yaml names none: candidates are compared on folds, and averaged.
+
+Every candidate of ml/portfolio.py predicts the held-out rows of the folds that the split implies. Boosted trees stop
+where these rows no longer gain; their number is fixed then. The average is built greedily (Caruana et al., 2004,
+Ensemble selection from libraries of models): the candidate that lowers the loss most is added, again and again.
+"""
+
+import logging
+from dataclasses import dataclass
+from time import monotonic
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.card import AutomaticChoice, Tried
+from ml.decision import TargetTransform
+from ml.judging import HeldOut, Judged, best_average, encode_folds, judge
+from ml.model_params import EstimatorParams
+from ml.params import Params, ParamsError
+from ml.portfolio import Candidate, Size, candidates
+from ml.rows import Rows
+from ml.runtime import Scores
+from ml.schema import Schema
+
+SKEWED = 1.0
+"""From this skewness on, the logarithm of a positive target is tried."""
+TREND = 0.8
+"""The share of the trees' error below which a linear estimator's error shows a trend that trees can't follow."""
+CELLS = 1_500_000
+"""Values of the matrix, at most, that the candidates are compared on, for each 60 seconds of the budget."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What was chosen."""
+
+    estimators: dict[str, EstimatorParams]
+    target: TargetTransform
+    held_out: list[tuple[Scores, NDArray[np.float64]]]
+    """Raw scores of the chosen average and the target, for each fold."""
+    facts: AutomaticChoice
+
+
+def choose(rows: Rows, schema: Schema, params: Params, log: logging.Logger) -> Choice:
+    """Choose estimators by cross-validation on these rows, within `model.budget` seconds."""
+    start = monotonic()
+    timed, metric = params.split.method == "time", "rmse" if schema.task == "regression" else "log_loss"
+    sample = _sample(rows, schema, params)
+    folds = encode_folds(sample, schema, params)
+    width = folds[0].matrix.shape[1] if folds else 1
+    per_round = len(schema.classes) if schema.task == "multiclass" else 1
+    listed = candidates(Size(schema.task, len(sample), width, per_round, timed))
+    planned = _plan(listed, len(folds), params.model.budget.total_seconds()) if folds else []
+    facts = AutomaticChoice(rows=len(sample), folds=len(folds), metric=metric, planned=len(planned), tried=())
+    transform = _choose_target(planned, folds, rows.target, schema, params, log)
+
+    judged, tried, stopped = _try_all(planned, folds, transform, schema, params, start, log)
+    facts = facts.model_copy(update={"tried": tuple(tried), "stopped_by_clock": stopped})
+    if not judged:
+        log.warning("there are too few rows to compare estimators: a linear one is taken")
+        line = next(candidate for candidate in listed if candidate.estimator.kind == "linear")
+        return Choice({line.name: line.estimator}, transform, [], facts)
+    able = _follow_trend(judged) if timed and schema.task == "regression" else judged
+    weights, loss = best_average(able, folds, transform, schema)
+    chosen = {one.candidate.name: (one, weight) for one, weight in zip(able, weights, strict=True) if weight}
+    shown = " + ".join(f"{weight:.0%} {name}" for name, (_, weight) in chosen.items())
+    log.info("chosen: %s: %s %.4f over the held-out rows", shown, metric, loss)
+    shares = {name: round(weight, 4) for name, (_, weight) in chosen.items()}
+    weighed = tuple(each.model_copy(update={"weight": shares.get(each.name, 0.0)}) for each in tried)
+    return Choice(
+        {
+            name: one.candidate.estimator.model_copy(update={"weight": shares[name]})
+            for name, (one, _) in chosen.items()
+        },
+        transform,
+        [
+            (np.sum([weight * one.scores[place] for one, weight in chosen.values()], axis=0), fold.rows.target)
+            for place, fold in enumerate(folds)
+        ],
+        facts.model_copy(update={"loss": loss, "tried": weighed}),
+    )
+
+
+def _try_all(
+    planned: list[Candidate],
+    folds: list[HeldOut],
+    transform: TargetTransform,
+    schema: Schema,
+    params: Params,
+    start: float,
+    log: logging.Logger,
+) -> tuple[list[Judged], list[Tried], bool]:
+    """The judged candidates, all that were tried, and whether the clock stopped the search."""
+    judged: list[Judged] = []
+    tried: list[Tried] = []
+    budget = params.model.budget.total_seconds()
+    for place, candidate in enumerate(planned):
+        facts = Tried(name=candidate.name, kind=candidate.estimator.kind, settings=candidate.estimator.settings)
+        progress = f"candidate {place + 1} of {len(planned)}: {candidate.name}"
+        if judged and monotonic() - start > budget:
+            log.warning("model.budget (%.0f s) is spent after %d of %d candidates", budget, place, len(planned))
+            return judged, tried, True
+        try:
+            found = judge(candidate, folds, transform, schema, params.seed + place)
+        except ValueError as error:  # it can't learn from a fold, such as one that has a single class
+            reason = " ".join(str(error).split())[:200]
+            log.info("%s can't be fitted: %s", progress, reason)
+            tried.append(facts.model_copy(update={"why_not": reason}))
+            continue
+        judged.append(found)
+        settings = found.candidate.estimator.settings
+        tried.append(
+            facts.model_copy(update={"settings": settings, "loss": found.loss, "by_fold": tuple(found.by_fold)})
+        )
+        log.info("%s: loss %.4f (%.0f of at most %.0f s)", progress, found.loss, monotonic() - start, budget)
+    return judged, tried, False
+
+
+def standardised(target: NDArray[np.float64], schema: Schema, kind: str = "identity") -> TargetTransform:
+    """The transform that gives a regression's target the mean 0 and the standard deviation 1."""
+    if schema.task != "regression":
+        return TargetTransform()
+    if kind == "log" and target.min() <= -1:
+        raise ParamsError(f"model.target: log needs numbers above -1, but {schema.target!r} has {target.min():g}")
+    number = np.log1p(target) if kind == "log" else target
+    return TargetTransform.model_validate(
+        {"kind": kind, "shift": float(number.mean()), "scale": float(number.std()) or 1.0}
+    )
+
+
+def _sample(rows: Rows, schema: Schema, params: Params) -> Rows:
+    """The rows to compare candidates on: all, or, from too large a table, the latest or random ones."""
+    most = int(CELLS * max(params.model.budget.total_seconds(), 1.0) / 60 / max(1, len(schema.features)))
+    if len(rows) <= most:
+        return rows
+    if params.split.method == "time":
+        return rows.take(np.arange(len(rows) - most, len(rows)))
+    return rows.take(np.sort(np.random.default_rng(params.seed).permutation(len(rows))[:most]))
+
+
+def _plan(listed: list[Candidate], folds: int, budget: float) -> list[Candidate]:
+    """As many candidates, in order, as the budget's seconds are expected to be enough for; at least three."""
+    planned: list[Candidate] = []
+    work = 0.0
+    for candidate in listed:
+        work += candidate.seconds * folds
+        if work <= budget or len(planned) < 3:
+            planned.append(candidate)
+    return planned
+
+
+def _skewed(target: NDArray[np.float64]) -> bool:
+    spread = target.std()
+    return bool(target.min() >= 0 and spread > 0 and (((target - target.mean()) / spread) ** 3).mean() > SKEWED)
+
+
+def _choose_target(
+    planned: list[Candidate],
+    folds: list[HeldOut],
+    target: NDArray[np.float64],
+    schema: Schema,
+    params: Params,
+    log: logging.Logger,
+) -> TargetTransform:
+    """The target as it is, or its logarithm: whichever lets the first candidate predict the numbers better."""
+    plain = standardised(target, schema, params.model.target or "identity")
+    if schema.task != "regression" or params.model.target is not None or not planned or not _skewed(target):
+        return plain
+    transforms = {"identity": plain, "log": standardised(target, schema, "log")}
+    losses = {kind: judge(planned[0], folds, each, schema, params.seed).loss for kind, each in transforms.items()}
+    best = min(losses, key=lambda kind: losses[kind])
+    log.info("the target is learnt as %s (rmse %s)", best, {kind: round(loss, 4) for kind, loss in losses.items()})
+    return transforms[best]
+
+
+def _follow_trend(judged: list[Judged]) -> list[Judged]:
+    """Only the linear candidates, if one of them predicts later rows much better than all trees do.
+
+    A tree predicts nothing beyond the numbers that it has learnt from. If that matters within the folds, it matters
+    more the further ahead the model is used, and trees would spoil the average, though the folds may not show it.
+    """
+    lines = [one for one in judged if one.candidate.estimator.kind == "linear"]
+    trees = [one for one in judged if one.candidate.estimator.kind != "linear"]
+    if not lines or not trees:
+        return judged
+    best_line, best_tree = (min(one.loss for one in group) for group in (lines, trees))
+    return lines if best_line < TREND * best_tree else judged

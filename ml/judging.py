@@ -1,0 +1,160 @@
+"""Judges the candidates of the automatic choice on held-out rows, and finds their best average."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.decision import TargetTransform
+from ml.encoding_fitting import Encoded, fit_encoding
+from ml.estimators import all_classes, fit_estimator, make_estimator, sample_weights, sequential
+from ml.folds import make_folds
+from ml.params import Params
+from ml.portfolio import Candidate
+from ml.rows import Rows
+from ml.runtime import Scores
+from ml.schema import Schema
+
+ROUNDS = 25
+"""Steps of the greedy average."""
+MEMBERS = 4
+"""Estimators in the average, at most: each makes the served model larger."""
+GAIN = 1e-3
+"""An average with more estimators must have a loss that is lower by this share."""
+PATIENCE = 25
+"""Rounds of boosting without a gain on the held-out rows, after which it stops."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """A fold, encoded: rows to learn from, and rows to predict."""
+
+    learn: Encoded
+    learn_rows: Rows
+    learn_weights: NDArray[np.float64] | None
+    matrix: NDArray[np.float32]
+    rows: Rows
+    weights: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A candidate with its settings fixed, and its raw scores of each fold."""
+
+    candidate: Candidate
+    scores: list[Scores]
+    loss: float
+    by_fold: list[float]
+
+
+def encode_folds(rows: Rows, schema: Schema, params: Params) -> list[HeldOut]:
+    """The folds, encoded: five, twice for few rows; three for many; one fifth of the rows for very many."""
+    classes = None if schema.task == "regression" else rows.target
+    timed, many = params.split.method == "time", len(rows) > 20_000
+    folds = []
+    for repeat in range(2 if len(rows) < 1000 and not timed else 1):
+        folds += make_folds(params.split, len(rows), 3 if many else 5, params.seed + repeat, classes, None)
+    encoded = []
+    weights = sample_weights(rows, schema, params.model)
+    for learn, predict in folds:
+        past, next_rows = rows.take(learn), rows.take(predict)
+        if classes is not None and len(np.unique(past.target)) < 2:
+            continue
+        fitted = fit_encoding(past.columns, past.target, schema, params.encoding, params.seed, params.split)
+        encoded.append(
+            HeldOut(
+                fitted,
+                past,
+                None if weights is None else weights[learn],
+                fitted.encoding.transform(next_rows.columns),
+                next_rows,
+                np.ones(len(predict)) if weights is None else weights[predict],
+            )
+        )
+    return encoded
+
+
+def judge(candidate: Candidate, folds: list[HeldOut], target: TargetTransform, schema: Schema, seed: int) -> Judged:
+    """The candidate's scores on every fold; boosted trees get the number that is best for all folds together."""
+    fitted, curves = [], []
+    for fold in folds:
+        estimator = make_estimator(candidate.estimator, schema.task, seed, fold.learn.encoding.names())
+        learn, held = (_learnt(rows.target, target, schema) for rows in (fold.learn_rows, fold.rows))
+        extra: dict[str, Any] = {}
+        if candidate.stops_early:
+            estimator.set_params(early_stopping=True, n_iter_no_change=PATIENCE, scoring="loss")
+            known = np.isin(held, learn) if schema.task != "regression" else np.ones(len(held), dtype=bool)
+            extra = {"X_val": fold.matrix[known], "y_val": held[known]}
+        fit_estimator(estimator, fold.learn.matrix, learn, fold.learn_weights, **extra)
+        fitted.append(estimator)
+        if candidate.stops_early:
+            curves.append(np.asarray(estimator.validation_score_))
+    trees = 0
+    if candidate.stops_early:
+        # A fold that stopped earlier counts with its last value from there on.
+        longest = max(map(len, curves))
+        mean = np.mean([np.pad(curve, (0, longest - len(curve)), mode="edge") for curve in curves], axis=0)
+        trees = max(1, int(mean.argmax()))
+        settings = candidate.estimator.model_copy(update={"max_iter": trees})
+        candidate = replace(candidate, estimator=settings)
+    scores = [_scores(estimator, fold.matrix, trees, schema) for estimator, fold in zip(fitted, folds, strict=True)]
+    by_fold = [loss_of(each, fold, target, schema) for each, fold in zip(scores, folds, strict=True)]
+    return Judged(candidate, scores, total_loss(by_fold, folds, schema), by_fold)
+
+
+def _learnt(target: NDArray[np.float64], transform: TargetTransform, schema: Schema) -> NDArray[Any]:
+    return transform.apply(target) if schema.task == "regression" else target.astype(np.int64)
+
+
+def _scores(estimator: Any, matrix: NDArray[np.float32], trees: int, schema: Schema) -> Scores:
+    method = "predict" if schema.task == "regression" else "predict_proba"
+    with sequential():
+        if trees:
+            staged: Callable[[NDArray[np.float32]], Any] = getattr(estimator, f"staged_{method}")
+            *_, raw = islice(staged(matrix), trees)
+        else:
+            raw = getattr(estimator, method)(matrix)
+    return all_classes(raw, estimator, schema)
+
+
+def loss_of(scores: Scores, fold: HeldOut, target: TargetTransform, schema: Schema) -> float:
+    """Mean log-loss of the fold, or mean squared error in the target's unit."""
+    if schema.task == "regression":
+        return float(np.average((target.invert(scores) - fold.rows.target) ** 2, weights=fold.weights))
+    likelihood = scores[np.arange(len(scores)), fold.rows.target.astype(int)]
+    return float(np.average(-np.log(np.clip(likelihood, 1e-15, 1)), weights=fold.weights))
+
+
+def total_loss(by_fold: list[float], folds: list[HeldOut], schema: Schema) -> float:
+    """The loss over all folds' rows: log-loss, or root mean squared error."""
+    mean = float(np.average(by_fold, weights=[len(fold.rows) for fold in folds]))
+    return mean**0.5 if schema.task == "regression" else mean
+
+
+def best_average(
+    judged: list[Judged], folds: list[HeldOut], target: TargetTransform, schema: Schema
+) -> tuple[list[float], float]:
+    """The weight of each candidate in the best average that is found, and its loss."""
+
+    def loss(counts: NDArray[np.int64]) -> float:
+        used = np.flatnonzero(counts)
+        by_fold = []
+        for place, fold in enumerate(folds):
+            mean = sum(counts[k] * judged[k].scores[place] for k in used) / counts.sum()
+            by_fold.append(loss_of(np.asarray(mean), fold, target, schema))
+        return total_loss(by_fold, folds, schema)
+
+    counts = best = np.zeros(len(judged), dtype=np.int64)
+    lowest = np.inf
+    for _ in range(ROUNDS):
+        steps = np.eye(len(judged), dtype=np.int64)
+        allowed = [k for k in range(len(judged)) if counts[k] or np.count_nonzero(counts) < MEMBERS]
+        losses = {k: loss(counts + steps[k]) for k in allowed}
+        k = min(losses, key=lambda place: losses[place])
+        counts = counts + steps[k]
+        if losses[k] < lowest * (1 - GAIN):
+            best, lowest = counts, losses[k]
+    return [float(count) / float(best.sum()) for count in best], lowest
