@@ -127,7 +127,7 @@ data:
 
 contract: {{on_breach: stop}}   # or set_aside; also rules for columns, uniqueness, freshness
 split: {{method: {split}, validation: 0.15, test: 0.15}}   # random, stratified or time
-model: {{name: {name}, estimators: {{trees: {{kind: hist_gradient_boosting}}}}}}
+model: {{name: {name}}}   # without `estimators`, Atlas chooses them within `budget`
 gate: {{metric: {"log_loss" if classes else "rmse"}}}   # also minimum, maximum: what a model must reach
 registry: {{experiment: {name}, model: {name}}}
 """
