@@ -56,7 +56,7 @@ SCHEMA = Schema(target="y", task="binary", classes=("no", "yes"), features=FEATU
 
 def rows_of(made: pd.DataFrame, weights: Any = None) -> Rows:
     columns = {"x": made["x"].to_numpy(), "size": made["size"].to_numpy(dtype=object)}
-    return Rows(columns, (made["y"] == "yes").to_numpy(dtype=float), None, weights)
+    return Rows(columns, np.asarray(made["y"] == "yes", dtype=np.float64), None, weights)
 
 
 def test_weight_and_group_are_no_features_and_a_group_is_in_one_part_only() -> None:
