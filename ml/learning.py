@@ -70,6 +70,12 @@ def readings(column: "pd.Series[Any]", feature: Feature, declared: FeatureParams
             f"column {feature.name!r} has times with and without an offset from UTC, and those without it count as UTC "
             f"(data.features.{feature.name}.timezone)"
         )
+    whole = feature.type == "numeric" and column.dtype.kind in "iu"
+    if whole and (lost := column.nunique() - column.astype(float).nunique()):
+        found.append(
+            f"column {feature.name!r} has whole numbers above 2^53; {lost} different ones count as equal, because "
+            f"the model gets float64 (data.features.{feature.name}.type: categorical keeps them apart)"
+        )
     merged = merged_spellings(column) if feature.type == "categorical" else {}
     if merged:
         text, written = next(iter(merged.items()))

@@ -10,6 +10,8 @@ CUTS = 1024
 """Quantiles of a column that must stay different: four times the bins of boosted trees."""
 LOST = 0.05
 """Share of the different numbers that may be merged: nearly equal numbers of a dense column."""
+NOISE = 1e-10
+"""Fractions that differ by less than this share of the column's range are the same number with another rounding."""
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -21,7 +23,7 @@ def numeric_encoder(name: str, numbers: NDArray[np.float64]) -> NumericEncoder:
     """
     plain = NumericEncoder(column=name)
     ordered = np.sort(numbers[~np.isnan(numbers)])
-    if not len(ordered) or keeps_apart(plain, ordered):
+    if keeps_apart(plain, ordered):
         return plain
     cuts = _cuts(ordered)
     median = float(cuts[len(cuts) // 2])
@@ -39,23 +41,30 @@ def keeps_apart(encoder: NumericEncoder, ordered: NDArray[np.float64]) -> bool:
     encoded = _float32(encoder, ordered)
     if not np.isfinite(encoded).all():
         return False
-    if len(encoded) == 1 or (encoded == ordered).all():
+    if len(encoded) < 2 or (encoded == ordered).all():
         return True
-    cuts = _cuts(ordered)
-    return bool((np.diff(_float32(encoder, cuts)) > 0).all()) and merged(encoder, ordered) <= LOST * _different(ordered)
+    quantiles = _float32(encoder, _cuts(ordered))
+    return bool((np.diff(quantiles) > 0).all()) and merged(encoder, ordered) <= LOST * len(_different(ordered))
 
 
 def merged(encoder: NumericEncoder, ordered: NDArray[np.float64]) -> int:
     """How many different numbers of these sorted numbers become equal to another in float32."""
-    return _different(ordered) - _different(_float32(encoder, ordered))
+    return int(np.count_nonzero(np.diff(_float32(encoder, _different(ordered))) == 0))
 
 
-def _different(ordered: NDArray[np.floating]) -> int:
-    return int(np.count_nonzero(np.diff(ordered) != 0)) + 1 if len(ordered) else 0
+def _different(ordered: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The different numbers; those that differ only by the rounding of float64, as 0.3 and 0.1 + 0.2, are the same."""
+    found = np.unique(ordered)
+    if len(found) < 2:
+        return found
+    with np.errstate(over="ignore"):
+        apart = np.diff(found) > NOISE * found[-1] - NOISE * found[0]
+    whole = (found == np.round(found)) & (np.abs(found) <= 2**53)
+    return found[np.concatenate([[True], apart | (whole[1:] & whole[:-1])])]
 
 
 def _cuts(ordered: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.unique(ordered[np.linspace(0, len(ordered) - 1, CUTS).round().astype(np.int64)])
+    return _different(ordered[np.linspace(0, len(ordered) - 1, CUTS).round().astype(np.int64)])
 
 
 def _float32(encoder: NumericEncoder, numbers: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -10,6 +10,7 @@ from ml.card import Distribution, Reference
 from ml.rows import Rows
 from ml.runtime import Scores
 from ml.schema import Feature, Schema
+from ml.values import iso
 
 SAMPLE_ROWS = 200
 TOP_CATEGORIES = 50
@@ -20,7 +21,7 @@ def describe_rows(rows: Rows, schema: Schema, scores: Scores, seed: int) -> Refe
     chosen = np.sort(np.random.default_rng(seed).permutation(len(rows))[:SAMPLE_ROWS])
     latest = None
     if rows.seconds is not None:
-        latest = pd.Timestamp(float(rows.seconds.max()), unit="s").isoformat()
+        latest = iso(float(rows.seconds.max()))
     return Reference(
         rows=len(rows),
         features={feature.name: _distribution(rows.columns[feature.name], feature) for feature in schema.features},
@@ -45,7 +46,7 @@ def as_request(value: Any, feature: Feature) -> str | float | int | bool | None:
         case "boolean":
             return bool(value)
         case "datetime":
-            return pd.Timestamp(float(value), unit="s").isoformat() + ("Z" if feature.utc else "")
+            return iso(float(value), utc=feature.utc)
         case _:
             return str(value)
 

@@ -165,8 +165,7 @@ def _log_model(mlflow: Any, bundle: Path, parts: Parts, *, logged_model: bool) -
     from ml.bundle import load_bundle
     from ml.tables import to_columns
 
-    # MLflow refuses whole numbers if the signature says float, and numbers and timestamps if it says text. The service
-    # accepts what the training file contained, so the signature allows anything, and the bundle's own schema casts it.
+    # MLflow refuses what the service accepts: whole numbers if the signature says float, codes if it says text.
     anything = AnyType()  # type: ignore[no-untyped-call]
     inputs: list[ColSpec | TensorSpec] = [
         ColSpec("string" if feature.type == "text" else anything, feature.name, feature.required)

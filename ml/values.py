@@ -160,10 +160,39 @@ def _moment(value: object, layout: str | None) -> datetime:
                     raise UnreadableError(f"{text[:50]!r} is outside the range of times", "out_of_bounds") from None
         else:
             try:
-                return datetime.strptime(text, layout)  # noqa: DTZ007 - the caller decides what a missing offset means
+                return _parse(text, layout)
             except ValueError:
                 pass
     return _iso_moment(text, layout)
+
+
+_FIELDS = {"Y": r"(\d{4})", "f": r"(\d{1,6})", **dict.fromkeys("mdHMS", r"(\d{1,2})")}
+
+
+@cache
+def _pattern(layout: str) -> tuple[re.Pattern[str], str] | None:
+    """A pattern of a layout that has only numbers, and its fields in order; None for other layouts."""
+    fields = re.findall("%(.)", layout)
+    if len(set(fields)) < len(fields) or not {"Y", "m"} <= set(fields) <= set(_FIELDS):
+        return None
+    pattern = re.sub(r"%(.)", lambda field: _FIELDS[field[1]], re.sub(r"\\?\s+", r"\\s+", re.escape(layout)))
+    return re.compile(pattern, re.ASCII), "".join(fields)
+
+
+def _parse(text: str, layout: str) -> datetime:
+    """As `datetime.strptime`, and for layouts of numbers ten times as fast; ValueError when the text doesn't fit."""
+    known = _pattern(layout)
+    if known is None:
+        return datetime.strptime(text, layout)  # noqa: DTZ007 - the caller decides what a missing offset means
+    pattern, fields = known
+    if (found := pattern.fullmatch(text)) is None:
+        raise ValueError(text)
+    part = dict(zip(fields, found.groups(), strict=True))
+    day, hour, minute, second = (
+        int(part.get(field, first)) for field, first in (("d", 1), ("H", 0), ("M", 0), ("S", 0))
+    )
+    micro = int(f"{part['f']:0<6}") if "f" in part else 0
+    return datetime(int(part["Y"]), int(part["m"]), day, hour, minute, second, micro)
 
 
 def _iso_moment(text: str, layout: str | None) -> datetime:
@@ -260,7 +289,7 @@ def _fits(texts: list[str], layout: str | None) -> bool:
             if layout is None:
                 _iso_moment(text, None)
             elif layout not in EPOCHS:
-                datetime.strptime(text, layout)  # noqa: DTZ007 - only whether it can be read
+                _parse(text, layout)
     except (ValueError, UnreadableError):
         return False
     return True

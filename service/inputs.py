@@ -54,6 +54,7 @@ def _number_reader(feature: Feature, missing: frozenset[str]) -> Reader:
     sentinels = {number for text in missing if (number := values.number(text)) is not None}
     # Training may have seen larger numbers: the encoding scales them.
     largest = max(MAX_NUMBER, abs(feature.low or 0), abs(feature.high or 0))
+    low, high = _learnt_range(feature)
 
     def read(value: Any, warned: list[Warned]) -> Any:
         kind = type(value)
@@ -72,10 +73,11 @@ def _number_reader(feature: Feature, missing: frozenset[str]) -> Reader:
         if sentinels and number in sentinels:
             return None
         if feature.minimum is not None and number < feature.minimum:
-            raise UnreadableError(f"{number:g} is below the minimum {feature.minimum:g}", "out_of_bounds")
+            raise UnreadableError(f"{number:.15g} is below the minimum {feature.minimum:.15g}", "out_of_bounds")
         if feature.maximum is not None and number > feature.maximum:
-            raise UnreadableError(f"{number:g} is above the maximum {feature.maximum:g}", "out_of_bounds")
-        _warn_range(number, feature, warned, f"{number:g}")
+            raise UnreadableError(f"{number:.15g} is above the maximum {feature.maximum:.15g}", "out_of_bounds")
+        if not low <= number <= high:
+            _warn_range(number, feature, warned, f"{number:.15g}")
         return number
 
     return read
@@ -113,6 +115,7 @@ def _truth_reader(missing: frozenset[str]) -> Reader:
 
 def _time_reader(feature: Feature, missing: frozenset[str]) -> Reader:
     layout, zone, utc = feature.format, feature.timezone, feature.utc
+    low, high = _learnt_range(feature)
     numeric = layout is not None and values.is_numeric(layout)
     known = f"such as {feature.example}" + (f", or {layout}" if layout else "")
 
@@ -129,7 +132,8 @@ def _time_reader(feature: Feature, missing: frozenset[str]) -> Reader:
             if str(error).startswith("must") or error.code != "wrong_type":
                 raise
             raise UnreadableError(f"{str(value)[:50]!r} is not an ISO 8601 time, {known}") from None
-        _warn_range(seconds, feature, warned, str(value)[:50])
+        if not low <= seconds <= high:
+            _warn_range(seconds, feature, warned, str(value)[:50])
         return seconds
 
     return read
@@ -189,10 +193,15 @@ def _check_length(text: str) -> None:
         raise UnreadableError(f"must have at most {MAX_TEXT} characters", "too_long")
 
 
+def _learnt_range(feature: Feature) -> tuple[float, float]:
+    """The smallest and the largest value in training; without bounds if training had none."""
+    if feature.low is None or feature.high is None:
+        return -math.inf, math.inf
+    return feature.low, feature.high
+
+
 def _warn_range(number: float, feature: Feature, warned: list[Warned], shown: str) -> None:
-    low, high = feature.low, feature.high
-    if low is None or high is None or low <= number <= high:
-        return
+    low, high = _learnt_range(feature)
     if feature.type == "datetime":
         borders = [values.iso(edge) for edge in (low, high)]
     else:

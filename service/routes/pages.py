@@ -75,7 +75,7 @@ def _field(feature: Feature, value: Any) -> dict[str, Any]:
     if feature.type == "datetime" and isinstance(value, str):
         value = value.removesuffix("Z")
     if feature.type == "numeric" and isinstance(value, float):
-        value = f"{value:.4g}" if abs(value) < 1000 else f"{value:.6g}"
+        value = f"{value:.{4 if abs(value) < 1000 else 6 if abs(value) < 1e6 else 15}g}"
     return {
         "name": feature.name,
         "kind": kind,

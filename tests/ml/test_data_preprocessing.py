@@ -175,6 +175,12 @@ def test_texts_that_look_alike_are_one_category_and_named() -> None:
     assert said.endswith(r"'Zürich' from 'Zu\u0308rich', 'Z\xfcrich', 'Z\xfcrich '")
 
 
+def test_whole_numbers_that_float64_merges_are_said() -> None:
+    said = process(table(z=2**60 + 3 * np.arange(40))).summary.remarks.assumed
+    assert "'z' has whole numbers above 2^53" in said[0]
+    assert not process(table(z=2**52 + 3 * np.arange(40))).summary.remarks.assumed
+
+
 def test_how_times_are_read_is_said() -> None:
     inferred = process(table(z=[f"{n % 28 + 1}.02.2024" for n in range(40)])).summary.remarks.assumed
     assert inferred == ("column 'z' has times of the form %d.%m.%Y (data.features.z.format)",)

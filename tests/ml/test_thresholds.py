@@ -67,7 +67,7 @@ def edges(fitted: Any, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
 @pytest.mark.parametrize("kind", ["boosting", "boosting in a pipeline", "forest"])
 def test_neighbours_of_float32_go_to_their_own_side_of_a_threshold(kind: str, task: Task) -> None:
     matrix = neighbours(600)
-    number = np.nan_to_num(matrix[:, 0] - 20_000_000) % 4 + np.nan_to_num(matrix[:, 1]) * 1e-3
+    number = np.nan_to_num(matrix[:, 0] - 20_000_000) % 6 + np.nan_to_num(matrix[:, 1]) * 1e-3
     target = {"binary": number > 1, "multiclass": np.digitize(number, [1, 3]), "regression": number}[task]
     with threadpool_limits(1):  # threads that wait for each other would take longer
         fitted = estimator(kind, task).fit(matrix, target if task == "regression" else target.astype(int))

@@ -35,6 +35,12 @@ def test_a_warning_names_the_range_rounded_unless_that_hides_the_difference(bund
     assert message(23.99) == "23.99 is outside the training range 0.0166667 to 23.9833"
 
 
+def test_a_warning_shows_all_digits_of_a_large_number(predictor):
+    stamps = changed(predictor, visits={"low": 2e9, "high": 2e9 + 59, "integer": True})
+    ((warning,),) = (answer.warnings for answer in stamps.predict([EXAMPLE | {"visits": 2000000060}]).answers)
+    assert warning.message == "2000000060 is outside the training range 2000000000 to 2000000059"
+
+
 def refusal(predictor: Predictor, **values: object) -> tuple[str | None, str]:
     """Field and code of the single problem of the example row with these values."""
     with pytest.raises(InvalidRowsError) as refused:
