@@ -63,7 +63,7 @@ def choose(rows: Rows, schema: Schema, params: Params, log: logging.Logger) -> C
     judged, tried, stopped = _try_all(planned, folds, transform, schema, params, start, log)
     facts = facts.model_copy(update={"tried": tuple(tried), "stopped_by_clock": stopped})
     if not judged:
-        plain = min(listed, key=lambda one: one.seconds)
+        plain = min(listed, key=lambda one: (one.estimator.kind != "linear", one.seconds))
         log.warning("there are too few rows to compare estimators: %s is taken", plain.name)
         return Choice(
             {plain.name: plain.estimator.model_copy(update=FEW if plain.stops_early else {})}, transform, [], facts
