@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ml.data_preprocessing import Processed, preprocess, split
+from ml.data_preprocessing import Processed, preprocess
 from ml.params import Params, SplitParams
 from ml.rows import seconds_of
 from ml.schema import SchemaError
+from ml.splitting import split
 
 
 def process(table: pd.DataFrame, split: dict[str, Any] | None = None, **data: Any) -> Processed:
