@@ -84,6 +84,15 @@ class ModelFacts(Document):
     """Whether the serving model was fitted on all rows, test rows included."""
 
 
+class Support(Document):
+    """How many rows the figures of a part rest on."""
+
+    rows: int
+    rarest: str | None = None
+    """The class with the fewest rows; None for a regression."""
+    rarest_rows: int | None = None
+
+
 class DataFacts(Document):
     """The rows behind a model: where they came from, what was left out and why, what was assumed about them."""
 
@@ -120,6 +129,10 @@ class Card(Document):
     parity: Parity | None = None
     metrics: dict[str, Figure] = {}
     """On the test rows, of a model that was fitted without them."""
+    support: dict[str, Support] = {}
+    """By part: train, validation, test."""
+    doubts: tuple[str, ...] = ()
+    """Why the figures can't be trusted, a sentence each."""
     without_live: dict[str, Figure] = {}
     """The same metrics with all live features missing."""
     slices: tuple[Slice, ...] = ()

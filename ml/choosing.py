@@ -24,6 +24,8 @@ from ml.schema import Schema
 
 SKEWED = 1.0
 """From this skewness on, the logarithm of a positive target is tried."""
+FEW = {"max_iter": 50}
+"""Trees if their number can't be found on held-out rows."""
 TREND = 0.8
 """The share of the trees' error below which a linear estimator's error shows a trend that trees can't follow."""
 CELLS = 1_500_000
@@ -49,7 +51,11 @@ def choose(rows: Rows, schema: Schema, params: Params, log: logging.Logger) -> C
     folds = encode_folds(sample, schema, params)
     width = folds[0].matrix.shape[1] if folds else 1
     per_round = len(schema.classes) if schema.task == "multiclass" else 1
-    listed = candidates(Size(schema.task, len(sample), width, per_round, timed))
+    listed = [
+        one
+        for one in candidates(Size(schema.task, len(sample), width, per_round, timed))
+        if not params.model.monotone or one.stops_early  # the boosted trees
+    ]
     planned = _plan(listed, len(folds), params.model.budget.total_seconds()) if folds else []
     facts = AutomaticChoice(rows=len(sample), folds=len(folds), metric=metric, planned=len(planned), tried=())
     transform = _choose_target(planned, folds, rows.target, schema, params, log)
@@ -57,9 +63,11 @@ def choose(rows: Rows, schema: Schema, params: Params, log: logging.Logger) -> C
     judged, tried, stopped = _try_all(planned, folds, transform, schema, params, start, log)
     facts = facts.model_copy(update={"tried": tuple(tried), "stopped_by_clock": stopped})
     if not judged:
-        log.warning("there are too few rows to compare estimators: a linear one is taken")
-        line = next(candidate for candidate in listed if candidate.estimator.kind == "linear")
-        return Choice({line.name: line.estimator}, transform, [], facts)
+        plain = min(listed, key=lambda one: (one.estimator.kind != "linear", one.seconds))
+        log.warning("there are too few rows to compare estimators: %s is taken", plain.name)
+        return Choice(
+            {plain.name: plain.estimator.model_copy(update=FEW if plain.stops_early else {})}, transform, [], facts
+        )
     able = _follow_trend(judged) if timed and schema.task == "regression" else judged
     weights, loss = best_average(able, folds, transform, schema)
     chosen = {one.candidate.name: (one, weight) for one, weight in zip(able, weights, strict=True) if weight}
@@ -101,7 +109,7 @@ def _try_all(
             log.warning("model.budget (%.0f s) is spent after %d of %d candidates", budget, place, len(planned))
             return judged, tried, True
         try:
-            found = judge(candidate, folds, transform, schema, params.seed + place)
+            found = judge(candidate, folds, transform, schema, params.model, params.seed + place)
         except ValueError as error:  # it can't learn from a fold, such as one that has a single class
             reason = " ".join(str(error).split())[:200]
             log.info("%s can't be fitted: %s", progress, reason)
@@ -162,12 +170,15 @@ def _choose_target(
     params: Params,
     log: logging.Logger,
 ) -> TargetTransform:
-    """The target as it is, or its logarithm: whichever lets the first candidate predict the numbers better."""
+    """The target as it is, or its logarithm: whichever lets the first two candidates predict the numbers better."""
     plain = standardised(target, schema, params.model.target or "identity")
     if schema.task != "regression" or params.model.target is not None or not planned or not _skewed(target):
         return plain
     transforms = {"identity": plain, "log": standardised(target, schema, "log")}
-    losses = {kind: judge(planned[0], folds, each, schema, params.seed).loss for kind, each in transforms.items()}
+    losses = {
+        kind: min(judge(one, folds, each, schema, params.model, params.seed).loss for one in planned[:2])
+        for kind, each in transforms.items()
+    }
     best = min(losses, key=lambda kind: losses[kind])
     log.info("the target is learnt as %s (rmse %s)", best, {kind: round(loss, 4) for kind, loss in losses.items()})
     return transforms[best]

@@ -28,6 +28,21 @@ TimeZone = Annotated[str, AfterValidator(lambda name: time_zone(name).key)]
 Spelling = Annotated[str, BeforeValidator(_spelling)]
 
 
+MULTILABEL = "a model has one target: several targets (multilabel) are out of scope; train a model for each of them"
+
+
+def _one_target(value: Any) -> Any:
+    if isinstance(value, list | tuple | dict):
+        raise ValueError(MULTILABEL)
+    return value
+
+
+def _no_multilabel(value: Any) -> Any:
+    if isinstance(value, str) and value.lower().replace("-", "").replace("_", "") in ("multilabel", "multioutput"):
+        raise ValueError(MULTILABEL)
+    return value
+
+
 class FeatureParams(Document):
     """What the owner of the data declares about a column; everything else is inferred."""
 
@@ -94,14 +109,19 @@ class DataParams(Document):
     csv: CsvParams = CsvParams()
     horizon: Duration | None = None
     """How long before the event a prediction is made (flights: before the scheduled departure)."""
-    target: str
-    task: Task
+    target: Annotated[str, BeforeValidator(_one_target)]
+    task: Annotated[Task, BeforeValidator(_no_multilabel)]
     positive: str | None = None
     """Binary: the label of the positive class; None: the last label in sorted order (1, True, yes)."""
     id: str | None = None
     """A column that names the row; never a feature."""
     time: str | None = None
     """The column with the time of a row: for time splits, freshness and day blocks."""
+    weight: str | None = None
+    """A column with the weight of each row, a number above 0; never a feature.
+
+    It counts in fitting, in the automatic choice and in calibration. Reported figures count every row once.
+    """
     time_format: TimeFormat | None = None
     """How the times of `time` are written, as `features.NAME.format`, which counts if that column is declared."""
     timezone: TimeZone | None = None

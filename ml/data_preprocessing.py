@@ -1,9 +1,7 @@
 """Stage 2: drop rows without a target, convert every column to its type, learn the schema, split."""
 
-import math
 import sys
 from dataclasses import dataclass
-from datetime import date
 from typing import Any
 
 import numpy as np
@@ -16,9 +14,10 @@ from ml.inference import ID_ROWS, identifies_rows, infer, marks_of, numbers_the_
 from ml.leaks import find_leaks
 from ml.learning import label_kind, learn, read_target, read_time_column, readings
 from ml.logs import stage_logger
-from ml.params import Params, ParamsError, SplitParams, load_params
+from ml.params import Params, ParamsError, load_params
 from ml.rows import PARTS, Part, Remarks, Summary, target_of
 from ml.schema import Feature, Schema, SchemaError
+from ml.splitting import read_weights, split
 from ml.tables import holds_many, read_parquet, to_columns, write_parquet
 
 KEEP = "declare it in data.features to keep it, or as data.id"
@@ -52,14 +51,14 @@ def preprocess(raw: pd.DataFrame, params: Params) -> Processed:
     target, classes = read_target(known[data.target], data)
     moments = None if data.time is None else read_time_column(known[data.time], data)
     times = None if moments is None else moments.dt.tz_localize(None)
-    part = split(params.split, target, times, params.seed)
+    part = split(params.split, target, times, params.seed, _column(known, params.split.group, "split.group"))
     _check_split(part, target, classes)
     training = part == "train"
     features: list[Feature] = []
     dropped: dict[str, str] = {}
     for name in map(str, known.columns):
         declared = data.features.get(name)
-        why = _not_a_feature(name, known[name][training], declared, data) or _row_name(name, raw[name], declared, data)
+        why = _why_left_out(name, known[name][training], raw[name], declared, params)
         if why:
             dropped[name] = why
         elif name != data.target:
@@ -90,10 +89,7 @@ def preprocess(raw: pd.DataFrame, params: Params) -> Processed:
         for name, figure in leaks.items()
     ]
     warnings += [f"column {name!r} {why}" for name, why in dropped.items() if why.endswith(KEEP)]
-    if data.id is not None:
-        table[data.id] = known[data.id]
-    if data.time is not None:
-        table[data.time] = moments
+    table = _with_extras(table, known, moments, params)
     parts: dict[Part, pd.DataFrame] = {}
     for name in PARTS:
         chosen = np.flatnonzero(part == name)
@@ -118,6 +114,7 @@ def _without_words(
     """The table with columns of numbers in which a few words stand for missing numbers as such; and these words."""
     changed: dict[str, pd.Series[Any]] = {}
     words: dict[str, tuple[str, ...]] = {}
+    together: dict[str, list[str]] = {}
     for name in map(str, raw.columns):
         declared = data.features.get(name)
         unsaid = declared is None or declared.type is None
@@ -134,16 +131,22 @@ def _without_words(
         if found.missing:
             changed[name] = pd.to_numeric(raw[name], errors="coerce").astype(float).replace([np.inf, -np.inf], np.nan)
             words[name] = tuple(found.words)
-            assumed.append(
-                f"column {name!r} is numeric, and its words {shown} count as missing "
-                f"(data.features.{name}: type, missing)"
-            )
+            together.setdefault(shown if len(found.words) > 1 else repr(words[name][0]), []).append(name)
         elif name != data.target:
             assumed.append(
                 f"column {name!r} is not numeric, though {found.share:.0%} of its values are numbers, because of "
                 f"{shown}; data.features.{name}.missing makes such words missing"
             )
+    for shown, names in together.items():
+        assumed.append(f"{_listed(names)} numeric, and {shown} counts as missing (data.features.NAME: type, missing)")
     return (raw.assign(**changed) if changed else raw), words
+
+
+def _listed(names: list[str]) -> str:
+    """The columns with their verb: column 'a' is, columns 'a', 'b' are."""
+    if len(names) == 1:
+        return f"column {names[0]!r} is"
+    return f"columns {', '.join(map(repr, names[:10]))}{f' and {len(names) - 10} more' if len(names) > 10 else ''} are"
 
 
 def _row_name(name: str, column: "pd.Series[Any]", declared: FeatureParams | None, data: DataParams) -> str | None:
@@ -157,7 +160,7 @@ def _row_name(name: str, column: "pd.Series[Any]", declared: FeatureParams | Non
 
 def _doubts(column: "pd.Series[Any]", feature: Feature, declared: FeatureParams | None, data: DataParams) -> list[str]:
     """Why a feature that stays may be none."""
-    if declared is None and feature.name != data.time and numbers_the_rows(column):
+    if declared is None and feature.name != data.time and numbers_the_rows(column, feature.name):
         return [
             f"feature {feature.name!r} numbers the rows of the table in their order: if it is no property of a row, "
             "name it in data.id or data.exclude"
@@ -177,34 +180,47 @@ def _marks(column: "pd.Series[Any]", feature: Feature) -> list[str]:
     ]
 
 
-def split(
-    params: SplitParams, target: "pd.Series[Any]", times: "pd.Series[Any] | None", seed: int
-) -> NDArray[np.object_]:
-    """The part of each row: `train`, `validation` or `test`; object array of shape (n,)."""
-    rows = len(target)
-    part = np.full(rows, "train", dtype=object)
-    if isinstance(params.validation, date) and isinstance(params.test, date) and times is not None:
-        part[(times >= pd.Timestamp(params.validation)).to_numpy()] = "validation"
-        part[(times >= pd.Timestamp(params.test)).to_numpy()] = "test"
-        return part
-    shares = (float(str(params.validation)), float(str(params.test)))
-    if params.method == "time" and times is not None:
-        groups = [np.argsort(times.to_numpy(), kind="stable")]
-    else:
-        shuffled = np.random.default_rng(seed).permutation(rows)
-        labels = target.to_numpy()[shuffled]
-        groups = (
-            [shuffled[labels == label] for label in sorted(set(labels))]
-            if params.method == "stratified"
-            else [shuffled]
-        )
-    for group in groups:
-        # At least one row stays for training, then one for the test, because a class may have very few rows.
-        test_from = max(1, len(group) - math.ceil(shares[1] * len(group)))
-        validation_from = max(1, test_from - math.ceil(shares[0] * len(group)))
-        part[group[validation_from:test_from]] = "validation"
-        part[group[test_from:]] = "test"
-    return part
+def _column(table: pd.DataFrame, name: str | None, key: str) -> "pd.Series[Any] | None":
+    """The column that params.yaml names; None if it names none."""
+    if name is not None and name not in table:
+        raise SchemaError(f"{key}: {name!r} is not a column; the table has {', '.join(map(str, table.columns))}")
+    return None if name is None else table[name]
+
+
+def _with_extras(
+    table: pd.DataFrame, known: pd.DataFrame, moments: "pd.Series[Any] | None", params: Params
+) -> pd.DataFrame:
+    """The table, with the columns that are needed besides features and target."""
+    extras: dict[str, Any] = {name: known[name] for name in (params.data.id, params.split.group) if name is not None}
+    if params.data.time is not None:
+        extras[params.data.time] = moments
+    if (weights := _column(known, params.data.weight, "data.weight")) is not None:
+        extras[str(weights.name)] = read_weights(weights)
+    return table.assign(**extras)
+
+
+def _why_left_out(
+    name: str,
+    training: "pd.Series[Any]",
+    column: "pd.Series[Any]",
+    declared: FeatureParams | None,
+    params: Params,
+) -> str | None:
+    """Why a column isn't a feature; None if it is a feature or the target."""
+    return (
+        _kept_apart(name, declared, params)
+        or _not_a_feature(name, training, declared, params.data)
+        or _row_name(name, column, declared, params.data)
+    )
+
+
+def _kept_apart(name: str, declared: FeatureParams | None, params: Params) -> str | None:
+    """Why a column that params.yaml names for another purpose isn't a feature; None if it is declared as one, too."""
+    if name == params.data.weight:
+        return "is the weight of the row"
+    if name == params.split.group and declared is None:
+        return "is the group of the row; declare it in data.features if it is a feature too"
+    return None
 
 
 def _not_a_feature(

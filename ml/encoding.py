@@ -134,30 +134,61 @@ class BendEncoder(Document):
         return np.maximum(seconds - self.moment, 0.0)[:, None] / 86400
 
 
+class OrdinalEncoder(Document):
+    """The place of a category in its declared order, from 0; NaN for a missing or unknown category."""
+
+    kind: Literal["ordinal"] = "ordinal"
+    column: str
+    order: tuple[str, ...]
+
+    def names(self) -> list[str]:
+        return [self.column]
+
+    def transform(self, columns: Columns) -> NDArray[np.float64]:
+        places = {category: float(place) for place, category in enumerate(self.order)}
+        return np.array([[places.get(str(value), np.nan)] for value in columns[self.column]]).reshape(-1, 1)
+
+
 class TextEncoder(Document):
-    """L2-normalised tf-idf of lower-case words of two letters or more (as scikit-learn's TfidfVectorizer)."""
+    """L2-normalised tf-idf of lower-case words of two letters or more (as scikit-learn's TfidfVectorizer).
+
+    Each word is a column, or the words are projected onto the columns `outputs`.
+    """
 
     kind: Literal["text"] = "text"
     column: str
     vocabulary: dict[str, int]
     idf: tuple[float, ...]
+    directions: tuple[tuple[float, ...], ...] = ()
+    """A row of numbers for each word, if the words are projected."""
+    offset: tuple[float, ...] = ()
+    outputs: tuple[str, ...] = ()
 
     def names(self) -> list[str]:
-        return [f"{self.column}:{word}" for word in sorted(self.vocabulary, key=self.vocabulary.__getitem__)]
+        words = sorted(self.vocabulary, key=self.vocabulary.__getitem__)
+        return [f"{self.column}:{word}" for word in self.outputs or words]
 
     def transform(self, columns: Columns) -> NDArray[np.float64]:
         texts = columns[self.column]
-        out = np.zeros((len(texts), len(self.idf)))
+        idf, directions = np.asarray(self.idf), np.asarray(self.directions)
+        out = np.zeros((len(texts), len(self.outputs) or len(idf)))
         for row, text in enumerate(texts):
-            for word, count in Counter(_TOKEN.findall(str(text).lower()) if text is not None else ()).items():
-                if (place := self.vocabulary.get(word)) is not None:
-                    out[row, place] = count * self.idf[place]
-        norms = np.linalg.norm(out, axis=1, keepdims=True)
-        return np.divide(out, norms, out=out, where=norms > 0)
+            found = Counter(_TOKEN.findall(str(text).lower()) if text is not None else ())
+            known = sorted((self.vocabulary[word], count) for word, count in found.items() if word in self.vocabulary)
+            if known:
+                places, counts = zip(*known, strict=True)
+                values = np.array(counts) * idf[list(places)]
+                values /= np.sqrt((values * values).sum())
+                if self.outputs:
+                    # A sum over the first axis adds row by row, so its bits don't depend on the other texts.
+                    out[row] = (values[:, None] * directions[list(places)]).sum(axis=0)
+                else:
+                    out[row, list(places)] = values
+        return out + np.asarray(self.offset) if self.outputs else out
 
 
 Encoder = Annotated[
-    NumericEncoder | OneHotEncoder | LookupEncoder | DatetimeEncoder | BendEncoder | TextEncoder,
+    NumericEncoder | OneHotEncoder | LookupEncoder | DatetimeEncoder | BendEncoder | OrdinalEncoder | TextEncoder,
     Field(discriminator="kind"),
 ]
 

@@ -16,13 +16,15 @@ from ml.encoding import (
     LookupEncoder,
     NumericEncoder,
     OneHotEncoder,
-    TextEncoder,
+    OrdinalEncoder,
     keys,
 )
 from ml.folds import deal
-from ml.params import EncodingParams, ParamsError, SplitParams
+from ml.params import EncodingParams, Params, ParamsError
 from ml.precision import numeric_encoder
+from ml.rows import Rows
 from ml.schema import Columns, Feature, Schema
+from ml.text_fitting import fit_text
 
 SEASONS = 1.5 * 365.25 * 86400
 """Seconds from which on a season can be told from a trend."""
@@ -37,19 +39,18 @@ class Encoded:
     """Shape (n, k). Target encodings are out of fold here: a row's encoding doesn't use its own target."""
 
 
-def fit_encoding(
-    columns: Columns, target: NDArray[np.float64], schema: Schema, params: EncodingParams, seed: int, split: SplitParams
-) -> Encoded:
+def fit_encoding(rows: Rows, schema: Schema, settings: Params) -> Encoded:
     """Learn the encoding from these rows; its own folds, for target means, are those that the split implies.
 
     Raises ParamsError when params name a column that isn't a feature of the right type.
     """
+    params, seed, split = settings.encoding, settings.seed, settings.split
     _check_names(schema, params)
-    columns = _drop_live(columns, schema, params.live_dropout, seed)
+    columns, target = _drop_live(rows.columns, schema, params.live_dropout, seed), rows.target
     encoders: list[Encoder] = []
     pieces: list[NDArray[np.float64]] = []
     classes = None if schema.task == "regression" else target
-    fold = deal(split, len(target), min(params.folds, len(target)), seed, classes, None)
+    fold = deal(split, len(target), min(params.folds, len(target)), seed, classes, rows.groups)
 
     def add(encoder: Encoder, piece: NDArray[np.float64] | None = None) -> None:
         encoders.append(encoder)
@@ -82,8 +83,10 @@ def fit_encoding(
                     if chosen and split.method == "time" and "epoch_days" in parts:
                         add(BendEncoder(column=name, moment=float(np.nanmedian(seconds))))
             case "text":
-                if (encoder := _text_encoder(name, columns, params)) is not None:
-                    add(encoder)
+                if (fitted := fit_text(name, columns, target, schema, params, fold, seed)) is not None:
+                    add(*fitted)
+            case _ if name in params.ordinal:
+                add(_ordinal_encoder(name, columns, params))
             case _:
                 few = len(feature.categories) <= params.onehot_limit
                 add_categories((name,), params.categories.get(name, ("onehot",) if few else ("target",)))
@@ -143,23 +146,18 @@ def _datetime_parts(seconds: NDArray[np.float64]) -> tuple[DatetimePart, ...]:
     return tuple(part for part in parts if np.ptp(DatetimeEncoder(column="t", parts=(part,)).transform(columns)) > 0)
 
 
-def _text_encoder(name: str, columns: Columns, params: EncodingParams) -> TextEncoder | None:
-    """The column's most frequent words with their idf; None when no word is frequent enough."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    documents = ["" if text is None else str(text) for text in columns[name]]
-    vectorizer = TfidfVectorizer(max_features=params.text_terms, min_df=params.text_terms_min_rows)
-    try:
-        vectorizer.fit(documents)
-    except ValueError:  # no word is in text_terms_min_rows rows
-        return None
-    vocabulary = {word: int(place) for word, place in sorted(vectorizer.vocabulary_.items())}
-    return TextEncoder(column=name, vocabulary=vocabulary, idf=tuple(map(float, vectorizer.idf_)))
+def _ordinal_encoder(name: str, columns: Columns, params: EncodingParams) -> OrdinalEncoder:
+    order = params.ordinal[name]
+    for row, value in enumerate(columns[name]):
+        if value is not None and value not in order:
+            raise ParamsError(f"encoding.ordinal.{name} doesn't name {value!r}, which is in row {row}: {list(order)}")
+    return OrdinalEncoder(column=name, order=order)
 
 
 def _check_names(schema: Schema, params: EncodingParams) -> None:
     features: dict[str, Feature] = {feature.name: feature for feature in schema.features}
     wanted = [("categories", name, "categorical") for name in params.categories]
+    wanted += [("ordinal", name, "categorical") for name in params.ordinal]
     wanted += [("crosses", name, "categorical") for cross in params.crosses for name in cross]
     wanted += [("datetimes", name, "datetime") for name in params.datetimes]
     for key, name, kind in wanted:

@@ -49,6 +49,24 @@ def all_classes(raw: NDArray[Any], estimator: Any, schema: Schema) -> Scores:
     return scores
 
 
+def constrain(estimator: Any, names: Sequence[str], params: ModelParams) -> None:
+    """Declare to boosted trees in which direction the prediction may change with a column.
+
+    Raises ParamsError when a column isn't a single number in the matrix.
+    """
+    if not params.monotone:
+        return
+    for name in params.monotone:
+        if name not in names:
+            raise ParamsError(
+                f"model.monotone: {name!r} is not a numeric, boolean or ordinal feature (encoding.ordinal)"
+            )
+    directions = {"increasing": 1, "decreasing": -1}
+    estimator.set_params(
+        monotonic_cst=[directions[params.monotone[name]] if name in params.monotone else 0 for name in names]
+    )
+
+
 @contextmanager
 def sequential() -> Iterator[None]:
     """In this context forests add the predictions of their trees in the same order every time."""
@@ -76,6 +94,7 @@ def fit(
     estimators = params.estimators or {}
     for place, (name, settings) in enumerate(estimators.items()):
         estimator = make_estimator(settings, schema.task, seed + place, encoded.encoding.names())
+        constrain(estimator, encoded.encoding.names(), params)
         try:
             fit_estimator(estimator, encoded.matrix, target, weights)
         except (ValueError, TypeError) as error:
@@ -144,12 +163,18 @@ def make_estimator(settings: EstimatorParams, task: Task, seed: int, names: Sequ
 
 
 def sample_weights(rows: Rows, schema: Schema, params: ModelParams) -> NDArray[np.float64] | None:
-    """A weight per row from class balance and age, with mean 1; None if all weights are equal."""
-    weights = np.ones(len(rows))
-    if params.class_weight == "balanced" and schema.task != "regression":
+    """A weight per row from data.weight, class weights and age, with mean 1; None if all weights are equal."""
+    weights = np.ones(len(rows)) if rows.weights is None else rows.weights.copy()
+    if isinstance(params.class_weight, dict):
+        if unknown := sorted(set(params.class_weight) - set(schema.classes)):
+            raise ParamsError(
+                f"model.class_weight: {unknown[0]!r} is not a class; they are {', '.join(schema.classes)}"
+            )
+        weights *= np.array([params.class_weight.get(label, 1.0) for label in schema.classes])[rows.target.astype(int)]
+    elif params.class_weight == "balanced" and schema.task != "regression":
         counts = np.bincount(rows.target.astype(int), minlength=len(schema.classes))
         weights *= (len(rows) / (np.count_nonzero(counts) * np.maximum(counts, 1)))[rows.target.astype(int)]
     if params.recency_half_life is not None and rows.seconds is not None:
         age = rows.seconds.max() - rows.seconds
         weights *= 0.5 ** (age / params.recency_half_life.total_seconds())
-    return None if np.all(weights == 1) else weights / weights.mean()
+    return None if np.ptp(weights) == 0 else weights / weights.mean()

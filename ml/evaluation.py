@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.bundle import Bundle
-from ml.card import Slice
+from ml.card import Slice, Support
 from ml.encoding import MISSING, keys
 from ml.metrics import LARGER_IS_BETTER, METRICS, Weights, block_weights, day_blocks, figures, values
 from ml.params import EvaluationParams, ParamsError
@@ -32,6 +32,27 @@ class Predicted:
     weights: Weights
 
 
+def support(target: NDArray[np.float64], schema: Schema) -> Support:
+    """The number of rows, and of the rows of the rarest class."""
+    if schema.task == "regression":
+        return Support(rows=len(target))
+    counts = np.bincount(target.astype(int), minlength=len(schema.classes))
+    rarest = int(counts.argmin())
+    return Support(rows=len(target), rarest=schema.classes[rarest], rarest_rows=int(counts[rarest]))
+
+
+def doubt(test: Support, params: EvaluationParams) -> str | None:
+    """Why figures from these test rows can't be trusted; None if there are enough rows."""
+    of_class = f" of the class {test.rarest!r}" if test.rarest is not None else ""
+    rows = test.rows if test.rarest_rows is None else test.rarest_rows
+    if rows >= params.min_class_rows:
+        return None
+    return (
+        f"the test part has {rows} row{'s' * (rows != 1)}{of_class}, fewer than evaluation.min_class_rows "
+        f"({params.min_class_rows}): its figures can't be trusted. More rows, or a larger split.test, are the remedy"
+    )
+
+
 def predict(bundle: Bundle, columns: Columns) -> tuple[Scores, NDArray[np.float64]]:
     """Calibrated scores, and the predictions as class indices (floats) or numbers."""
     scores = bundle.scores(columns)
@@ -45,7 +66,7 @@ def predict(bundle: Bundle, columns: Columns) -> tuple[Scores, NDArray[np.float6
 def evaluate(bundle: Bundle, rows: Rows, params: EvaluationParams, seed: int) -> Predicted:
     """Predictions for the rows, with the bootstrap blocks and weights that all intervals share."""
     scores, labels = predict(bundle, rows.columns)
-    blocks = day_blocks(rows.seconds, len(rows), seed)
+    blocks = day_blocks(rows.seconds, len(rows), seed, rows.groups)
     weights = block_weights(int(blocks.max()) + 1 if len(blocks) else 0, params.replicates, seed)
     return Predicted(rows, scores, labels, blocks, weights)
 

@@ -6,13 +6,12 @@ import numpy as np
 
 from ml.encoding import NumericEncoder
 from ml.encoding_fitting import fit_encoding
-from ml.files import ENCODING, FEATURES, PROCESSED, SCHEMA
+from ml.files import ENCODING, FEATURES, SCHEMA
 from ml.logs import stage_logger
 from ml.params import ParamsError, load_params
 from ml.precision import keeps_apart, merged
-from ml.rows import PARTS, target_of
+from ml.rows import PARTS, read_rows
 from ml.schema import Columns, Schema
-from ml.tables import read_parquet, to_columns
 
 
 def _said(encoder: NumericEncoder, columns: Columns) -> str:
@@ -33,20 +32,18 @@ def main() -> int:
     try:
         params = load_params()
         schema = Schema.model_validate_json(SCHEMA.read_bytes())
-        tables = {part: read_parquet(PROCESSED / f"{part}.parquet") for part in PARTS}
-        columns = {part: to_columns(table, schema) for part, table in tables.items()}
-        target = {part: target_of(table, schema) for part, table in tables.items()}
-        fitted = fit_encoding(columns["train"], target["train"], schema, params.encoding, params.seed, params.split)
+        rows = {part: read_rows(part, schema, params) for part in PARTS}
+        fitted = fit_encoding(rows["train"], schema, params)
     except (ParamsError, FileNotFoundError) as error:
         print(f"feature_engineering: {error}", file=sys.stderr)
         return 1
     FEATURES.mkdir(parents=True, exist_ok=True)
     for part in PARTS:
-        matrix = fitted.matrix if part == "train" else fitted.encoding.transform(columns[part])
-        np.savez(FEATURES / f"{part}.npz", matrix=matrix, target=target[part])
+        matrix = fitted.matrix if part == "train" else fitted.encoding.transform(rows[part].columns)
+        np.savez(FEATURES / f"{part}.npz", matrix=matrix, target=rows[part].target)
         log.info("%s: %d rows, %d columns", part, *matrix.shape)
     for encoder in fitted.encoding.encoders:
-        if isinstance(encoder, NumericEncoder) and (said := _said(encoder, columns["train"])):
+        if isinstance(encoder, NumericEncoder) and (said := _said(encoder, rows["train"].columns)):
             log.warning("column %s: %s", encoder.column, said)
     ENCODING.write_text(fitted.encoding.model_dump_json() + "\n")
     return 0

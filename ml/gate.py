@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from ml.bundle import Parts, bundle_of
 from ml.card import Figure
-from ml.evaluation import predict, slice_rows
+from ml.evaluation import doubt, predict, slice_rows, support
 from ml.metrics import METRICS, Weights, block_weights, day_blocks, figures, improvement, values
 from ml.params import Params, ParamsError
-from ml.rows import seconds_of, target_of
+from ml.rows import groups_of, seconds_of, target_of
 from ml.schema import Document, Schema
 from ml.tables import to_columns
 
@@ -61,7 +61,9 @@ def judge(
 
     It satisfies the thresholds, it is significantly better than the incumbent over all rows, and it is not
     significantly worse on any slice. Both bundles are judged by their models that never saw the test rows
-    (`evaluated/`, if it exists). Raises ParamsError when the gate's metrics don't fit the task.
+    (`evaluated/`, if it exists). With too few test rows (`evaluation.min_class_rows`) nothing can be significant: the
+    gate refuses to decide, unless there is nothing to compare with. Raises ParamsError when the gate's metrics don't
+    fit the task.
     """
     verdict = _judge(candidate, incumbent, test, params)
     accept = params.gate.accept
@@ -87,10 +89,18 @@ def _judge(
             f"gate: {', '.join(unknown)} is not a metric of a {schema.task} model; its metrics are {there}"
         )
 
-    blocks = day_blocks(seconds_of(test, params.data.time), len(test), params.seed)
+    blocks = day_blocks(seconds_of(test, params.data.time), len(test), params.seed, groups_of(test, params.split.group))
     weights = block_weights(int(blocks.max()) + 1, params.evaluation.replicates, params.seed)
     everything = np.ones(len(test), dtype=bool)
     mine = _answers(parts, schema, test)
+    few = doubt(support(mine.target, schema), params.evaluation)
+    if few is not None and (isinstance(incumbent, tuple) or gate.minimum or gate.maximum):
+        return Verdict(
+            decision="challenger",
+            candidate=version,
+            incumbent=incumbent[0] if isinstance(incumbent, tuple) else incumbent,
+            reasons=(f"the gate doesn't decide: {few}",),
+        )
     reasons = _below_thresholds(mine, blocks, weights, params)
 
     if not isinstance(incumbent, tuple):

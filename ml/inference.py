@@ -25,6 +25,8 @@ MARKS = frozenset({
 })  # fmt: skip
 """Words, in lower case, that people write where a number is missing."""
 LEADING_ZERO = r"[+-]?0[0-9]"
+MOMENT = re.compile(r"date|time|day|month|week|year|stamp|created|updated|recorded|observed|^ds$|_at$|^t$", re.I)
+"""Names of columns that hold moments."""
 _IDENTIFIER = re.compile(
     r"(?:.*[\W_])?(?:id|ids|uuid|guid|key|index|idx|rowid|row|rownum|rownames?|level_0|nr|no)"
     r"|unnamed: \d+|.*[a-z](?:Id|ID)"
@@ -37,8 +39,10 @@ class Words:
 
     words: dict[str, int]
     """Word -> number of values; the most frequent five."""
+    marks: bool
+    """Whether all of them are MARKS."""
     missing: bool
-    """Whether they are so few that they can only stand for missing numbers."""
+    """Whether they can only stand for missing numbers."""
     share: float
     """Share of the values that are numbers."""
 
@@ -59,7 +63,7 @@ def infer(column: "pd.Series[Any]") -> FeatureType:
     words = present.astype("string").str.strip()
     if set(words.str.lower().unique()) <= {"true", "false", "yes", "no"}:
         return "boolean"
-    if _numbers(words).notna().all() or ((found := words_among_numbers(words)) is not None and found.missing):
+    if _numbers(words).notna().all() or ((found := words_among_numbers(words)) is not None and found.marks):
         return "numeric"
     if are_times(words):
         return "datetime"
@@ -73,17 +77,18 @@ def words_among_numbers(column: "pd.Series[Any]") -> Words | None:
     if column.dtype != object and not isinstance(column.dtype, pd.StringDtype):
         return None
     words = column.dropna().astype("string").str.strip()
-    if _numbers(words.iloc[:: 1 + len(words) // 1000]).notna().mean() < 0.2:
+    sample = words.iloc[:: 1 + len(words) // 1000]
+    if (_numbers(sample).isna() & ~sample.str.casefold().isin(MARKS)).mean() > 0.8:  # don't parse all of a text
         return None
     numbers = _numbers(words)
     share = float(numbers.notna().mean()) if len(words) else 0.0
-    if not 0.5 <= share < 1:
-        return None
     counts = words[numbers.isna()].value_counts()
-    few = len(counts) <= MANY_WORDS and not any(re.search(r"\d", str(word)) for word in counts.index)
     marks = all(str(word).casefold() in MARKS for word in counts.index)
-    missing = few and (marks or numbers.nunique() > FEW_NUMBERS)
-    return Words({str(word): int(count) for word, count in counts.head(MANY_WORDS).items()}, missing, share)
+    if not (0 if marks else 0.5) < share < 1:
+        return None
+    few = len(counts) <= MANY_WORDS and not any(re.search(r"\d", str(word)) for word in counts.index)
+    missing = marks or (few and numbers.nunique() > FEW_NUMBERS)
+    return Words({str(word): int(count) for word, count in counts.head(MANY_WORDS).items()}, marks, missing, share)
 
 
 def marks_of(categories: tuple[str, ...]) -> list[str]:
@@ -91,9 +96,9 @@ def marks_of(categories: tuple[str, ...]) -> list[str]:
     return [category for category in categories if category.strip().casefold() in MARKS]
 
 
-def numbers_the_rows(column: "pd.Series[Any]") -> bool:
-    """Whether it counts the rows of the table, each one more than the row before."""
-    if not pd.api.types.is_integer_dtype(column.dtype) or len(column) < ID_ROWS:
+def numbers_the_rows(column: "pd.Series[Any]", name: str) -> bool:
+    """Whether it counts the rows of the table, each one more than the row before; years and days may."""
+    if MOMENT.search(name) or not pd.api.types.is_integer_dtype(column.dtype) or len(column) < ID_ROWS:
         return False
     return bool((np.diff(column.to_numpy(dtype=np.float64)) == 1).all())
 

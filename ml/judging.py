@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from ml.decision import TargetTransform
 from ml.encoding_fitting import Encoded, fit_encoding
-from ml.estimators import all_classes, fit_estimator, make_estimator, sample_weights, sequential
+from ml.estimators import all_classes, constrain, fit_estimator, make_estimator, sample_weights, sequential
 from ml.folds import make_folds
+from ml.model_params import ModelParams
 from ml.params import Params
 from ml.portfolio import Candidate
 from ml.rows import Rows
@@ -56,14 +57,14 @@ def encode_folds(rows: Rows, schema: Schema, params: Params) -> list[HeldOut]:
     timed, many = params.split.method == "time", len(rows) > 20_000
     folds = []
     for repeat in range(2 if len(rows) < 1000 and not timed else 1):
-        folds += make_folds(params.split, len(rows), 3 if many else 5, params.seed + repeat, classes, None)
+        folds += make_folds(params.split, len(rows), 3 if many else 5, params.seed + repeat, classes, rows.groups)
     encoded = []
     weights = sample_weights(rows, schema, params.model)
     for learn, predict in folds:
         past, next_rows = rows.take(learn), rows.take(predict)
         if classes is not None and len(np.unique(past.target)) < 2:
             continue
-        fitted = fit_encoding(past.columns, past.target, schema, params.encoding, params.seed, params.split)
+        fitted = fit_encoding(past, schema, params)
         encoded.append(
             HeldOut(
                 fitted,
@@ -77,11 +78,15 @@ def encode_folds(rows: Rows, schema: Schema, params: Params) -> list[HeldOut]:
     return encoded
 
 
-def judge(candidate: Candidate, folds: list[HeldOut], target: TargetTransform, schema: Schema, seed: int) -> Judged:
+def judge(
+    candidate: Candidate, folds: list[HeldOut], target: TargetTransform, schema: Schema, model: ModelParams, seed: int
+) -> Judged:
     """The candidate's scores on every fold; boosted trees get the number that is best for all folds together."""
     fitted, curves = [], []
     for fold in folds:
-        estimator = make_estimator(candidate.estimator, schema.task, seed, fold.learn.encoding.names())
+        names = fold.learn.encoding.names()
+        estimator = make_estimator(candidate.estimator, schema.task, seed, names)
+        constrain(estimator, names, model)
         learn, held = (_learnt(rows.target, target, schema) for rows in (fold.learn_rows, fold.rows))
         extra: dict[str, Any] = {}
         if candidate.stops_early:

@@ -27,8 +27,12 @@ Weights = NDArray[np.float64]
 """Shape (1 + replicates, blocks): how often each block was drawn; the first row is the original data."""
 
 
-def day_blocks(seconds: NDArray[np.float64] | None, rows: int, seed: int) -> NDArray[np.int64]:
-    """The block of each row, numbered from 0: its day, or, if rows have no time, a random block of at most 2,000."""
+def day_blocks(
+    seconds: NDArray[np.float64] | None, rows: int, seed: int, groups: NDArray[Any] | None = None
+) -> NDArray[np.int64]:
+    """The block of each row, numbered from 0: its group or day; without these a random block of at most 2,000."""
+    if groups is not None:
+        return np.unique(groups, return_inverse=True)[1].astype(np.int64)
     if seconds is None:
         return np.random.default_rng(seed).permutation(rows) % min(max(rows, 1), 2000)
     return np.unique(np.floor(seconds / 86400), return_inverse=True)[1].astype(np.int64)

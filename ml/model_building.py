@@ -127,7 +127,7 @@ def learn_automatically(rows: Mapping[Part, Rows], schema: Schema, params: Param
 
 def encode(rows: Rows, schema: Schema, params: Params) -> Encoded:
     """The encoding that these rows give, and the rows encoded by it."""
-    return fit_encoding(rows.columns, rows.target, schema, params.encoding, params.seed, params.split)
+    return fit_encoding(rows, schema, params)
 
 
 def calibrate(learnt: Learnt, schema: Schema, params: Params, log: logging.Logger) -> Choice:
@@ -161,7 +161,7 @@ def predict_folds(rows: Rows, schema: Schema, params: Params, log: logging.Logge
     split, classes = params.split, None if schema.task == "regression" else rows.target
     folds = params.model.calibration_folds - (split.method == "time")
     held_out = []
-    for number, (learn, predict) in enumerate(make_folds(split, len(rows), folds, params.seed, classes, None)):
+    for number, (learn, predict) in enumerate(make_folds(split, len(rows), folds, params.seed, classes, rows.groups)):
         log.info("calibration fold %d: %d rows predict %d", number + 1, len(learn), len(predict))
         past, next_rows = rows.take(learn), rows.take(predict)
         if classes is not None and len(np.unique(past.target)) < 2:

@@ -10,12 +10,12 @@ from pathlib import Path
 from ml.bundle import BundleError, Parts, bundle_of, read_parts, write_bundle
 from ml.card import Card, DataFacts, Figure
 from ml.contract import Report
-from ml.evaluation import confusion, curves, evaluate, importance, predict, slices, without_live
+from ml.evaluation import confusion, curves, doubt, evaluate, importance, predict, slices, support, without_live
 from ml.files import CANDIDATE, CONTRACT_REPORT, METRICS_FILE, PLOTS, SUMMARY, TRAINED
 from ml.logs import stage_logger
 from ml.metrics import METRICS, figures
 from ml.params import Params, ParamsError, load_params
-from ml.rows import Summary, read_rows
+from ml.rows import PARTS, Summary, read_rows
 from ml.schema import Schema
 
 
@@ -25,6 +25,7 @@ def complete_card(parts: Parts, params: Params, report: Report, summary: Summary
     schema = parts.schema
     predicted = evaluate(evaluated, read_rows("test", schema, params), params.evaluation, params.seed)
     metrics = METRICS[schema.task]
+    counted = {part: support(read_rows(part, schema, params).target, schema) for part in PARTS}
     blind: dict[str, Figure] = {}
     if any(feature.live for feature in schema.features):
         scores, labels = predict(evaluated, without_live(predicted.rows.columns, schema))
@@ -54,6 +55,8 @@ def complete_card(parts: Parts, params: Params, report: Report, summary: Summary
                 predicted.weights,
             ),
             "without_live": blind,
+            "support": counted,
+            "doubts": tuple(filter(None, [doubt(counted["test"], params.evaluation)])),
             "slices": slices(evaluated, predicted, params.evaluation),
             "importance": importance(evaluated, predicted, params.evaluation, params.seed),
             "curves": {name: tuple(points) for name, points in curves(schema, predicted).items()},
@@ -69,6 +72,7 @@ def write_reports(card: Card, schema: Schema) -> None:
         "horizon": schema.horizon,
         "test": {name: _rounded(figure) for name, figure in card.metrics.items()},
         "test_without_live": {name: _rounded(figure) for name, figure in card.without_live.items()},
+        **({"doubts": list(card.doubts)} if card.doubts else {}),
     }
     METRICS_FILE.write_text(json.dumps(document, indent=1) + "\n")
     PLOTS.mkdir(parents=True, exist_ok=True)
@@ -124,6 +128,8 @@ def main() -> int:
             figure.low and f"{figure.low:.4f}",
             figure.high and f"{figure.high:.4f}",
         )
+    for doubtful in card.doubts:
+        log.warning("%s", doubtful)
     log.info("candidate %s", version[:12])
     return 0
 

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, PositiveFloat, model_validator
 
 from ml.estimator_kinds import Kind, check_parameters
 from ml.param_types import Duration
@@ -70,8 +70,23 @@ class ModelParams(Document):
 
     None: Atlas chooses, if it also chooses the estimators; else identity.
     """
-    class_weight: Literal["balanced"] | None = None
-    """`balanced` weighs classes by their inverse frequency."""
+    class_weight: Literal["balanced"] | dict[str, PositiveFloat] | None = None
+    """`balanced` weighs classes by their inverse frequency; or a weight by class, 1 for a class that isn't named."""
+    monotone: dict[str, Literal["increasing", "decreasing"]] = {}
+    """Numeric, boolean or ordinal features with which the prediction may only increase (or only decrease).
+
+    Boosted trees alone keep to it, so other kinds of estimators are refused beside it, and not chosen automatically.
+    """
+
+    @model_validator(mode="after")
+    def _only_boosted_trees_are_monotone(self) -> Self:
+        others = {name for name, one in (self.estimators or {}).items() if one.kind != "hist_gradient_boosting"}
+        if self.monotone and others:
+            raise ValueError(
+                f"monotone isn't supported by the estimator {sorted(others)[0]}; only kind: hist_gradient_boosting is"
+            )
+        return self
+
     recency_half_life: Duration | None = None
     """A row that is older than the newest row by this time has half its weight; needs a time column."""
     calibration: tuple[CalibrationMethod, ...] = ("none", "sigmoid", "isotonic")

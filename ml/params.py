@@ -61,10 +61,17 @@ class SplitParams(Document):
     validation: date | Share = 0.15
     """time: the first day of validation, or its share of rows; otherwise its share."""
     test: date | Share = 0.15
+    group: str | None = None
+    """A column such as a patient or a shop: all rows of a group are in one part, and in one fold. Not for time splits.
+
+    Intervals resample whole groups. It is no feature, unless it is declared in `data.features`.
+    """
 
     @model_validator(mode="after")
     def _borders_fit(self) -> Self:
         borders = (self.validation, self.test)
+        if self.group is not None and self.method == "time":
+            raise ValueError("group is for method: random or stratified; a time split already holds out later rows")
         if isinstance(borders[0], date) != isinstance(borders[1], date):
             raise ValueError("validation and test must both be days or both be shares")
         if isinstance(self.validation, date) and isinstance(self.test, date):
@@ -87,16 +94,24 @@ class EncodingParams(Document):
     """Features with up to this number of categories are one-hot encoded, features with more are target-encoded."""
     categories: dict[str, tuple[EncodingKind, ...]] = {}
     """Encodings of certain categorical columns, instead of that default."""
+    ordinal: dict[str, tuple[str, ...]] = {}
+    """Categorical columns whose categories have an order, as `size: [small, medium, large]`: encoded as 0, 1, 2.
+
+    Each of a column's categories in the training rows must be named; one that comes later is missing to the model.
+    """
     crosses: tuple[tuple[str, ...], ...] = ()
     """Combinations of columns, target-encoded as one category."""
     datetime_parts: tuple[DatetimePart, ...] | None = None
     """Parts of every datetime column. None: the day since 1970 for trends, and the parts of year, week and day that the
     training rows have several of; parts of the year only if the rows span a year and a half. For a time split also the
-    days since the middle of the training rows, so that a trend may bend there."""
+    days since the middle of the training rows, so that a trend may bend there.
+    """
     datetimes: dict[str, tuple[DatetimePart, ...]] = {}
     """Parts for certain datetime columns, instead of that default; an empty list leaves the column out."""
-    text_terms: int = 100
+    text_terms: int = 2000
     """Maximum number of words per text column."""
+    text_columns: int = 100
+    """If a text column has more words, they are projected onto 32 directions and a linear model's scores."""
     text_terms_min_rows: int = 2
     folds: int = 5
     """Number of folds for the out-of-fold target encoding of training rows."""
@@ -112,6 +127,11 @@ class EvaluationParams(Document):
     slices: tuple[str, ...] = ()
     """Features for whose values metrics are reported separately."""
     slice_min_rows: int = 500
+    min_class_rows: int = 10
+    """Test rows of the rarest class (for a regression: test rows) below which figures can't be trusted.
+
+    Log, card and report say so, and the gate compares nothing.
+    """
     importance_rows: int = 5000
 
 
@@ -170,6 +190,10 @@ class Params(Document):
             raise ValueError("contract.freshness needs data.time, the column with the time of a row")
         if self.model.recency_half_life is not None and self.data.time is None:
             raise ValueError("model.recency_half_life needs data.time, the column with the time of a row")
+        if isinstance(self.model.class_weight, dict) and self.data.task == "regression":
+            raise ValueError("model.class_weight needs classes, but data.task is regression")
+        if self.model.monotone and self.data.task == "multiclass":
+            raise ValueError("model.monotone is for binary and regression: scikit-learn has no such trees for classes")
         if self.data.source == "flights" and self.data.horizon is None:
             raise ValueError("data.source: flights needs data.horizon, such as 2h")
         return self

@@ -1,7 +1,7 @@
 """The processed rows, as all later stages read them: typed columns, the target, the time of each row."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -46,6 +46,10 @@ class Rows:
     target: NDArray[np.float64]
     seconds: NDArray[np.float64] | None
     """The time of each row, in seconds since 1970; None if the data has no time."""
+    weights: NDArray[np.float64] | None = None
+    """`data.weight`; None if all rows count the same."""
+    groups: NDArray[np.generic] | None = None
+    """`split.group` of each row, as text; None if rows have no groups."""
 
     def __len__(self) -> int:
         return len(self.target)
@@ -56,13 +60,22 @@ class Rows:
             {name: values[chosen] for name, values in self.columns.items()},
             self.target[chosen],
             None if self.seconds is None else self.seconds[chosen],
+            None if self.weights is None else self.weights[chosen],
+            None if self.groups is None else self.groups[chosen],
         )
 
 
 def read_rows(part: str, schema: Schema, params: Params) -> Rows:
     """The processed rows of a part."""
     table = read_parquet(PROCESSED / f"{part}.parquet")
-    return Rows(to_columns(table, schema), target_of(table, schema), seconds_of(table, params.data.time))
+    weight = params.data.weight
+    return Rows(
+        to_columns(table, schema),
+        target_of(table, schema),
+        seconds_of(table, params.data.time),
+        None if weight is None else np.asarray(table[weight], dtype=np.float64),
+        groups_of(table, params.split.group),
+    )
 
 
 def target_of(table: pd.DataFrame, schema: Schema) -> NDArray[np.float64]:
@@ -84,11 +97,22 @@ def seconds_of(table: pd.DataFrame, time_column: str | None) -> NDArray[np.float
     )
 
 
+def groups_of(table: pd.DataFrame, column: str | None) -> NDArray[np.generic] | None:
+    """The group of each row, as text; None without `split.group`."""
+    return None if column is None else table[column].astype(str).to_numpy(dtype=str)
+
+
 def concatenate(*many: Rows) -> Rows:
     """All rows of the given parts, in this order."""
-    seconds = [rows.seconds for rows in many if rows.seconds is not None]
+
+    def joined(arrays: list[NDArray[Any] | None]) -> Any:
+        known = [array for array in arrays if array is not None]
+        return np.concatenate(known) if len(known) == len(arrays) else None
+
     return Rows(
         {name: np.concatenate([rows.columns[name] for rows in many]) for name in many[0].columns},
         np.concatenate([rows.target for rows in many]),
-        np.concatenate(seconds) if len(seconds) == len(many) else None,
+        joined([rows.seconds for rows in many]),
+        joined([rows.weights for rows in many]),
+        joined([rows.groups for rows in many]),
     )

@@ -13,12 +13,12 @@ import yaml
 
 from ml.contract import check_names
 from ml.data_params import DataParams
-from ml.inference import identifies_rows, infer
+from ml.inference import MOMENT, identifies_rows, infer
 from ml.params import PARAMS, ParamsError, load_params
 from ml.schema import FeatureType, SchemaError, Task
 from ml.sources import table
 from ml.sources.reading import Read, SourceError
-from ml.tables import holds_many
+from ml.tables import holds_many, learn_times, moments_of
 
 OLD = Path("params.old.yaml")
 """Where the params.yaml that is replaced is kept."""
@@ -27,9 +27,6 @@ COLUMNS = 50
 FEW_CLASSES = 20
 """Up to this many different whole numbers in a target are taken as classes, if each has 5 rows on average."""
 CLASS_ROWS = 5
-_MOMENT = re.compile(
-    r"date|time|day|month|week|year|stamp|created|updated|recorded|observed|^ds$|_at$|^t$", re.IGNORECASE
-)
 _OTHER_MOMENT = re.compile(r"birth|born|dob|expir|valid|until|due|end", re.IGNORECASE)
 
 
@@ -44,6 +41,8 @@ class Suggestion:
     time: str | None
     types: dict[str, FeatureType]
     """Inferred type by column, for columns that can be features."""
+    asked: tuple[str, ...] = ()
+    """What only the owner of the table can tell, a sentence each."""
 
 
 def suggest(found: pd.DataFrame, target: str, task: Task | None = None) -> Suggestion:
@@ -54,7 +53,15 @@ def suggest(found: pd.DataFrame, target: str, task: Task | None = None) -> Sugge
     check_names(list(found.columns), DataParams(source="table", uri="", target=target, task="binary"))
     inferred, reason = _task(found[target])
     others = [name for name in found.columns if name != target and not holds_many(found[name]).any()]
-    types = {name: infer(found[name]) for name in others if found[name].notna().any()}
+    types: dict[str, FeatureType] = {}
+    asked = []
+    for name in others:
+        if found[name].notna().any():
+            try:
+                types[name] = infer(found[name])
+            except SchemaError as error:  # times whose day and month can't be told apart
+                types[name] = "datetime"
+                asked.append(str(error))
     names = [
         name for name in types if identifies_rows(found[name], name) or _names_rows(found[name], name, types[name])
     ]
@@ -63,14 +70,30 @@ def suggest(found: pd.DataFrame, target: str, task: Task | None = None) -> Sugge
         for name, kind in types.items()
         if kind == "datetime" and found[name].notna().all() and not _OTHER_MOMENT.search(name)
     ]
-    likely = [name for name in times if _MOMENT.search(name)] or times
+    likely = [name for name in times if MOMENT.search(name)] or times
+    # Rows of a log or a series stand in the order of their time. Elsewhere a time is a property like others.
+    ordered = [name for name in likely if not asked and _in_order(found[name], name)]
     return Suggestion(
         task=task or inferred,
         reason="as you said" if task else reason,
         id=names[0] if names else None,
-        time=likely[0] if len(likely) == 1 else None,
+        time=ordered[0] if ordered else None,
         types=types,
+        asked=(
+            *asked,
+            *(
+                f"{name!r} may be the time of a row; if later rows are to be predicted from earlier ones, "
+                "name it in data.time and set split.method: time"
+                for name in likely
+                if not ordered
+            ),
+        ),
     )
+
+
+def _in_order(column: "pd.Series[Any]", name: str) -> bool:
+    moments = moments_of(column, learn_times(column, name, None, None))
+    return moments.is_monotonic_increasing or moments.is_monotonic_decreasing
 
 
 def write_params(uri: str, target: str, column: "pd.Series[Any]", suggestion: Suggestion) -> str:
@@ -104,7 +127,7 @@ data:
 
 contract: {{on_breach: stop}}   # or set_aside; also rules for columns, uniqueness, freshness
 split: {{method: {split}, validation: 0.15, test: 0.15}}   # random, stratified or time
-model: {{name: {name}, estimators: {{trees: {{kind: hist_gradient_boosting}}}}}}
+model: {{name: {name}}}   # without `estimators`, Atlas chooses them within `budget`
 gate: {{metric: {"log_loss" if classes else "rmse"}}}   # also minimum, maximum: what a model must reach
 registry: {{experiment: {name}, model: {name}}}
 """
@@ -144,12 +167,8 @@ def _task(column: "pd.Series[Any]") -> tuple[Task, str]:
 
 def _names_rows(column: "pd.Series[Any]", name: str, kind: FeatureType) -> bool:
     """Whether its texts are all different and its name says that it is an identifier."""
-    return (
-        kind == "categorical"
-        and column.notna().all()
-        and column.is_unique
-        and bool(re.search(r"(?:^|[\W_])(?:id|uuid|key)$|[a-z](?:Id|ID)$", name))
-    )
+    named = re.search(r"(?:^|[\W_])(?:id|uuid|key)$|[a-z](?:Id|ID)$", name)
+    return kind == "categorical" and named is not None and bool(column.notna().all()) and column.is_unique
 
 
 def _positive(column: "pd.Series[Any]") -> str | None:
@@ -207,6 +226,7 @@ def _said(uri: str, target: str, read: Read, suggestion: Suggestion) -> list[str
         f"  time      {suggestion.time or 'none found'}",
         f"  columns   {', '.join(f'{count} {kind}' for kind, count in kinds.items())}",
         *(f"  assumed   {sentence}" for sentence in read.assumed),
+        *(f"  asks      {sentence}" for sentence in suggestion.asked),
         "Correct params.yaml where you know better; then `make up` trains and serves, `make repro` only trains.",
     ]
 

@@ -137,9 +137,8 @@ def _log_bundle(mlflow: Any, bundle: Path, version: str, parts: Parts) -> None:
                 mlflow.log_metrics({f"{prefix}.{name}.low": figure.low, f"{prefix}.{name}.high": figure.high})
     if (choice := parts.card.model.automatic) is not None:
         losses = {one.name: one.loss for one in choice.tried} | {"chosen": choice.loss}
-        for name, loss in losses.items():
-            if loss is not None:
-                mlflow.log_metric(f"choice.{name}.{choice.metric}", loss)
+        known = {f"choice.{name}.{choice.metric}": loss for name, loss in losses.items() if loss is not None}
+        mlflow.log_metrics(known)
         mlflow.log_dict(choice.model_dump(mode="json"), "choice.json")
     for name, figure in _draw(parts.card).items():
         mlflow.log_figure(figure, f"plots/{name}.png")

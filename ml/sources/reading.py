@@ -246,8 +246,16 @@ def _columns(table: pd.DataFrame, assumed: tuple[str, ...] = ()) -> Read:
         table = table.reset_index()
     names = ["" if name is None else str(name).strip() for name in table.columns]
     names = [name or f"Unnamed: {place}" for place, name in enumerate(names)]
-    if repeated := [f"{name!r} ({count} times)" for name, count in Counter(names).items() if count > 1]:
-        raise SourceError(f"column names repeat: {', '.join(repeated[:5])}; give each column its own name")
+    counted = [(name, count) for name, count in Counter(names).items() if count > 1]
+    if repeated := [f"{name!r} ({count} times)" for name, count in counted]:
+        raise SourceError(
+            f"column names repeat: {', '.join(repeated[:5])}; give each column its own name"
+            + (
+                " (no header? data.csv.names)"
+                if all(re.fullmatch(r"[-+.\d]+|NaN", name) for name, _ in counted)
+                else ""
+            )
+        )
     table.columns = pd.Index(names)
     if not len(table.columns) or not len(table):
         raise SourceError("it contains no rows")

@@ -83,8 +83,8 @@ def peers(task: str, seed: int) -> dict[str, list[Any]]:
 
     number = task == "regression"
     light, cat = (LGBMRegressor, CatBoostRegressor) if number else (LGBMClassifier, CatBoostClassifier)
-    common = {"verbose": -1, "n_jobs": 2, "random_state": seed}
-    quiet = {"verbose": 0, "thread_count": 2, "random_seed": seed, "allow_writing_files": False}
+    common: dict[str, Any] = {"verbose": -1, "n_jobs": 2, "random_state": seed}
+    quiet: dict[str, Any] = {"verbose": 0, "thread_count": 2, "random_seed": seed, "allow_writing_files": False}
     return {
         "LightGBM": [
             light(**common),
@@ -94,7 +94,7 @@ def peers(task: str, seed: int) -> dict[str, list[Any]]:
             ),
             light(n_estimators=100, learning_rate=0.05, num_leaves=7, reg_lambda=5, colsample_bytree=0.8, **common),
         ],
-        "CatBoost": [cat(**quiet), cat(iterations=400, learning_rate=0.03, depth=4, **quiet)],
+        "CatBoost": [cat(iterations=300, **quiet), cat(iterations=300, learning_rate=0.05, depth=4, **quiet)],
         "linear": [linear(number, strength) for strength in (0.01, 0.1, 1, 10, 100)],
     }
 
@@ -151,7 +151,7 @@ def fit(folder: Path, seed: int) -> None:
     else:
         folding = KFold if task == "regression" else StratifiedKFold
         folds = list(folding(5, shuffle=True, random_state=seed).split(x, y))
-    found = {}
+    found: dict[str, Any] = {}
     for name, settings in peers(task, seed).items():
         for each in settings:
             if name == "CatBoost":
@@ -164,11 +164,11 @@ def fit(folder: Path, seed: int) -> None:
                     continue
                 each.fit(x.iloc[past], y[past])
                 fold_losses.append(loss(scores(each, x.iloc[held], task), y[held], task))
-            losses.append(np.mean(fold_losses) if fold_losses else 0)
+            losses.append(float(np.mean(fold_losses)) if fold_losses else 0.0)
         best = settings[int(np.argmin(losses))]
         best.fit(x, y)
         found[name] = np.asarray(scores(best, x_test, task))
-    np.savez(folder / "peers.npz", **found)
+    np.savez(str(folder / "peers.npz"), **found)
 
 
 def prepare(folder: Path) -> None:

@@ -89,7 +89,7 @@ def test_a_trend_is_followed_beyond_the_training_rows() -> None:
     settings = params("time")
     choice = choose(rows, of_rows, settings, LOG)
     assert {estimator.kind for estimator in choice.estimators.values()} == {"linear"}
-    encoded = fit_encoding(rows.columns, rows.target, of_rows, settings.encoding, 1, settings.split)
+    encoded = fit_encoding(rows, of_rows, settings)
     chosen = settings.model.model_copy(update={"estimators": choice.estimators})
     model = fit(encoded, rows, of_rows, chosen, 1, choice.target)
     future = choice.target.invert(model.scores(encoded.encoding.transform({"t": seconds[300:]}), of_rows))

@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ml.data_preprocessing import Processed, preprocess, split
+from ml.data_preprocessing import Processed, preprocess
 from ml.params import Params, SplitParams
 from ml.rows import seconds_of
 from ml.schema import SchemaError
+from ml.splitting import split
 
 
 def process(table: pd.DataFrame, split: dict[str, Any] | None = None, **data: Any) -> Processed:
@@ -252,9 +253,7 @@ def test_a_few_words_among_numbers_are_missing_and_said() -> None:
     processed = process(table(hp=["?", "n/k", *map(str, range(100, 138))]))
     feature = processed.schema.feature("hp")
     assert (feature.type, feature.missing) == ("numeric", ("?", "n/k"))
-    assert "column 'hp' is numeric, and its words '?' (1), 'n/k' (1) count as missing (data.features.hp" in remarks(
-        processed
-    )
+    assert "column 'hp' is numeric, and '?' (1), 'n/k' (1) counts as missing (data.features.NAME" in remarks(processed)
     assert sum(int(part["hp"].isna().sum()) for part in processed.parts.values()) == 2
 
 
@@ -262,7 +261,7 @@ def test_a_few_words_among_numbers_are_missing_and_said() -> None:
     ("values", "kind", "said"),
     [
         (["0", "1", "2", "4+"] * 10, "categorical", "75% of its values are numbers, because of '4+' (10)"),
-        (["1", "2", "none", "3"] * 10, "numeric", "'none' (10) count as missing"),
+        (["1", "2", "none", "3"] * 10, "numeric", "'z' is numeric, and 'none' counts as missing"),
         (["1", "2", "free", "3"] * 10, "categorical", "because of 'free' (10)"),
         ([f"{n}A" if n % 3 == 0 else str(n) for n in [*range(20)] * 2], "categorical", "65% of its values are numbers"),
         (["02116", "10001"] * 20, "categorical", ""),
@@ -281,20 +280,29 @@ def test_a_regressions_target_may_be_missing_by_a_mark_but_not_by_another_word()
     price = [*map(str, range(100, 139)), "NA"]
     processed = process(table().assign(y=price), by_chance, task="regression")
     assert processed.summary.without_target == 1
-    assert "column 'y' is numeric, and its words 'NA' (1) count as missing" in remarks(processed)
+    assert "column 'y' is numeric, and 'NA' counts as missing" in remarks(processed)
 
 
 @pytest.mark.parametrize("name", ["Unnamed: 0", "PassengerId", "customer_id", "index"])
 def test_a_column_that_names_the_rows_is_left_out_and_said(name: str) -> None:
-    processed = process(table(**{name: range(100, 140)}))
+    processed = process(table(40, **{name: range(100, 140)}))
     assert name in processed.summary.dropped_columns
     assert f"column {name!r} is left out: it names the rows" in remarks(processed)
-    assert process(table(**{name: range(100, 140)}), features={name: {}}).schema.feature(name).type == "numeric"
-    assert not remarks(process(table(**{name: range(100, 140)}), id=name))
+    assert process(table(40, **{name: range(100, 140)}), features={name: {}}).schema.feature(name).type == "numeric"
+    assert not remarks(process(table(40, **{name: range(100, 140)}), id=name))
+
+
+def test_a_column_that_is_mostly_a_mark_is_numeric_in_every_part_and_said_once() -> None:
+    mostly = ["NA"] * 30 + [*map(str, range(10))]
+    processed = process(table(a=mostly, b=mostly[::-1]))
+    assert [feature.type for feature in processed.schema.features] == ["numeric"] * 3
+    assert remarks(processed).splitlines() == [
+        "columns 'a', 'b' are numeric, and 'NA' counts as missing (data.features.NAME: type, missing)"
+    ]
 
 
 def test_a_column_that_counts_the_rows_stays_with_a_warning() -> None:
-    assert "feature 'week' numbers the rows of the table in their order" in remarks(process(table(week=range(40))))
+    assert "feature 'place' numbers the rows of the table in their order" in remarks(process(table(place=range(40))))
     assert not remarks(process(table(visits=[7, 9] * 20)))
 
 

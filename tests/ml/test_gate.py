@@ -120,3 +120,14 @@ def test_another_target_can_not_be_compared(test_rows: pd.DataFrame) -> None:
 def test_a_metric_of_another_task_is_named(test_rows: pd.DataFrame) -> None:
     with pytest.raises(ParamsError, match="rmse is not a metric of a binary model"):
         verdict(1.0, None, test_rows, minimum={"rmse": 1})
+
+
+@pytest.mark.parametrize(("incumbent", "minimum"), [(0.3, {}), (None, {"roc_auc": 0.5})])
+def test_too_few_test_rows_decide_nothing(
+    test_rows: pd.DataFrame, incumbent: float | None, minimum: dict[str, float]
+) -> None:
+    few = pd.concat([test_rows[test_rows["y"] == "no"][:200], test_rows[test_rows["y"] == "yes"][:1]])
+    refused = verdict(1.5, incumbent, few, minimum=minimum)
+    assert refused.decision == "challenger"
+    assert "the gate doesn't decide: the test part has 1 row of the class 'yes', fewer than" in refused.reasons[0]
+    assert verdict(1.5, None, few).decision == "champion"  # there is nothing to decide

@@ -53,8 +53,8 @@ def test_a_regressions_copy_in_another_unit() -> None:
 
 
 @pytest.mark.parametrize("load", [load_iris, load_wine, load_breast_cancer, load_diabetes])
-def test_the_best_honest_features_of_known_tables_are_none(load: "type[load_iris]") -> None:  # type: ignore[valid-type]
-    data, target = load(return_X_y=True)  # type: ignore[operator]
+def test_the_best_honest_features_of_known_tables_are_none(load: "type[load_iris]") -> None:
+    data, target = load(return_X_y=True)
     task: Task = {2: "binary", 3: "multiclass"}.get(len(np.unique(target)), "regression")  # type: ignore[assignment]
     columns: Columns = {f"x{place}": values for place, values in enumerate(data.T)}
     assert not found(columns, target, task, 0 if task == "regression" else len(np.unique(target)))

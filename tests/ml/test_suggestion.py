@@ -106,3 +106,14 @@ def test_names_that_yaml_reads_otherwise_are_quoted(workspace: Workspace) -> Non
     made.to_parquet("t.parquet")
     assert main(["t.parquet", "--target", "yes: #1"]) == 0
     assert load_params().data.target == "yes: #1"
+
+
+def test_a_time_whose_order_the_rows_do_not_have_is_asked_about_and_so_is_an_ambiguous_date() -> None:
+    made = shop().sort_values("churned", kind="stable").reset_index(drop=True)
+    suggestion = suggest(made, "churned")
+    assert suggestion.time is None
+    assert "'ordered_at' may be the time of a row" in suggestion.asked[0]
+    made["ordered_at"] = [f"0{1 + n % 9}/0{1 + n % 7}/2024" for n in range(60)]
+    suggestion = suggest(made, "churned")
+    assert suggestion.types["ordered_at"] == "datetime"
+    assert "ordered_at" in suggestion.asked[0]
