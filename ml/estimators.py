@@ -1,7 +1,7 @@
 """Fits the scikit-learn estimators that params.yaml names on encoded rows, and averages them."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from ml.runtime import Scores
 from ml.schema import Schema, Task
 
 SMALL = 500_000
-"""Values of a matrix below which boosted trees are fitted with a single thread."""
+"""Values of a matrix below which trees are fitted with a single thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def constrain(estimator: Any, names: Sequence[str], params: ModelParams) -> None
 
 @contextmanager
 def sequential() -> Iterator[None]:
-    """In this context forests add the predictions of their trees in the same order every time."""
+    """A single thread, with which forests also add the predictions of their trees in the same order every time."""
     import joblib
 
     with threadpool_limits(1, user_api="openmp"), joblib.parallel_config(backend="sequential"):
@@ -109,8 +109,8 @@ def fit_estimator(
 ) -> None:
     """Fit an estimator or a pipeline, with the rows' weights if they differ; `extra`: further arguments of its fit."""
     key = f"{estimator.steps[-1][0]}__sample_weight" if hasattr(estimator, "steps") else "sample_weight"
-    # Threads that wait for each other cost more than they save on few rows. Boosted trees don't depend on their number.
-    with threadpool_limits(1 if matrix.size < SMALL else None, user_api="openmp"):
+    # Threads that wait for each other cost more than they save on few rows. The fitted trees don't depend on them.
+    with sequential() if matrix.size < SMALL else nullcontext():
         estimator.fit(matrix, target, **({} if weights is None else {key: weights}), **extra)
 
 
