@@ -120,7 +120,7 @@ class DataParams(Document):
     weight: str | None = None
     """A column with the weight of each row, a number above 0; never a feature.
 
-    It counts in fitting, in the automatic choice and in calibration. Reported figures count every row once.
+    It counts in fitting and in the automatic choice. Calibration and the reported figures count every row once.
     """
     time_format: TimeFormat | None = None
     """How the times of `time` are written, as `features.NAME.format`, which counts if that column is declared."""
