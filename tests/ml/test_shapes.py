@@ -91,7 +91,7 @@ SHAPES = {
     "two thousand columns": Shape(csv(table(500, columns=2000)), features=2000),
     "a constant and an empty column": Shape(csv(table(60).assign(same=1, empty=None)), features=2),
     "nothing but a constant": Shape(csv(table(60)[["y"]].assign(same=1)), refused="no column is left as a feature"),
-    "an almost empty column": Shape(csv(table(60).assign(rare=[1.0, *[float("nan")] * 59])), features=3),
+    "an almost empty column": Shape(csv(table(60).assign(rare=pd.Series([1.0]).reindex(range(60)))), features=3),
     "duplicated rows": Shape(csv(pd.concat([table(30)] * 4))),
     "odd names": Shape(
         csv(table(60).assign(**ODD)),
