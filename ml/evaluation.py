@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ml.bundle import Bundle
 from ml.card import Slice, Support
-from ml.encoding import MISSING, keys
+from ml.encoding import MISSING, Encoder, LookupEncoder, OneHotEncoder, keys
 from ml.metrics import LARGER_IS_BETTER, METRICS, Weights, block_weights, day_blocks, figures, values
 from ml.params import EvaluationParams, ParamsError
 from ml.rows import Rows
@@ -55,7 +55,10 @@ def doubt(test: Support, params: EvaluationParams) -> str | None:
 
 def predict(bundle: Bundle, columns: Columns) -> tuple[Scores, NDArray[np.float64]]:
     """Calibrated scores, and the predictions as class indices (floats) or numbers."""
-    scores = bundle.scores(columns)
+    return _decided(bundle, bundle.scores(columns))
+
+
+def _decided(bundle: Bundle, scores: Scores) -> tuple[Scores, NDArray[np.float64]]:
     answers = bundle.decide(scores)
     if bundle.schema.task == "regression":
         return scores, np.asarray(answers, dtype=np.float64)
@@ -129,17 +132,29 @@ def importance(bundle: Bundle, predicted: Predicted, params: EvaluationParams, s
     metric = HEADLINE[bundle.schema.task]
     one = np.zeros(len(rows), dtype=np.int64)
 
-    def score(columns: Columns) -> float:
-        scores, labels = predict(bundle, columns)
+    encoders = bundle.parts.encoding.encoders
+    blocks = [encoder.transform(rows.columns).astype(np.float32) for encoder in encoders]
+
+    def score(matrix: NDArray[np.float32]) -> float:
+        scores, labels = _decided(bundle, bundle.parts.decision.scores(bundle.run(matrix)))
         return float(values(metric, rows.target, scores, labels, one, np.ones((1, 1)))[0])
 
-    plain = score(rows.columns)
+    plain = score(np.concatenate(blocks, axis=1))
     sign = -1.0 if metric in LARGER_IS_BETTER else 1.0
     losses = {}
     for feature in bundle.schema.features:
-        shuffled = rows.columns[feature.name][generator.permutation(len(rows))]
-        losses[feature.name] = sign * (score(rows.columns | {feature.name: shuffled}) - plain)
+        shuffled = rows.columns | {feature.name: rows.columns[feature.name][generator.permutation(len(rows))]}
+        # Only what is made of this feature is encoded again: with thousands of columns, the rest would take minutes.
+        matrix = [
+            encoder.transform(shuffled).astype(np.float32) if feature.name in _read_by(encoder) else block
+            for encoder, block in zip(encoders, blocks, strict=True)
+        ]
+        losses[feature.name] = sign * (score(np.concatenate(matrix, axis=1)) - plain)
     return dict(sorted(losses.items(), key=lambda item: -item[1]))
+
+
+def _read_by(encoder: Encoder) -> tuple[str, ...]:
+    return encoder.columns if isinstance(encoder, OneHotEncoder | LookupEncoder) else (encoder.column,)
 
 
 def curves(schema: Schema, predicted: Predicted) -> dict[str, list[tuple[float, float]]]:
