@@ -27,7 +27,7 @@ for pid in sys.argv[2:]:
 """A replacement for `kill`, which the slim image doesn't have."""
 HARD = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
 """As Kubernetes' restricted Pod Security runs it, with a read-only root."""
-SERVED = ("__init__.py", "bundle.py", "card.py", "decision.py", "encoding.py", "runtime.py", "schema.py")
+SERVED = ("__init__.py", "bundle.py", "card.py", "decision.py", "encoding.py", "runtime.py", "schema.py", "values.py")
 """Of ml/: what the service imports (tests/test_architecture.py holds .dockerignore to it)."""
 LOAD = (REPOSITORY / "tests" / "image" / "load.py").read_text()
 
