@@ -94,6 +94,11 @@ def test_bytecode_is_used_whatever_the_files_times_are(slim):
     assert ask(slim, code)[4:] == [1, 0, 0, 0], "the flags of an unchecked, hash-based .pyc (PEP 552)"
 
 
+def test_it_knows_the_time_zones_that_params_can_declare(slim):
+    code = "import datetime, json, zoneinfo; t = datetime.datetime(2024, 7, 1, tzinfo=zoneinfo.ZoneInfo('Europe/Berlin')); "
+    assert ask(slim, code + "print(json.dumps(t.utcoffset().seconds))") == 7200
+
+
 def test_size_and_layers(slim, full, record_property):
     base = inspect(slim)["RootFS"]["Layers"]
     for image, most in ((slim, 140), (full, 300)):
