@@ -39,7 +39,10 @@ class Choice:
     estimators: dict[str, EstimatorParams]
     target: TargetTransform
     held_out: list[tuple[Scores, NDArray[np.float64]]]
-    """Raw scores of the chosen average and the target, for each fold."""
+    """Raw scores of the chosen average and the target, for each fold; each row once.
+
+    A calibration is judged on a fold after it was fitted on the others, which must not hold the same rows again.
+    """
     facts: AutomaticChoice
 
 
@@ -84,6 +87,7 @@ def choose(rows: Rows, schema: Schema, params: Params, log: logging.Logger) -> C
         [
             (np.sum([weight * one.scores[place] for one, weight in chosen.values()], axis=0), fold.rows.target)
             for place, fold in enumerate(folds)
+            if fold.repeat == 0
         ],
         facts.model_copy(update={"loss": loss, "tried": weighed}),
     )

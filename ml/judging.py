@@ -39,6 +39,8 @@ class HeldOut:
     matrix: NDArray[np.float32]
     rows: Rows
     weights: NDArray[np.float64]
+    repeat: int = 0
+    """Which division of the rows it belongs to: the folds of another division hold out the same rows again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +59,11 @@ def encode_folds(rows: Rows, schema: Schema, params: Params) -> list[HeldOut]:
     timed, many = params.split.method == "time", len(rows) > 20_000
     folds = []
     for repeat in range(2 if len(rows) < 1000 and not timed else 1):
-        folds += make_folds(params.split, len(rows), 3 if many else 5, params.seed + repeat, classes, rows.groups)
+        made = make_folds(params.split, len(rows), 3 if many else 5, params.seed + repeat, classes, rows.groups)
+        folds += [(repeat, *fold) for fold in made]
     encoded = []
     weights = sample_weights(rows, schema, params.model)
-    for learn, predict in folds:
+    for repeat, learn, predict in folds:
         past, next_rows = rows.take(learn), rows.take(predict)
         if classes is not None and len(np.unique(past.target)) < 2:
             continue
@@ -73,6 +76,7 @@ def encode_folds(rows: Rows, schema: Schema, params: Params) -> list[HeldOut]:
                 fitted.encoding.transform(next_rows.columns),
                 next_rows,
                 np.ones(len(predict)) if weights is None else weights[predict],
+                repeat,
             )
         )
     return encoded

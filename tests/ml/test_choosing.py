@@ -73,9 +73,16 @@ def test_the_choice_is_an_average_whose_figures_are_kept_and_which_params_could_
         assert not check_parameters(estimator.kind, "binary", estimator.settings)
     trees = next(one for one in facts.tried if one.kind == "hist_gradient_boosting")
     assert 0 < int(str(trees.settings["max_iter"])) <= 40
-    assert sum(len(target) for _, target in choice.held_out) == 2 * 150
     again = choose(rows, schema("binary", columns), params(), LOG)
     assert again.facts == facts
+
+
+def test_calibration_gets_each_held_out_row_once_though_few_rows_are_dealt_twice() -> None:
+    columns, x = numbers(150)
+    target = x[:, 0] + x[:, 1]
+    choice = choose(Rows(columns, target, None), schema("regression", columns), params(), LOG)
+    assert choice.facts.folds == 10
+    assert sorted(np.concatenate([held for _, held in choice.held_out])) == sorted(target)
 
 
 def test_a_trend_is_followed_beyond_the_training_rows() -> None:
