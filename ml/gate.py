@@ -13,7 +13,7 @@ from ml.evaluation import doubt, predict, slice_rows, support
 from ml.metrics import METRICS, Weights, block_weights, day_blocks, figures, improvement, values
 from ml.params import Params, ParamsError
 from ml.rows import groups_of, seconds_of, target_of
-from ml.schema import Document, Schema
+from ml.schema import Document, Schema, SchemaError
 from ml.tables import to_columns
 
 
@@ -120,7 +120,11 @@ def _judge(
         )
         return Verdict(decision="challenger", candidate=version, incumbent=incumbent[0], reasons=tuple(reasons))
 
-    theirs = _answers(incumbent[1], schema, test)
+    try:
+        theirs = _answers(incumbent[1], schema, test)
+    except SchemaError as error:  # a column has another type since then
+        reasons.append(f"the incumbent can't read the test rows, so they can't be compared: {error}")
+        return Verdict(decision="challenger", candidate=version, incumbent=incumbent[0], reasons=tuple(reasons))
 
     def gain(chosen: NDArray[np.bool_]) -> Figure:
         return improvement(

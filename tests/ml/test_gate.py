@@ -1,11 +1,15 @@
 """A candidate becomes champion only if it is significantly better than the thresholds and than the incumbent."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from ml.encoding import Encoding, NumericEncoder, OrdinalEncoder
 from ml.gate import Verdict, judge
 from ml.params import Params, ParamsError
+from ml.schema import Feature
 from tests.bundles import version_of
 from tests.ml.logistic import logistic_parts
 
@@ -115,6 +119,20 @@ def test_another_target_can_not_be_compared(test_rows: pd.DataFrame) -> None:
     refused = judge((version_of(other), other), (version_of(renamed), renamed), test_rows, params())
     assert refused.decision == "challenger"
     assert "can't be compared" in refused.reasons[-1]
+
+
+def test_an_incumbent_that_can_not_read_the_test_rows_can_not_be_compared(test_rows: pd.DataFrame) -> None:
+    new, old = logistic_parts(1.5), logistic_parts(1.0)
+    worded = Feature(name="member", type="categorical")
+    new = replace(new, schema=new.schema.model_copy(update={"features": (new.schema.feature("x"), worded)}))
+    new = replace(
+        new, encoding=Encoding(encoders=(NumericEncoder(column="x"), OrdinalEncoder(column="member", order=("gold",))))
+    )
+    rows = test_rows.assign(member=np.where(test_rows["member"], "gold", "plain"))
+    refused = judge((version_of(new), new), (version_of(old), old), rows, params())
+    assert refused.decision == "challenger"
+    assert "the incumbent can't read the test rows" in refused.reasons[-1]
+    assert "'member' is boolean" in refused.reasons[-1]
 
 
 def test_a_metric_of_another_task_is_named(test_rows: pd.DataFrame) -> None:
