@@ -103,10 +103,16 @@ class Predictor:
         return self.bundle.schema
 
     def example(self) -> dict[str, Any]:
-        """A row that the model accepts: the first of the training sample, or the schema's example values."""
-        sample = self.bundle.parts.reference.sample
-        if sample:
-            return dict(sample[0])
+        """A row that the model accepts: the first such of the training sample, or the schema's example values.
+
+        Training rows may lack what a request must contain, or be outside the declared bounds.
+        """
+        for row in self.bundle.parts.reference.sample:
+            try:
+                self._parse([row], "error")
+            except InvalidRowsError:
+                continue
+            return dict(row)
         return {feature.name: feature.example for feature in self.schema.features}
 
     def predict(self, rows: Sequence[Mapping[str, Any]], non_finite: NonFinite = "error") -> Answers:

@@ -156,6 +156,13 @@ def alike(predictor: Predictor, name: str, *values: object) -> bool:
     return len(set(columns[name].tolist())) == 1 and not any(warnings) and len(set(map(str, answers))) == 1
 
 
+def test_the_example_is_the_first_training_row_that_a_request_may_contain(predictor):
+    parts = predictor.bundle.parts
+    sample = (EXAMPLE | {"amount": None}, EXAMPLE | {"shop": "east"}, EXAMPLE | {"visits": 7})
+    reference = parts.reference.model_copy(update={"sample": sample})
+    assert Predictor(replace(predictor.bundle, parts=replace(parts, reference=reference))).example() == sample[2]
+
+
 def test_a_spelling_of_one_feature_is_missing_in_that_feature_alone(predictor):
     declared = changed(predictor, visits={"missing": ("-999", "unknown")})
     for value in (-999, -999.0, "-999", "unknown"):
