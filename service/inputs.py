@@ -1,6 +1,7 @@
 """Reads the values of a request as the features of the bundle; ml/values.py decides what they mean, as in training."""
 
 import math
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,6 +12,8 @@ from ml.values import UnreadableError
 
 MAX_TEXT = 10_000
 """Maximum number of characters of a value."""
+MAX_MARKS = 30
+"""Maximum number of combining marks in a row (UAX #15, Stream-Safe Text): a longer run takes quadratic time."""
 MAX_NUMBER = 3.4028234663852886e38
 """The model computes in float32, in which a larger number would be infinity."""
 
@@ -142,11 +145,12 @@ def _time_reader(feature: Feature, missing: frozenset[str]) -> Reader:
 def _category_reader(feature: Feature, missing: frozenset[str]) -> Reader:
     categories = frozenset(feature.categories)
     numeric = "number" in feature.forms or any(values.number(category) is not None for category in categories)
+    truths = {text.lower(): text for text in feature.categories if text.lower() in ("true", "false")}
 
     def read(value: Any, warned: list[Warned]) -> Any:
         if type(value) is str and value in categories:
             return value
-        candidates = _spellings(value, numeric=numeric, boolean=not categories.isdisjoint(("true", "false")))
+        candidates = _spellings(value, truths, numeric=numeric)
         if values.is_missing(candidates[0], missing):
             return None
         for text in candidates:
@@ -161,15 +165,19 @@ def _category_reader(feature: Feature, missing: frozenset[str]) -> Reader:
     return read
 
 
-def _spellings(value: Any, *, numeric: bool, boolean: bool) -> list[str]:
-    """How training may have spelled a value; the first spelling is the usual one."""
+def _spellings(value: Any, truths: dict[str, str], *, numeric: bool) -> list[str]:
+    """How training may have spelled a value; the first spelling is the usual one.
+
+    `truths`: the categories that are truth values, such as True, by their text in lower case.
+    """
     if isinstance(value, str):
         _check_length(value)
         text = values.clean(value)
-        return [text, text.lower()] if boolean and text.lower() in ("true", "false") else [text]
+        return [text, truths[text.lower()]] if text.lower() in truths else [text]
     if isinstance(value, bool):
-        if boolean:
-            return [values.spell(value)]
+        if truths:
+            text = values.spell(value)
+            return [text, truths.get(text, text)]
     elif isinstance(value, int | float) and numeric:
         # 5 and 5.0 are the same number in JSON.
         whole = float(value).is_integer() if isinstance(value, float) or abs(value) < 2**53 else False
@@ -191,6 +199,13 @@ def _text_reader(missing: frozenset[str]) -> Reader:
 def _check_length(text: str) -> None:
     if len(text) > MAX_TEXT:
         raise UnreadableError(f"must have at most {MAX_TEXT} characters", "too_long")
+    if len(text) <= MAX_MARKS or text.isascii():
+        return
+    run = 0
+    for sign in text:
+        run = run + 1 if unicodedata.combining(sign) else 0
+        if run > MAX_MARKS:
+            raise UnreadableError(f"must have at most {MAX_MARKS} combining marks in a row", "too_long")
 
 
 def _learnt_range(feature: Feature) -> tuple[float, float]:

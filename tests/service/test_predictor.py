@@ -95,6 +95,8 @@ def test_a_regression_answers_with_a_number_alone(predictors):
         ({"member": [True]}, "wrong_type"),
         ({"colour": 3}, "wrong_type"),
         ({"colour": "x" * 10_001}, "too_long"),
+        ({"colour": "a" + "\u0300" * 31}, "too_long"),
+        ({"note": "\u0316\u0300" * 5000}, "too_long"),
         ({"shop": "east"}, "unknown_category"),
         ({"note": {"text": "late"}}, "wrong_type"),
         ({"bought": 1704067200}, "wrong_type"),
@@ -183,6 +185,11 @@ def test_an_integer_code_that_is_a_category_is_accepted_as_number_and_as_text(pr
     assert warned(changed(predictor, colour={"categories": ("5.0",)}), colour=5) == []
     flags = changed(predictor, colour={"categories": ("false", "true"), "forms": ("boolean",)})
     assert alike(flags, "colour", True, "true", "True")
+    capitals = changed(predictor, colour={"categories": ("False", "True"), "forms": ("text",)})
+    assert alike(capitals, "colour", True, "true", "True")
+    assert warned(changed(predictor, colour={"categories": ("True",)}), colour=False) == [
+        ("colour", "unknown_category")
+    ]
     assert refusal(predictor, colour=True) == ("colour", "wrong_type")
 
 
