@@ -207,7 +207,7 @@ def _parse(data: bytes, dialect: Dialect, params: DataParams) -> tuple[pd.DataFr
     if params.csv.names is not None:
         return table, list(params.csv.names)
     header = [str(name).strip() for name in table.iloc[0]]
-    header[0] = header[0].lstrip("# ")
+    header[0] = header[0].lstrip("# ") or header[0]  # a column may be called #
     if dialect.header < dialect.width:
         header = header[: dialect.header]
     return table.iloc[1:].reset_index(drop=True), header
@@ -220,7 +220,8 @@ def _records(data: bytes) -> list[dict[str, Any]]:
         rows = json.loads(text, object_pairs_hook=_object)
     else:
         rows = []
-        for number, line in enumerate(text.splitlines(), start=1):
+        # Not splitlines: a text in JSON may contain U+2028 and other ends of a line.
+        for number, line in enumerate(text.split("\n"), start=1):
             if line.strip():
                 try:
                     rows.append(json.loads(line, object_pairs_hook=_object))

@@ -159,6 +159,15 @@ def test_what_counts_as_missing_is_a_param_and_the_target_has_its_own(tmp_path: 
     assert columns(read(numbers, missing=["-999"])) == {"a": [None, 2], "y": [-999, 1]}
 
 
+def test_a_text_in_json_lines_may_contain_other_ends_of_a_line(tmp_path: Path) -> None:
+    found = read(tmp_path / "t.jsonl", '{"a": "one\u2028two\x85"}\r\n{"a": "three"}\n'.encode())
+    assert columns(found) == {"a": ["one\u2028two\x85", "three"]}
+
+
+def test_a_column_may_be_called_by_the_comment_sign(tmp_path: Path) -> None:
+    assert columns(read(tmp_path / "t.csv", "#,name\n1,Abra\n2,Mew\n")) == {"#": [1, 2], "name": ["Abra", "Mew"]}
+
+
 def test_a_declared_category_keeps_its_spelling(tmp_path: Path) -> None:
     file = tmp_path / "t.csv"
     assert columns(read(file, "a,y\n5.0,1\n6.0,0\n", features={"a": {"type": "categorical"}}))["a"] == ["5.0", "6.0"]
