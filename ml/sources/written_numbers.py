@@ -33,6 +33,10 @@ _SHELL = re.compile(
 )
 
 
+LONGEST = 100
+"""Characters of a number, at most: the pattern takes cubic time for a long run of blanks."""
+
+
 class AmbiguousNumberError(ValueError):
     """A number that can be read in two ways; the message names the column, the value and the param."""
 
@@ -84,7 +88,7 @@ def written(values: list[str]) -> Written | None:
         return None
     bodies, signs = [], set()
     for value in numbers:
-        shell = _SHELL.fullmatch(value.replace("\u2212", "-"))
+        shell = _shell(value)
         if shell is None or bool(shell["open"]) != bool(shell["close"]) or (shell["before"] and shell["after"]):
             return None
         if re.match(r"0[0-9]", shell["number"]):
@@ -145,13 +149,17 @@ def decide(columns: Mapping[str, Written], params: CsvParams) -> dict[str, Decim
 
 def rewrite(value: str, decimal: Decimal) -> str:
     """A written number as a computer writes it; a word stays as it is."""
-    shell = _SHELL.fullmatch(value.replace("\u2212", "-"))
+    shell = _shell(value)
     if shell is None or not any(sign.isdigit() for sign in value):
         return value
     thousands = "," if decimal == "." else "."
     number = re.sub(rf"[{thousands}{_QUOTES}{_BLANK}]", "", shell["number"]).replace(decimal, ".")
     negative = shell["open"] or "-" in shell["sign"] + shell["sign2"]
     return f"-{number}" if negative else number
+
+
+def _shell(value: str) -> re.Match[str] | None:
+    return _SHELL.fullmatch(value.replace("\u2212", "-")) if len(value) <= LONGEST else None
 
 
 def _pattern(decimal: Decimal, group: str) -> str:

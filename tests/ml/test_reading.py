@@ -14,6 +14,7 @@ import pytest
 from ml.data_params import DataParams
 from ml.sources import table
 from ml.sources.reading import Read, SourceError
+from ml.sources.written_numbers import written
 
 
 def read(path: Path, content: str | bytes | None = None, **params: Any) -> Read:
@@ -166,6 +167,10 @@ def test_a_text_in_json_lines_may_contain_other_ends_of_a_line(tmp_path: Path) -
 
 def test_a_column_may_be_called_by_the_comment_sign(tmp_path: Path) -> None:
     assert columns(read(tmp_path / "t.csv", "#,name\n1,Abra\n2,Mew\n")) == {"#": [1, 2], "name": ["Abra", "Mew"]}
+
+
+def test_a_text_with_thousands_of_blanks_is_soon_known_to_be_no_number() -> None:
+    assert written(["5" + " " * 5000 + "rooms"]) is None  # a pattern of cubic time would take an hour
 
 
 def test_a_declared_category_keeps_its_spelling(tmp_path: Path) -> None:
