@@ -31,6 +31,9 @@ TREND = 0.8
 CELLS = 1_500_000
 """Values of the matrix, at most, that the candidates are compared on, for each 60 seconds of the budget."""
 
+OVERRUN = 2.0
+"""A candidate that is expected to take more than this many budgets isn't tried: the clock can't stop it halfway."""
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -106,11 +109,15 @@ def _try_all(
     judged: list[Judged] = []
     tried: list[Tried] = []
     budget = params.model.budget.total_seconds()
-    for place, candidate in enumerate(planned):
+    # A linear one first: it takes moments, and if the clock stops the search after slow trees, a trend is still seen.
+    first = next((place for place, one in enumerate(planned) if one.estimator.kind == "linear"), 0)
+    order = sorted(range(len(planned)), key=lambda place: place != first)
+    for count, place in enumerate(order):
+        candidate = planned[place]
         facts = Tried(name=candidate.name, kind=candidate.estimator.kind, settings=candidate.estimator.settings)
-        progress = f"candidate {place + 1} of {len(planned)}: {candidate.name}"
-        if judged and monotonic() - start > budget:
-            log.warning("model.budget (%.0f s) is spent after %d of %d candidates", budget, place, len(planned))
+        progress = f"candidate {count + 1} of {len(planned)}: {candidate.name}"
+        if judged and count > 1 and monotonic() - start > budget:
+            log.warning("model.budget (%.0f s) is spent after %d of %d candidates", budget, count, len(planned))
             return judged, tried, True
         try:
             found = judge(candidate, folds, transform, schema, params.model, params.seed + place)
@@ -151,10 +158,14 @@ def _sample(rows: Rows, schema: Schema, params: Params) -> Rows:
 
 
 def _plan(listed: list[Candidate], folds: int, budget: float) -> list[Candidate]:
-    """As many candidates, in order, as the budget's seconds are expected to be enough for; at least three."""
+    """As many candidates, in order, as the budget's seconds are expected to be enough for; at least three.
+
+    Of those that would take much longer than all the budget alone, such as boosted trees for dozens of classes, none.
+    """
     planned: list[Candidate] = []
     work = 0.0
-    for candidate in listed:
+    able = [one for one in listed if one.seconds * folds <= OVERRUN * budget]
+    for candidate in able or [min(listed, key=lambda one: one.seconds)]:
         work += candidate.seconds * folds
         if work <= budget or len(planned) < 3:
             planned.append(candidate)

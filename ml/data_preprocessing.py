@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 
 from ml.data_params import DataParams, FeatureParams
 from ml.files import DATA_WARNINGS, PROCESSED, SCHEMA, SUMMARY, TABLE
-from ml.inference import ID_ROWS, identifies_rows, infer, marks_of, numbers_the_rows, words_among_numbers
+from ml.inference import (
+    ID_ROWS,
+    category_marks,
+    identifies_rows,
+    infer,
+    numbers_the_rows,
+    target_marks,
+    words_among_numbers,
+)
 from ml.leaks import find_leaks
 from ml.learning import label_kind, learn, read_target, read_time_column, readings
 from ml.logs import stage_logger
@@ -66,7 +74,9 @@ def preprocess(raw: pd.DataFrame, params: Params) -> Processed:
             stated = stated.model_copy(update={"missing": (*stated.missing, *words.get(name, ()))})
             features.append(learn(known[name], training, stated, name, params))
             warnings += _doubts(raw[name], features[-1], declared, data)
-            assumed += readings(known[name], features[-1], declared) + _marks(known[name], features[-1])
+            assumed += readings(known[name], features[-1], declared) + category_marks(known[name], features[-1])
+        elif declared is None and classes:
+            assumed += target_marks(known[name], name)
     if not features:
         raise SchemaError("no column is left as a feature: check data.exclude and data.declared_only in params.yaml")
     horizon = None if data.horizon is None else _spell(data.horizon.total_seconds())
@@ -166,18 +176,6 @@ def _doubts(column: "pd.Series[Any]", feature: Feature, declared: FeatureParams 
             "name it in data.id or data.exclude"
         ]
     return []
-
-
-def _marks(column: "pd.Series[Any]", feature: Feature) -> list[str]:
-    """Categories that may be spellings of a missing value."""
-    if feature.type != "categorical":
-        return []
-    found = marks_of(feature.categories)
-    return [
-        f"column {feature.name!r} has {int((column == mark).sum())} times {mark!r}, which is a category; if it means "
-        f"that the value is missing, name it in data.features.{feature.name}.missing or data.missing"
-        for mark in found
-    ]
 
 
 def _column(table: pd.DataFrame, name: str | None, key: str) -> "pd.Series[Any] | None":

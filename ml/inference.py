@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ml.schema import FeatureType
+from ml.schema import Feature, FeatureType
 from ml.tables import are_times
 
 TEXT_WORDS = 3.0
@@ -91,9 +91,27 @@ def words_among_numbers(column: "pd.Series[Any]") -> Words | None:
     return Words({str(word): int(count) for word, count in counts.head(MANY_WORDS).items()}, marks, missing, share)
 
 
-def marks_of(categories: tuple[str, ...]) -> list[str]:
-    """The categories that people also write where a value is missing, such as NA."""
-    return [category for category in categories if category.strip().casefold() in MARKS]
+def category_marks(column: "pd.Series[Any]", feature: Feature) -> list[str]:
+    """Says of each category that people also write where a value is missing, such as NA, that it is one."""
+    if feature.type != "categorical":
+        return []
+    return [
+        f"column {feature.name!r} has {int((column == mark).sum())} times {mark!r}, which is a category; if it means "
+        f"that the value is missing, name it in data.features.{feature.name}.missing or data.missing"
+        for mark in feature.categories
+        if mark.strip().casefold() in MARKS
+    ]
+
+
+def target_marks(target: "pd.Series[Any]", name: str) -> list[str]:
+    """Says of each class that people also write where a value is missing that it counts as a class."""
+    counts = target.dropna().astype(str).value_counts()
+    return [
+        f"the target {name!r} has {counts[mark]} times {mark!r}, which is a class of its own; if it means that the "
+        f"target is unknown, name it in data.features.{name}.missing"
+        for mark in sorted(counts.index)
+        if mark.strip().casefold() in MARKS
+    ]
 
 
 def numbers_the_rows(column: "pd.Series[Any]", name: str) -> bool:

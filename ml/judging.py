@@ -28,6 +28,9 @@ GAIN = 1e-3
 PATIENCE = 25
 """Rounds of boosting without a gain on the held-out rows, after which it stops."""
 
+NO_GAIN = 1e-4
+"""Log-loss that counts as no gain. Without it, boosting goes on to the last tree if the classes can be told apart."""
+
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
@@ -95,6 +98,8 @@ def judge(
         extra: dict[str, Any] = {}
         if candidate.stops_early:
             estimator.set_params(early_stopping=True, n_iter_no_change=PATIENCE, scoring="loss")
+            if schema.task != "regression":
+                estimator.set_params(tol=NO_GAIN)
             known = np.isin(held, learn) if schema.task != "regression" else np.ones(len(held), dtype=bool)
             extra = {"X_val": fold.matrix[known], "y_val": held[known]}
         fit_estimator(estimator, fold.learn.matrix, learn, fold.learn_weights, **extra)

@@ -13,7 +13,7 @@ import yaml
 
 from ml.contract import check_names
 from ml.data_params import DataParams
-from ml.inference import MOMENT, identifies_rows, infer
+from ml.inference import MOMENT, identifies_rows, infer, target_marks
 from ml.params import PARAMS, ParamsError, load_params
 from ml.schema import FeatureType, SchemaError, Task
 from ml.sources import table
@@ -80,6 +80,7 @@ def suggest(found: pd.DataFrame, target: str, task: Task | None = None) -> Sugge
         time=ordered[0] if ordered else None,
         types=types,
         asked=(
+            *([] if (task or inferred) == "regression" else target_marks(found[target], target)),
             *asked,
             *(
                 f"{name!r} may be the time of a row; if later rows are to be predicted from earlier ones, "

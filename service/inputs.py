@@ -220,10 +220,11 @@ def _warn_range(number: float, feature: Feature, warned: list[Warned], shown: st
     if feature.type == "datetime":
         borders = [values.iso(edge) for edge in (low, high)]
     else:
-        # Rounded, but not so far that the number would be within the range that the message names.
+        # Rounded, but not so far that the range would shrink to a point, or the number would be within it.
         for digits in (3, 6, 17):
             borders = [rounded(low, digits), rounded(high, digits)]
-            if not float(borders[0]) <= number <= float(borders[1]):
+            first, last = map(float, borders)
+            if not first <= number <= last and (first < last or low == high):
                 break
     warned.append(
         Warned(feature.name, "out_of_range", f"{shown} is outside the training range {borders[0]} to {borders[1]}")

@@ -159,7 +159,9 @@ def _delimiter(text: str, uri: str, params: CsvParams, assumed: list[str]) -> tu
             assumed.append(f"the delimiter is the {NAMES[best[0]]} (data.csv.delimiter)")
         return best[0], found[best[0]][2]
     blank = _records(text, BLANKS)
-    if len({len(fields) for _, fields in blank}) == 1 and len(blank[0][1]) > 1:
+    sizes = {len(fields) for _, fields in blank[1:]} or {0}
+    # R's write.table names no column for the rows' names.
+    if len(sizes) == 1 and (width := min(sizes)) > 1 and len(blank[0][1]) in (width, width - (width > 2)):
         assumed.append("columns are separated by runs of blanks (data.csv.delimiter)")
         return BLANKS, blank
     return ",", _records(text, ",")

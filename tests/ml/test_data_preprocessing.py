@@ -257,6 +257,15 @@ def test_a_few_words_among_numbers_are_missing_and_said() -> None:
     assert sum(int(part["hp"].isna().sum()) for part in processed.parts.values()) == 2
 
 
+def test_a_class_that_may_mean_unknown_is_said_and_can_be_made_missing() -> None:
+    sexes = table(60, y=["male", "female", "NA"] * 20)
+    said = "the target 'y' has 20 times 'NA', which is a class of its own; if it means that the target is unknown"
+    assert said in remarks(process(sexes, task="multiclass"))
+    processed = process(table(60, y=["male", "female", None] * 20), features={"y": {"missing": ["NA"]}})
+    assert processed.schema.classes == ("female", "male")
+    assert "which is a class" not in remarks(processed)
+
+
 @pytest.mark.parametrize(
     ("values", "kind", "said"),
     [

@@ -117,3 +117,10 @@ def test_a_time_whose_order_the_rows_do_not_have_is_asked_about_and_so_is_an_amb
     suggestion = suggest(made, "churned")
     assert suggestion.types["ordered_at"] == "datetime"
     assert "ordered_at" in suggestion.asked[0]
+
+
+def test_a_class_that_may_mean_unknown_is_asked_about() -> None:
+    found = pd.DataFrame({"x": range(60), "y": ["male", "female", "NA"] * 20})
+    suggestion = suggest(found, "y")
+    assert suggestion.task == "multiclass"
+    assert any("'y' has 20 times 'NA'" in sentence for sentence in suggestion.asked)

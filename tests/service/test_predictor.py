@@ -35,6 +35,12 @@ def test_a_warning_names_the_range_rounded_unless_that_hides_the_difference(bund
     assert message(23.99) == "23.99 is outside the training range 0.0166667 to 23.9833"
 
 
+def test_a_narrow_range_is_not_rounded_to_a_point(predictor):
+    narrow = changed(predictor, amount={"low": 118.2263, "high": 118.4717})
+    ((warning,),) = (answer.warnings for answer in narrow.predict([EXAMPLE | {"amount": 120.5}]).answers)
+    assert warning.message == "120.5 is outside the training range 118.226 to 118.472"
+
+
 def test_a_warning_shows_all_digits_of_a_large_number(predictor):
     stamps = changed(predictor, visits={"low": 2e9, "high": 2e9 + 59, "integer": True})
     ((warning,),) = (answer.warnings for answer in stamps.predict([EXAMPLE | {"visits": 2000000060}]).answers)
