@@ -17,7 +17,7 @@ from ml.inference import (
     infer,
     numbers_the_rows,
     target_marks,
-    words_among_numbers,
+    without_words,
 )
 from ml.leaks import find_leaks
 from ml.learning import label_kind, learn, read_target, read_time_column, readings
@@ -52,7 +52,7 @@ def preprocess(raw: pd.DataFrame, params: Params) -> Processed:
         raise SchemaError(f"params.yaml declares {', '.join(map(repr, missing))}, but the table has no such column")
     assumed: list[str] = []
     warnings: list[str] = []
-    raw, words = _without_words(raw, data, assumed)
+    raw, words = without_words(raw, data, assumed)
     known = raw[raw[data.target].notna()].reset_index(drop=True)
     if known.empty:
         raise SchemaError(f"no row has a value for the target {data.target!r}")
@@ -116,47 +116,6 @@ def preprocess(raw: pd.DataFrame, params: Params) -> Processed:
         remarks=Remarks(assumed=tuple(assumed), warnings=tuple(warnings)),
     )
     return Processed(parts, schema, summary)
-
-
-def _without_words(
-    raw: pd.DataFrame, data: DataParams, assumed: list[str]
-) -> tuple[pd.DataFrame, dict[str, tuple[str, ...]]]:
-    """The table with columns of numbers in which a few words stand for missing numbers as such; and these words."""
-    changed: dict[str, pd.Series[Any]] = {}
-    words: dict[str, tuple[str, ...]] = {}
-    together: dict[str, list[str]] = {}
-    for name in map(str, raw.columns):
-        declared = data.features.get(name)
-        unsaid = declared is None or declared.type is None
-        if (
-            name in (data.id, data.time, *data.exclude)
-            or not unsaid
-            or (name == data.target and data.task != "regression")
-        ):
-            continue
-        found = words_among_numbers(raw[name])
-        if found is None:
-            continue
-        shown = ", ".join(f"{word!r} ({count})" for word, count in found.words.items())
-        if found.missing:
-            changed[name] = pd.to_numeric(raw[name], errors="coerce").astype(float).replace([np.inf, -np.inf], np.nan)
-            words[name] = tuple(found.words)
-            together.setdefault(shown if len(found.words) > 1 else repr(words[name][0]), []).append(name)
-        elif name != data.target:
-            assumed.append(
-                f"column {name!r} is not numeric, though {found.share:.0%} of its values are numbers, because of "
-                f"{shown}; data.features.{name}.missing makes such words missing"
-            )
-    for shown, names in together.items():
-        assumed.append(f"{_listed(names)} numeric, and {shown} counts as missing (data.features.NAME: type, missing)")
-    return (raw.assign(**changed) if changed else raw), words
-
-
-def _listed(names: list[str]) -> str:
-    """The columns with their verb: column 'a' is, columns 'a', 'b' are."""
-    if len(names) == 1:
-        return f"column {names[0]!r} is"
-    return f"columns {', '.join(map(repr, names[:10]))}{f' and {len(names) - 10} more' if len(names) > 10 else ''} are"
 
 
 def _row_name(name: str, column: "pd.Series[Any]", declared: FeatureParams | None, data: DataParams) -> str | None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ml.data_params import DataParams
 from ml.schema import Feature, FeatureType
 from ml.tables import are_times
 
@@ -65,7 +66,7 @@ def infer(column: "pd.Series[Any]") -> FeatureType:
         return "boolean"
     if _numbers(words).notna().all() or ((found := words_among_numbers(words)) is not None and found.marks):
         return "numeric"
-    if are_times(words):
+    if are_times(words) or _marks_among_times(words):
         return "datetime"
     seldom_repeats = words.nunique() >= TEXT_DISTINCT * len(words)
     wordy = (words.str.count(r"\s+") + 1).mean() >= TEXT_WORDS
@@ -89,6 +90,74 @@ def words_among_numbers(column: "pd.Series[Any]") -> Words | None:
     few = len(counts) <= MANY_WORDS and not any(re.search(r"\d", str(word)) for word in counts.index)
     missing = marks or (few and numbers.nunique() > FEW_NUMBERS)
     return Words({str(word): int(count) for word, count in counts.head(MANY_WORDS).items()}, marks, missing, share)
+
+
+def without_words(
+    raw: pd.DataFrame, data: DataParams, assumed: list[str]
+) -> tuple[pd.DataFrame, dict[str, tuple[str, ...]]]:
+    """The table in which the words that stand for missing numbers and times are missing; and these words by column.
+
+    What is assumed about the columns is appended to `assumed`.
+    """
+    changed: dict[str, pd.Series[Any]] = {}
+    words: dict[str, tuple[str, ...]] = {}
+    together: dict[str, list[str]] = {}
+    for name in map(str, raw.columns):
+        declared = data.features.get(name)
+        unsaid = declared is None or declared.type is None
+        if (
+            name in (data.id, data.time, *data.exclude)
+            or not unsaid
+            or (name == data.target and data.task != "regression")
+        ):
+            continue
+        found = words_among_numbers(raw[name])
+        if found is None:
+            dated = name == data.target or (declared is not None and declared.format is not None)
+            if not dated and (marks := _marks_among_times(raw[name])):
+                changed[name] = raw[name].mask(
+                    raw[name].astype("string").str.strip().isin([*marks]).fillna(value=False)
+                )
+                words[name] = tuple(marks)
+                assumed.append(
+                    f"column {name!r} has times, and {_counted(marks)} counts as missing (data.features.{name}.missing)"
+                )
+            continue
+        shown = _counted(found.words)
+        if found.missing:
+            changed[name] = pd.to_numeric(raw[name], errors="coerce").astype(float).replace([np.inf, -np.inf], np.nan)
+            words[name] = tuple(found.words)
+            together.setdefault(shown if len(found.words) > 1 else repr(words[name][0]), []).append(name)
+        elif name != data.target:
+            assumed.append(
+                f"column {name!r} is not numeric, though {found.share:.0%} of its values are numbers, because of "
+                f"{shown}; data.features.{name}.missing makes such words missing"
+            )
+    for shown, names in together.items():
+        assumed.append(f"{_listed(names)} numeric, and {shown} counts as missing (data.features.NAME: type, missing)")
+    return (raw.assign(**changed) if changed else raw), words
+
+
+def _listed(names: list[str]) -> str:
+    """The columns with their verb: column 'a' is, columns 'a', 'b' are."""
+    if len(names) == 1:
+        return f"column {names[0]!r} is"
+    return f"columns {', '.join(map(repr, names[:10]))}{f' and {len(names) - 10} more' if len(names) > 10 else ''} are"
+
+
+def _counted(words: dict[str, int]) -> str:
+    return ", ".join(f"{word!r} ({count})" for word, count in words.items())
+
+
+def _marks_among_times(column: "pd.Series[Any]") -> dict[str, int]:
+    """The MARKS in a column of text whose other values are all dates or times, with the number of each."""
+    if column.dtype != object and not isinstance(column.dtype, pd.StringDtype):
+        return {}
+    words = column.dropna().astype("string").str.strip()
+    marks = words.str.casefold().isin(MARKS)
+    if not marks.any() or marks.all() or not are_times(words[~marks]):
+        return {}
+    return {str(word): int(count) for word, count in words[marks].value_counts().items()}
 
 
 def category_marks(column: "pd.Series[Any]", feature: Feature) -> list[str]:

@@ -88,6 +88,13 @@ def suggest(found: pd.DataFrame, target: str, task: Task | None = None) -> Sugge
                 for name in likely
                 if not ordered
             ),
+            *(
+                f"{name!r} may be the time of a row, written as a number; if later rows are to be predicted from "
+                "earlier ones, name it in data.time, its form in data.time_format (%Y, %Y%m%d, epoch_s …), and set "
+                "split.method: time"
+                for name, kind in types.items()
+                if kind == "numeric" and not times and MOMENT.search(name) and _counts_up(found[name])
+            ),
         ),
     )
 
@@ -95,6 +102,11 @@ def suggest(found: pd.DataFrame, target: str, task: Task | None = None) -> Sugge
 def _in_order(column: "pd.Series[Any]", name: str) -> bool:
     moments = moments_of(column, learn_times(column, name, None, None))
     return moments.is_monotonic_increasing or moments.is_monotonic_decreasing
+
+
+def _counts_up(column: "pd.Series[Any]") -> bool:
+    """Whether the rows stand in its order, and it differs in most of them, as in a series."""
+    return bool(column.is_monotonic_increasing and column.nunique() > len(column) / 2)
 
 
 def write_params(uri: str, target: str, column: "pd.Series[Any]", suggestion: Suggestion) -> str:

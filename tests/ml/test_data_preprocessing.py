@@ -266,6 +266,15 @@ def test_a_class_that_may_mean_unknown_is_said_and_can_be_made_missing() -> None
     assert "which is a class" not in remarks(processed)
 
 
+def test_marks_among_times_are_missing_times() -> None:
+    days = [f"2024-01-{1 + n % 28:02}" for n in range(39)]
+    processed = process(table(z=[*days, "NA"]))
+    feature = processed.schema.feature("z")
+    assert (feature.type, feature.missing) == ("datetime", ("NA",))
+    assert "column 'z' has times, and 'NA' (1) counts as missing" in remarks(processed)
+    assert sum(int(part["z"].isna().sum()) for part in processed.parts.values()) == 1
+
+
 @pytest.mark.parametrize(
     ("values", "kind", "said"),
     [

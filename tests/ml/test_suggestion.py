@@ -124,3 +124,9 @@ def test_a_class_that_may_mean_unknown_is_asked_about() -> None:
     suggestion = suggest(found, "y")
     assert suggestion.task == "multiclass"
     assert any("'y' has 20 times 'NA'" in sentence for sentence in suggestion.asked)
+
+
+def test_a_time_written_as_a_number_is_asked_about_if_the_rows_stand_in_its_order() -> None:
+    found = pd.DataFrame({"year": range(1900, 1960), "day": [5, 3] * 30, "y": np.linspace(0, 1, 60) ** 2})
+    (sentence,) = suggest(found, "y").asked
+    assert "'year' may be the time of a row, written as a number" in sentence
