@@ -22,6 +22,8 @@ from ml.rows import Rows
 from ml.runtime import Scores
 from ml.schema import Schema
 
+LARGEST = 1e100
+"""The largest number of a regression's target; squares of numbers beyond 1e154 overflow float64."""
 SKEWED = 1.0
 """From this skewness on, the logarithm of a positive target is tried."""
 FEW = {"max_iter": 50}
@@ -121,6 +123,8 @@ def _try_all(
             return judged, tried, True
         try:
             found = judge(candidate, folds, transform, schema, params.model, params.seed + place)
+            if not np.isfinite(found.loss):
+                raise ValueError("its loss is not a finite number")
         except ValueError as error:  # it can't learn from a fold, such as one that has a single class
             reason = " ".join(str(error).split())[:200]
             log.info("%s can't be fitted: %s", progress, reason)
@@ -141,6 +145,8 @@ def standardised(target: NDArray[np.float64], schema: Schema, kind: str = "ident
         return TargetTransform()
     if kind == "log" and target.min() <= -1:
         raise ParamsError(f"model.target: log needs numbers above -1, but {schema.target!r} has {target.min():g}")
+    if (largest := np.abs(target).max()) > LARGEST:
+        raise ParamsError(f"the target {schema.target!r} has {largest:g}, too large to learn: divide it in the table")
     number = np.log1p(target) if kind == "log" else target
     return TargetTransform.model_validate(
         {"kind": kind, "shift": float(number.mean()), "scale": float(number.std()) or 1.0}

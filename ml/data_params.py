@@ -5,14 +5,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from ml.param_types import Duration
+from ml.param_types import Duration, Spelling
 from ml.schema import MISSING, Document, FeatureType, Task
 from ml.values import check_layout, time_zone
-
-
-def _spelling(value: Any) -> Any:
-    """YAML reads -999 as a number, and a table's cell holds its digits."""
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def _encoding(name: str) -> str:
@@ -25,7 +20,6 @@ def _encoding(name: str) -> str:
 
 TimeFormat = Annotated[str, AfterValidator(check_layout)]
 TimeZone = Annotated[str, AfterValidator(lambda name: time_zone(name).key)]
-Spelling = Annotated[str, BeforeValidator(_spelling)]
 
 
 MULTILABEL = "a model has one target: several targets (multilabel) are out of scope; train a model for each of them"
@@ -111,7 +105,7 @@ class DataParams(Document):
     """How long before the event a prediction is made (flights: before the scheduled departure)."""
     target: Annotated[str, BeforeValidator(_one_target)]
     task: Annotated[Task, BeforeValidator(_no_multilabel)]
-    positive: str | None = None
+    positive: Spelling | None = None
     """Binary: the label of the positive class; None: the last label in sorted order (1, True, yes)."""
     id: str | None = None
     """A column that names the row; never a feature."""

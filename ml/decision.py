@@ -61,6 +61,10 @@ Calibration = Annotated[
 ]
 
 
+LEAST = -0.999
+"""The least number whose logarithm (of 1 + number) is learnt; later rows may hold lower ones than the training rows."""
+
+
 class TargetTransform(Document):
     """A regression's target as the estimator learns it, (f(y) - shift) / scale, with f the identity or the logarithm.
 
@@ -73,15 +77,16 @@ class TargetTransform(Document):
     scale: Annotated[float, Field(gt=0)] = 1.0
 
     def apply(self, target: Scores) -> Scores:
-        """What the estimator learns."""
-        return ((np.log1p(target) if self.kind == "log" else target) - self.shift) / self.scale
+        """What the estimator learns. A number at or below -1 has no logarithm, so it counts as slightly above -1."""
+        number = np.log1p(np.maximum(target, LEAST)) if self.kind == "log" else target
+        return (number - self.shift) / self.scale
 
     def invert(self, raw: Scores) -> Scores:
         """The estimator's output as a number of the target."""
         if self == TargetTransform():
             return raw
         number = raw * self.scale + self.shift
-        # exp(700) is the largest power of ten that float64 holds, nearly.
+        # Above 709, exp overflows float64.
         return np.expm1(np.minimum(number, 700.0)) if self.kind == "log" else number
 
 

@@ -164,13 +164,17 @@ class TextEncoder(Document):
     offset: tuple[float, ...] = ()
     outputs: tuple[str, ...] = ()
 
+    @cached_property
+    def _weights(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return np.asarray(self.idf), np.asarray(self.directions)
+
     def names(self) -> list[str]:
         words = sorted(self.vocabulary, key=self.vocabulary.__getitem__)
         return [f"{self.column}:{word}" for word in self.outputs or words]
 
     def transform(self, columns: Columns) -> NDArray[np.float64]:
         texts = columns[self.column]
-        idf, directions = np.asarray(self.idf), np.asarray(self.directions)
+        idf, directions = self._weights
         out = np.zeros((len(texts), len(self.outputs) or len(idf)))
         for row, text in enumerate(texts):
             found = Counter(_TOKEN.findall(str(text).lower()) if text is not None else ())

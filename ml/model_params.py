@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, ConfigDict, Field, PositiveFloat, model_validator
 
 from ml.estimator_kinds import Kind, check_parameters
-from ml.param_types import Duration
+from ml.param_types import Duration, Spelling
 from ml.schema import Document, Task
 
 
@@ -49,7 +49,7 @@ ThresholdMetric = Literal["f1", "balanced_accuracy", "cost"]
 
 
 class ThresholdParams(Document):
-    """How the decision threshold of a binary model is chosen on validation rows."""
+    """How the decision threshold of a binary model is chosen on rows that the model hasn't learnt from."""
 
     maximize: ThresholdMetric = "f1"
     cost_false_positive: float = 1.0
@@ -70,7 +70,7 @@ class ModelParams(Document):
 
     None: Atlas chooses, if it also chooses the estimators; else identity.
     """
-    class_weight: Literal["balanced"] | dict[str, PositiveFloat] | None = None
+    class_weight: Literal["balanced"] | dict[Spelling, PositiveFloat] | None = None
     """`balanced` weighs classes by their inverse frequency; or a weight by class, 1 for a class that isn't named."""
     monotone: dict[str, Literal["increasing", "decreasing"]] = {}
     """Numeric, boolean or ordinal features with which the prediction may only increase (or only decrease).

@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from ml.values import spell
+
 
 def _duration(value: Any) -> Any:
     """`90m`, `2h`, `7d` -> timedelta."""
@@ -15,5 +17,11 @@ def _duration(value: Any) -> Any:
     raise ValueError("a duration is a number and a unit, such as 90m, 2h or 7d")
 
 
+def _spelling(value: Any) -> Any:
+    """YAML reads -999 as a number and yes as a truth value; a label or a cell is the text that training has for it."""
+    return spell(value) if isinstance(value, int | float) else value
+
+
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Spelling = Annotated[str, BeforeValidator(_spelling)]

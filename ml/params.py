@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from ml.data_params import DataParams
 from ml.encoding import DatetimePart
 from ml.model_params import ModelParams, wrong_parameters
-from ml.param_types import Duration, Share
+from ml.param_types import Duration, Share, Spelling
 from ml.schema import Document, FeatureType
 
 PARAMS = Path("params.yaml")
@@ -94,7 +94,7 @@ class EncodingParams(Document):
     """Features with up to this number of categories are one-hot encoded, features with more are target-encoded."""
     categories: dict[str, tuple[EncodingKind, ...]] = {}
     """Encodings of certain categorical columns, instead of that default."""
-    ordinal: dict[str, tuple[str, ...]] = {}
+    ordinal: dict[str, tuple[Spelling, ...]] = {}
     """Categorical columns whose categories have an order, as `size: [small, medium, large]`: encoded as 0, 1, 2.
 
     Each of a column's categories in the training rows must be named; one that comes later is missing to the model.

@@ -8,11 +8,12 @@ import pytest
 
 from ml import choosing
 from ml.choosing import choose, standardised
+from ml.decision import TargetTransform
 from ml.encoding_fitting import fit_encoding
 from ml.estimator_kinds import check_parameters
 from ml.estimators import fit
 from ml.model_params import EstimatorParams
-from ml.params import Params
+from ml.params import Params, ParamsError
 from ml.portfolio import Candidate, Size, candidates
 from ml.rows import Rows
 from ml.schema import Columns, Feature, Schema, Task
@@ -181,3 +182,14 @@ def test_a_candidate_that_would_take_longer_than_the_budget_is_not_planned() -> 
     assert "linear" in kinds
     assert "extra_trees" in kinds
     assert len(choosing._plan(listed, 5, 0.001)) == 1
+
+
+def test_a_later_number_without_a_logarithm_is_learnt_as_a_small_one() -> None:
+    transform = TargetTransform(kind="log")
+    assert np.isfinite(transform.apply(np.array([-1.0, -50.0, 3.0]))).all()
+
+
+def test_a_target_too_large_to_square_is_refused_in_one_line() -> None:
+    numbers = np.array([1.0, 2.0, 1e200])
+    with pytest.raises(ParamsError, match=r"'y' has 1e\+200, too large to learn"):
+        standardised(numbers, schema("regression", {"x": numbers}))

@@ -95,3 +95,17 @@ def test_a_missing_file_and_broken_yaml_say_so(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("seed: [1")
     with pytest.raises(ParamsError, match="is not YAML"):
         load_params(tmp_path / "params.yaml")
+
+
+def test_labels_and_missing_values_that_yaml_reads_as_numbers_are_the_texts_of_training(tmp_path: Path) -> None:
+    change = {
+        "data.positive": 1,
+        "data.missing": [-999.0, -1, "?"],
+        "encoding.ordinal": {"carrier": [1, 2.0, True]},
+        "model.class_weight": {1: 5},
+    }
+    params = load_params(written(tmp_path, change))
+    assert params.data.positive == "1"
+    assert params.data.missing == ("-999", "-1", "?")
+    assert params.encoding.ordinal["carrier"] == ("1", "2", "true")
+    assert params.model.class_weight == {"1": 5}
