@@ -127,7 +127,9 @@ def test_the_registered_model_gives_the_bundles_answers(clone: Clone, monkeypatc
     ):
         answers = model.predict(rows)
         scores = bundle.scores(to_columns(rows, bundle.schema))
-        assert list(answers["prediction"]) == list(bundle.decide(scores))
+        # The table's target is True or False, and so is the answer.
+        assert list(answers["prediction"]) == [label == "true" for label in bundle.decide(scores)]
+        assert answers["prediction"].dtype == bool
         assert answers["probability:true"].to_numpy() == pytest.approx(scores[:, 1])
     assert list(answers) == model.metadata.get_output_schema().input_names()
 
