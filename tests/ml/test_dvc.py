@@ -214,36 +214,6 @@ def test_nothing_changed_runs_the_gate_alone_and_without_heavy_imports(clone: Cl
     assert clone.ok("git", "status", "--porcelain") == ""
 
 
-def test_a_fresh_tracking_store_ends_with_a_champion_though_all_is_cached(clone: Clone) -> None:
-    shutil.rmtree(clone.path / ".atlas/mlflow")
-    said = clone.ok("dvc", "repro")
-    assert said.count("Running stage") == 1
-    assert clone.gate["decision"] == "same"
-    assert clone.champion().tags["bundle_version"] == clone.served
-
-
-def test_a_refused_candidate_leaves_the_served_bundle(clone: Clone) -> None:
-    before = clone.served
-    clone.trees(1)
-    said = clone.ok("dvc", "repro")
-    assert clone.gate["decision"] == "challenger"
-    assert "not significantly more than gate.margin" in said
-    assert clone.served == before
-    assert "data_ingestion' didn't change" in said
-    # Also if the folder is missing: the incumbent is restored from DVC's cache.
-    shutil.rmtree(clone.path / "models/bundle")
-    clone.ok("dvc", "repro")
-    assert clone.served == before
-    assert clone.champion().tags["bundle_version"] == before
-    # Also if the tracking store is missing: the incumbent is registered as champion, besides the challenger.
-    shutil.rmtree(clone.path / ".atlas/mlflow")
-    clone.ok("dvc", "repro")
-    assert clone.gate["decision"] == "challenger"
-    assert clone.champion().tags["bundle_version"] == before
-    clone.ok("git", "checkout", "-q", "params.yaml", "dvc.lock", "reports/metrics.json")
-    clone.ok("dvc", "checkout", "-q")
-
-
 def test_a_fresh_card_reaches_the_served_bundle_and_its_run_without_a_new_version(clone: Clone) -> None:
     """The card depends on `evaluation` and `seed`, but the version of the bundle doesn't depend on the card."""
     before = clone.champion()
@@ -289,6 +259,36 @@ def test_a_refused_candidate_that_params_accept_is_served_and_recorded(clone: Cl
     clone.ok("git", "checkout", "-q", "params.yaml", "dvc.lock", "reports/metrics.json")
     clone.ok("dvc", "repro")
     assert clone.served == before
+
+
+def test_a_fresh_tracking_store_ends_with_a_champion_though_all_is_cached(clone: Clone) -> None:
+    shutil.rmtree(clone.path / ".atlas/mlflow")
+    said = clone.ok("dvc", "repro")
+    assert said.count("Running stage") == 1
+    assert clone.gate["decision"] == "same"
+    assert clone.champion().tags["bundle_version"] == clone.served
+
+
+def test_a_refused_candidate_leaves_the_served_bundle(clone: Clone) -> None:
+    before = clone.served
+    clone.trees(1)
+    said = clone.ok("dvc", "repro")
+    assert clone.gate["decision"] == "challenger"
+    assert "not significantly more than gate.margin" in said
+    assert clone.served == before
+    assert "data_ingestion' didn't change" in said
+    # Also if the folder is missing: the incumbent is restored from DVC's cache.
+    shutil.rmtree(clone.path / "models/bundle")
+    clone.ok("dvc", "repro")
+    assert clone.served == before
+    assert clone.champion().tags["bundle_version"] == before
+    # Also if the tracking store is missing: the incumbent is registered as champion, besides the challenger.
+    shutil.rmtree(clone.path / ".atlas/mlflow")
+    clone.ok("dvc", "repro")
+    assert clone.gate["decision"] == "challenger"
+    assert clone.champion().tags["bundle_version"] == before
+    clone.ok("git", "checkout", "-q", "params.yaml", "dvc.lock", "reports/metrics.json")
+    clone.ok("dvc", "checkout", "-q")
 
 
 def test_a_better_candidate_becomes_champion(clone: Clone) -> None:

@@ -48,7 +48,9 @@ class Service:
 
     def predicted(self) -> float:
         """The number of predicted rows, from /metrics."""
-        lines = self.request("GET", "/metrics")[1].splitlines()
+        status, page = self.request("GET", "/metrics")
+        assert status == 200, page
+        lines = page.splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("atlas_predictions_total{"))
 
     def workers(self) -> list[psutil.Process]:
