@@ -65,6 +65,8 @@ scm: .venv/run
 	  echo "== no git repository (a downloaded ZIP?): runs get no commit, and the gate no incumbent; 'git init' changes that"; \
 	  $(BIN)/dvc config --local core.no_scm true; \
 	fi
+# The engine starts these by themselves; some programs that unpack a ZIP forget that files are executable.
+	@chmod +x infra/policy/pulumi-analyzer-policy-python infra/local/pulumi-resource-local
 
 # A stage that fails ends with its own line; what DVC adds to it, the command and its exit status, is left out.
 QUIETER = 2> >(grep --line-buffered -v ': failed to run: python -m ml\.' >&2) | { grep --line-buffered -v '^> python -m ml\.' || true; }

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
+PLUGINS = [file.relative_to(REPOSITORY) for file in (REPOSITORY / "infra").glob("*/pulumi-*") if file.suffix == ""]
 pytestmark = pytest.mark.slow
 
 
@@ -37,6 +38,9 @@ def zipped(tmp_path: Path) -> Path:
     shutil.copytree(REPOSITORY / "requirements", folder / "requirements")
     for file in ("Makefile", "pyproject.toml", "dvc.yaml", "dvc.lock", "params.yaml"):
         shutil.copy(REPOSITORY / file, folder)
+    for plugin in PLUGINS:
+        (folder / plugin).parent.mkdir(parents=True)
+        shutil.copyfile(REPOSITORY / plugin, folder / plugin)  # without its mode, as some programs unpack a ZIP
     (folder / ".venv").mkdir()
     (folder / ".venv" / "bin").symlink_to(Path(sys.prefix) / "bin")
     for stamp in ("setup", "run"):
@@ -48,6 +52,8 @@ def test_pipeline_works_in_a_downloaded_zip_and_uses_git_once_it_is_there(zipped
     local = zipped / ".dvc" / "config.local"
     assert "no git repository (a downloaded ZIP?)" in run(zipped, "make", "scm")
     assert "no_scm = true" in local.read_text()
+    assert len(PLUGINS) == 2
+    assert all(os.access(zipped / plugin, os.X_OK) for plugin in PLUGINS)
     assert "data_ingestion" in run(zipped, ".venv/bin/dvc", "stage", "list")
     assert run(zipped, "make", "scm") == ""
     run(zipped, "git", "init", "--quiet")
