@@ -2,14 +2,37 @@
 
 import os
 from collections import Counter as Tally
+from collections.abc import Iterable
+from pathlib import Path
 from typing import cast
 
 import flask
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_flask_exporter import PrometheusMetrics
 from prometheus_flask_exporter.multiprocess import GunicornPrometheusMetrics
 
 from service.predictor import Answers, InvalidRowsError, Predictor
+
+
+class WorkersCollector(MultiProcessCollector):
+    """The metrics of all workers, from their files; a file that a worker has just created is still empty.
+
+    prometheus_client fails on an empty file, and a worker that is killed at that moment would leave it for ever.
+    """
+
+    def collect(self) -> Iterable[Metric]:
+        """The sum over the files."""
+        files = [str(file) for file in Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob("*.db") if _filled(file)]
+        return cast(Iterable[Metric], self.merge(files, accumulate=True))  # type: ignore[no-untyped-call]
+
+
+def _filled(file: Path) -> bool:
+    try:
+        return file.stat().st_size > 0
+    except FileNotFoundError:  # of a worker that has just ended
+        return False
 
 
 class ModelMetrics:
@@ -53,7 +76,12 @@ class ModelMetrics:
 
         The exporter's own route isn't used, because its `name[]` filter fails with several workers.
         """
-        return cast(tuple[str, str], self._exporter.generate_metrics(accept))
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return cast(tuple[str, str], self._exporter.generate_metrics(accept))
+        registry = CollectorRegistry()
+        WorkersCollector(registry)  # type: ignore[no-untyped-call]
+        encode, content_type = choose_encoder(accept or "")
+        return encode(registry).decode(), content_type
 
     def loaded(self, predictor: Predictor, trained_through: float | None) -> None:
         """Record the loaded model; `trained_through` in seconds since 1970, or None if its data has no time."""

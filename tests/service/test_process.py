@@ -142,6 +142,16 @@ def test_a_dead_workers_gauges_go_and_a_new_start_counts_from_zero(start, tmp_pa
     wait_until(lambda: not (shared / f"gauge_livemax_{victim}.db").exists(), service)
 
 
+def test_a_file_that_a_worker_has_just_created_does_not_break_the_metrics(start, tmp_path):
+    """Also if the worker was killed before it wrote to the file."""
+    shared = tmp_path / "metrics"
+    shared.mkdir()
+    service = start(PROMETHEUS_MULTIPROC_DIR=shared)
+    (shared / "counter_99999.db").touch()
+    assert service.request("POST", "/predict", BODY)[0] == 200
+    assert service.predicted() == 1
+
+
 def test_sigterm_lets_a_request_in_flight_finish(start):
     service = start()
     head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(BODY)}\r\n\r\n"
