@@ -46,6 +46,12 @@ class Service:
         connection.sendall(text)
         return connection
 
+    def taken(self, connection: socket.socket) -> bool:
+        """Whether a worker has accepted the connection."""
+        port = connection.getsockname()[1]
+        connections = [each for worker in self.workers() for each in worker.net_connections()]
+        return any(bool(each.raddr) and each.raddr.port == port for each in connections)
+
     def predicted(self) -> float:
         """The number of predicted rows, from /metrics."""
         status, page = self.request("GET", "/metrics")
@@ -156,7 +162,8 @@ def test_sigterm_lets_a_request_in_flight_finish(start):
     service = start()
     head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(BODY)}\r\n\r\n"
     connection = service.raw(head.encode() + BODY[:10])
-    time.sleep(0.5)  # long enough for a worker to have taken it
+    wait_until(lambda: service.taken(connection), service)
+    time.sleep(0.5)  # the worker's thread reads what has been sent; nothing outside shows this
     service.process.send_signal(signal.SIGTERM)
     wait_until(lambda: "Handling signal: term" in service.log.read_text(), service)
     connection.sendall(BODY[10:])
@@ -171,6 +178,7 @@ def test_the_last_worker_can_still_count_when_another_has_stopped(start, tmp_pat
     (shared,) = tmp_path.glob("atlas-metrics-*")
     first, last = service.workers()
     connection = service.raw(b"POST /predict HTTP/1.1\r\nHost: x\r\n")  # one of them waits for the rest of it
+    wait_until(lambda: service.taken(connection), service)
     time.sleep(0.5)
     service.process.send_signal(signal.SIGTERM)
     wait_until(lambda: not (first.is_running() and last.is_running()), service)
