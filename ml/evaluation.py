@@ -1,12 +1,13 @@
 """Evaluates a bundle on rows with a known target: slices, importance, curves, confusion matrix."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ml.bundle import Bundle
-from ml.card import Slice, Support
+from ml.card import Figure, Slice, Support
 from ml.encoding import MISSING, Encoder, LookupEncoder, OneHotEncoder, keys
 from ml.metrics import LARGER_IS_BETTER, METRICS, Weights, block_weights, day_blocks, figures, values
 from ml.params import EvaluationParams, ParamsError
@@ -18,6 +19,7 @@ CURVE_POINTS = 100
 CALIBRATION_BINS = 10
 HEADLINE = {"binary": "log_loss", "multiclass": "log_loss", "regression": "rmse"}
 """The metric in which importance is measured."""
+ALL = slice(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,19 @@ class Predicted:
     """Predicted class indices, or numbers for a regression."""
     blocks: NDArray[np.int64]
     weights: Weights
+
+    def values(self, metric: str, chosen: NDArray[np.bool_] | slice = ALL) -> NDArray[np.float64]:
+        """The metric on the chosen rows, and on each replicate."""
+        return values(metric, *self._chosen(chosen))
+
+    def figures(self, metrics: Sequence[str], chosen: NDArray[np.bool_] | slice = ALL) -> dict[str, Figure]:
+        """Each metric on the chosen rows with its interval; metrics that aren't defined on them are left out."""
+        return figures(metrics, *self._chosen(chosen))
+
+    def _chosen(
+        self, chosen: NDArray[np.bool_] | slice
+    ) -> tuple[NDArray[np.float64], Scores, NDArray[np.float64], NDArray[np.int64], Weights]:
+        return self.rows.target[chosen], self.scores[chosen], self.labels[chosen], self.blocks[chosen], self.weights
 
 
 def support(target: NDArray[np.float64], schema: Schema) -> Support:
@@ -94,14 +109,7 @@ def slices(bundle: Bundle, predicted: Predicted, params: EvaluationParams) -> tu
     """
     found = []
     for name, value, chosen in slice_rows(bundle.schema, predicted.rows.columns, params):
-        metrics = figures(
-            METRICS[bundle.schema.task],
-            predicted.rows.target[chosen],
-            predicted.scores[chosen],
-            predicted.labels[chosen],
-            predicted.blocks[chosen],
-            predicted.weights,
-        )
+        metrics = predicted.figures(METRICS[bundle.schema.task], chosen)
         found.append(Slice(feature=name, value=value, rows=int(chosen.sum()), metrics=metrics))
     return tuple(found)
 

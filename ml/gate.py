@@ -1,6 +1,5 @@
 """The gate: decides from bundles and test rows whether a candidate becomes champion. It has no side effects."""
 
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -9,12 +8,11 @@ from numpy.typing import NDArray
 
 from ml.bundle import Parts, bundle_of
 from ml.card import Figure
-from ml.evaluation import doubt, predict, slice_rows, support
-from ml.metrics import METRICS, Weights, block_weights, day_blocks, figures, improvement, values
+from ml.evaluation import ALL, Predicted, doubt, evaluate, slice_rows, support
+from ml.metrics import METRICS, improvement
 from ml.params import Params, ParamsError
-from ml.rows import groups_of, seconds_of, target_of
-from ml.schema import Document, Schema, SchemaError
-from ml.tables import to_columns
+from ml.rows import rows_of
+from ml.schema import Document, SchemaError
 
 
 class Verdict(Document):
@@ -34,21 +32,6 @@ class Verdict(Document):
     """Paired improvement of the gate's metric on the same test rows; positive is better."""
     slices: dict[str, Figure] = {}
     """The improvement by slice, `feature=value`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """A bundle's predictions for the test rows."""
-
-    target: NDArray[np.float64]
-    scores: NDArray[np.float64]
-    labels: NDArray[np.float64]
-
-    def values(
-        self, metric: str, blocks: NDArray[np.int64], weights: Weights, chosen: NDArray[np.bool_]
-    ) -> NDArray[np.float64]:
-        """The metric on the chosen rows and its replicates."""
-        return values(metric, self.target[chosen], self.scores[chosen], self.labels[chosen], blocks[chosen], weights)
 
 
 def judge(
@@ -89,11 +72,8 @@ def _judge(
             f"gate: {', '.join(unknown)} is not a metric of a {schema.task} model; its metrics are {there}"
         )
 
-    blocks = day_blocks(seconds_of(test, params.data.time), len(test), params.seed, groups_of(test, params.split.group))
-    weights = block_weights(int(blocks.max()) + 1, params.evaluation.replicates, params.seed)
-    everything = np.ones(len(test), dtype=bool)
-    mine = _answers(parts, schema, test)
-    few = doubt(support(mine.target, schema), params.evaluation)
+    mine = _predict(parts, test, params)
+    few = doubt(support(mine.rows.target, schema), params.evaluation)
     if few is not None and (isinstance(incumbent, tuple) or gate.minimum or gate.maximum):
         return Verdict(
             decision="challenger",
@@ -101,7 +81,7 @@ def _judge(
             incumbent=incumbent[0] if isinstance(incumbent, tuple) else incumbent,
             reasons=(f"the gate doesn't decide: {few}",),
         )
-    reasons = _below_thresholds(mine, blocks, weights, params)
+    reasons = _below_thresholds(mine, params)
 
     if not isinstance(incumbent, tuple):
         return Verdict(
@@ -121,26 +101,22 @@ def _judge(
         return Verdict(decision="challenger", candidate=version, incumbent=incumbent[0], reasons=tuple(reasons))
 
     try:
-        theirs = _answers(incumbent[1], schema, test)
+        theirs = _predict(incumbent[1], test, params)
     except SchemaError as error:  # a column has another type since then
         reasons.append(f"the incumbent can't read the test rows, so they can't be compared: {error}")
         return Verdict(decision="challenger", candidate=version, incumbent=incumbent[0], reasons=tuple(reasons))
 
-    def gain(chosen: NDArray[np.bool_]) -> Figure:
-        return improvement(
-            gate.metric,
-            mine.values(gate.metric, blocks, weights, chosen),
-            theirs.values(gate.metric, blocks, weights, chosen),
-        )
+    def gain(chosen: NDArray[np.bool_] | slice = ALL) -> Figure:
+        return improvement(gate.metric, mine.values(gate.metric, chosen), theirs.values(gate.metric, chosen))
 
-    overall = gain(everything)
+    overall = gain()
     if not _end(overall, "low") > gate.margin:
         reasons.append(
             f"{gate.metric}: better by {overall.value:.5f} "
             f"({_end(overall, 'low'):.5f} to {_end(overall, 'high'):.5f}), "
             f"not significantly more than gate.margin ({gate.margin})"
         )
-    parts_of_test = slice_rows(schema, to_columns(test, schema), params.evaluation)
+    parts_of_test = slice_rows(schema, mine.rows.columns, params.evaluation)
     by_slice = {f"{name}={value}": gain(chosen) for name, value, chosen in parts_of_test}
     by_slice = {name: figure for name, figure in by_slice.items() if np.isfinite(figure.value)}
     for name, figure in by_slice.items():
@@ -159,16 +135,14 @@ def _judge(
     )
 
 
-def _answers(parts: Parts, schema: Schema, test: pd.DataFrame) -> Judged:
+def _predict(parts: Parts, test: pd.DataFrame, params: Params) -> Predicted:
     bundle = bundle_of("", parts.evaluated or parts)
-    scores, labels = predict(bundle, to_columns(test, bundle.schema))
-    return Judged(target_of(test, schema), scores, labels)
+    return evaluate(bundle, rows_of(test, bundle.schema, params), params.evaluation, params.seed)
 
 
-def _below_thresholds(mine: Judged, blocks: NDArray[np.int64], weights: Weights, params: Params) -> list[str]:
+def _below_thresholds(mine: Predicted, params: Params) -> list[str]:
     gate = params.gate
-    wanted = [*gate.minimum, *gate.maximum]
-    found = figures(wanted, mine.target, mine.scores, mine.labels, blocks, weights)
+    found = mine.figures([*gate.minimum, *gate.maximum])
     reasons = []
     for metric, least in gate.minimum.items():
         if metric not in found or _end(found[metric], "low") < least:

@@ -67,8 +67,7 @@ def values(
     with np.errstate(invalid="ignore", divide="ignore"):
         match metric:
             case "log_loss":
-                p = np.clip(scores[np.arange(len(actual)), actual.astype(int)], 1e-15, 1)
-                return mean(-np.log(p))
+                return mean(log_losses(actual, scores))
             case "brier":
                 return mean((scores[:, 1] - actual) ** 2)
             case "accuracy":
@@ -91,6 +90,11 @@ def values(
             case "roc_auc" | "pr_auc":
                 return _ranked(metric, actual == 1, scores[:, 1], blocks, weights)
     raise ValueError(f"{metric!r} is not a metric; metrics are {', '.join(sorted(set(sum(METRICS.values(), ()))))}")
+
+
+def log_losses(actual: NDArray[np.float64], scores: Scores) -> NDArray[np.float64]:
+    """The negative logarithm of each row's probability of its actual class, which counts as 1e-15 or more."""
+    return -np.log(np.clip(scores[np.arange(len(actual)), actual.astype(int)], 1e-15, 1))
 
 
 def figures(

@@ -13,9 +13,9 @@ from ml.contract import Report
 from ml.evaluation import confusion, curves, doubt, evaluate, importance, predict, slices, support, without_live
 from ml.files import CANDIDATE, CONTRACT_REPORT, METRICS_FILE, PLOTS, SUMMARY, TRAINED
 from ml.logs import stage_logger
-from ml.metrics import METRICS, figures
+from ml.metrics import METRICS
 from ml.params import Params, ParamsError, load_params
-from ml.rows import PARTS, Summary, read_rows
+from ml.rows import PARTS, Summary, read_rows, read_target
 from ml.schema import Schema
 
 
@@ -25,11 +25,11 @@ def complete_card(parts: Parts, params: Params, report: Report, summary: Summary
     schema = parts.schema
     predicted = evaluate(evaluated, read_rows("test", schema, params), params.evaluation, params.seed)
     metrics = METRICS[schema.task]
-    counted = {part: support(read_rows(part, schema, params).target, schema) for part in PARTS}
+    counted = {part: support(read_target(part, schema), schema) for part in PARTS}
     blind: dict[str, Figure] = {}
     if any(feature.live for feature in schema.features):
         scores, labels = predict(evaluated, without_live(predicted.rows.columns, schema))
-        blind = figures(metrics, predicted.rows.target, scores, labels, predicted.blocks, predicted.weights)
+        blind = replace(predicted, scores=scores, labels=labels).figures(metrics)
     data = DataFacts(
         source=params.data.source,
         horizon=schema.horizon,
@@ -46,14 +46,7 @@ def complete_card(parts: Parts, params: Params, report: Report, summary: Summary
     return parts.card.model_copy(
         update={
             "data": data,
-            "metrics": figures(
-                metrics,
-                predicted.rows.target,
-                predicted.scores,
-                predicted.labels,
-                predicted.blocks,
-                predicted.weights,
-            ),
+            "metrics": predicted.figures(metrics),
             "without_live": blind,
             "support": counted,
             "doubts": tuple(filter(None, [doubt(counted["test"], params.evaluation)])),

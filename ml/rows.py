@@ -67,7 +67,19 @@ class Rows:
 
 def read_rows(part: str, schema: Schema, params: Params) -> Rows:
     """The processed rows of a part."""
-    table = read_parquet(PROCESSED / f"{part}.parquet")
+    return rows_of(read_parquet(PROCESSED / f"{part}.parquet"), schema, params)
+
+
+def read_target(part: str, schema: Schema) -> NDArray[np.float64]:
+    """The target of a part's processed rows, without reading their other columns."""
+    return target_of(read_parquet(PROCESSED / f"{part}.parquet", [schema.target]), schema)
+
+
+def rows_of(table: pd.DataFrame, schema: Schema, params: Params) -> Rows:
+    """Processed rows, typed.
+
+    Raises SchemaError when a column doesn't have the schema's type.
+    """
     weight = params.data.weight
     return Rows(
         to_columns(table, schema),
