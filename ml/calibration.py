@@ -7,8 +7,12 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from ml.decision import Calibration, IsotonicCalibration, NoCalibration, SigmoidCalibration, TemperatureCalibration
+from ml.metrics import log_losses
 from ml.model_params import ThresholdParams
 from ml.runtime import Scores
+
+HeldOut = tuple[Scores, NDArray[np.float64]]
+"""Raw scores and target (class indices) of rows that the model that predicted them had not seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +26,11 @@ class Choice:
     """Why a method could not be chosen, by method."""
 
 
-def choose_calibration(
-    held_out: list[tuple[Scores, NDArray[np.float64]]], methods: tuple[str, ...], *, in_order: bool
-) -> Choice:
+def choose_calibration(held_out: list[HeldOut], methods: tuple[str, ...], *, in_order: bool) -> Choice:
     """Choose the method with the lowest mean log-loss, or `none` on a tie.
 
-    `held_out`: (scores, class indices) of each fold, predicted by a model that never saw the fold. Each method is
-    judged on a fold after it was fitted on the other folds; if folds are `in_order` of time, on the earlier folds.
+    Each method is judged on a fold of `held_out` after it was fitted on the other folds; if folds are `in_order` of
+    time, on the earlier folds.
     A method that can't be fitted (for example on a single class), or whose loss isn't a finite number, is not chosen.
     """
     losses: dict[str, float] = {}
@@ -62,12 +64,11 @@ def choose_calibration(
 
 
 def log_loss(scores: Scores, target: NDArray[np.float64]) -> float:
-    """Mean negative logarithm of the actual class's probability, which counts as 1e-15 or more."""
-    likelihood = np.clip(scores[np.arange(len(target)), target.astype(int)], 1e-15, 1)
-    return float(-np.log(likelihood).mean())
+    """Mean log-loss of the rows."""
+    return float(log_losses(target, scores).mean())
 
 
-def fit_calibration(method: str, held_out: list[tuple[Scores, NDArray[np.float64]]]) -> Calibration:
+def fit_calibration(method: str, held_out: list[HeldOut]) -> Calibration:
     """The method fitted on all these folds together."""
     if method == "none":
         return NoCalibration()

@@ -12,14 +12,14 @@ from time import monotonic
 import numpy as np
 from numpy.typing import NDArray
 
+from ml.calibration import HeldOut
 from ml.card import AutomaticChoice, Tried
 from ml.decision import TargetTransform
-from ml.judging import HeldOut, Judged, best_average, encode_folds, judge
+from ml.judging import EncodedFold, Judged, best_average, encode_folds, judge
 from ml.model_params import EstimatorParams
 from ml.params import Params, ParamsError
 from ml.portfolio import Candidate, Size, candidates
 from ml.rows import Rows
-from ml.runtime import Scores
 from ml.schema import Schema
 
 LARGEST = 1e100
@@ -43,7 +43,7 @@ class Choice:
 
     estimators: dict[str, EstimatorParams]
     target: TargetTransform
-    held_out: list[tuple[Scores, NDArray[np.float64]]]
+    held_out: list[HeldOut]
     """Raw scores of the chosen average and the target, for each fold; each row once.
 
     A calibration is judged on a fold after it was fitted on the others, which must not hold the same rows again.
@@ -100,7 +100,7 @@ def choose(rows: Rows, schema: Schema, params: Params, log: logging.Logger) -> C
 
 def _try_all(
     planned: list[Candidate],
-    folds: list[HeldOut],
+    folds: list[EncodedFold],
     transform: TargetTransform,
     schema: Schema,
     params: Params,
@@ -185,7 +185,7 @@ def _skewed(target: NDArray[np.float64]) -> bool:
 
 def _choose_target(
     planned: list[Candidate],
-    folds: list[HeldOut],
+    folds: list[EncodedFold],
     target: NDArray[np.float64],
     schema: Schema,
     params: Params,

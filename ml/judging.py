@@ -12,6 +12,7 @@ from ml.decision import TargetTransform
 from ml.encoding_fitting import Encoded, fit_encoding
 from ml.estimators import all_classes, constrain, fit_estimator, make_estimator, sample_weights, sequential
 from ml.folds import make_folds
+from ml.metrics import log_losses
 from ml.model_params import ModelParams
 from ml.params import Params
 from ml.portfolio import Candidate
@@ -33,15 +34,16 @@ NO_GAIN = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
-class HeldOut:
+class EncodedFold:
     """A fold, encoded: rows to learn from, and rows to predict."""
 
     learn: Encoded
     learn_rows: Rows
-    learn_weights: NDArray[np.float64] | None
     matrix: NDArray[np.float32]
     rows: Rows
-    weights: NDArray[np.float64]
+    learn_weights: NDArray[np.float64] | None = None
+    weights: NDArray[np.float64] | None = None
+    """Of the rows to predict, as `learn_weights` of the others; None if all count the same."""
     repeat: int = 0
     """Which division of the rows it belongs to: the folds of another division hold out the same rows again."""
 
@@ -56,8 +58,8 @@ class Judged:
     by_fold: list[float]
 
 
-def encode_folds(rows: Rows, schema: Schema, params: Params) -> list[HeldOut]:
-    """The folds, encoded: five, twice for few rows; three for many; one fifth of the rows for very many."""
+def encode_folds(rows: Rows, schema: Schema, params: Params) -> list[EncodedFold]:
+    """The folds, encoded: five, twice for few rows; three for many."""
     classes = None if schema.task == "regression" else rows.target
     timed, many = params.split.method == "time", len(rows) > 20_000
     folds = []
@@ -67,26 +69,31 @@ def encode_folds(rows: Rows, schema: Schema, params: Params) -> list[HeldOut]:
     encoded = []
     weights = sample_weights(rows, schema, params.model)
     for repeat, learn, predict in folds:
-        past, next_rows = rows.take(learn), rows.take(predict)
-        if classes is not None and len(np.unique(past.target)) < 2:
-            continue
-        fitted = fit_encoding(past, schema, params)
-        encoded.append(
-            HeldOut(
-                fitted,
-                past,
-                None if weights is None else weights[learn],
-                fitted.encoding.transform(next_rows.columns),
-                next_rows,
-                np.ones(len(predict)) if weights is None else weights[predict],
-                repeat,
-            )
-        )
+        if (fold := encode_fold(rows, learn, predict, schema, params)) is not None:
+            if weights is not None:
+                fold = replace(fold, learn_weights=weights[learn], weights=weights[predict])
+            encoded.append(replace(fold, repeat=repeat))
     return encoded
 
 
+def encode_fold(
+    rows: Rows, learn: NDArray[np.int64], predict: NDArray[np.int64], schema: Schema, params: Params
+) -> EncodedFold | None:
+    """The rows at these positions, encoded as the rows to learn from imply; None if those are of a single class."""
+    past, next_rows = rows.take(learn), rows.take(predict)
+    if schema.task != "regression" and len(np.unique(past.target)) < 2:
+        return None
+    fitted = fit_encoding(past, schema, params)
+    return EncodedFold(fitted, past, fitted.encoding.transform(next_rows.columns), next_rows)
+
+
 def judge(
-    candidate: Candidate, folds: list[HeldOut], target: TargetTransform, schema: Schema, model: ModelParams, seed: int
+    candidate: Candidate,
+    folds: list[EncodedFold],
+    target: TargetTransform,
+    schema: Schema,
+    model: ModelParams,
+    seed: int,
 ) -> Judged:
     """The candidate's scores on every fold; boosted trees get the number that is best for all folds together."""
     fitted, curves = [], []
@@ -134,22 +141,21 @@ def _scores(estimator: Any, matrix: NDArray[np.float32], trees: int, schema: Sch
     return all_classes(raw, estimator, schema)
 
 
-def loss_of(scores: Scores, fold: HeldOut, target: TargetTransform, schema: Schema) -> float:
+def loss_of(scores: Scores, fold: EncodedFold, target: TargetTransform, schema: Schema) -> float:
     """Mean log-loss of the fold, or mean squared error in the target's unit."""
     if schema.task == "regression":
         return float(np.average((target.invert(scores) - fold.rows.target) ** 2, weights=fold.weights))
-    likelihood = scores[np.arange(len(scores)), fold.rows.target.astype(int)]
-    return float(np.average(-np.log(np.clip(likelihood, 1e-15, 1)), weights=fold.weights))
+    return float(np.average(log_losses(fold.rows.target, scores), weights=fold.weights))
 
 
-def total_loss(by_fold: list[float], folds: list[HeldOut], schema: Schema) -> float:
+def total_loss(by_fold: list[float], folds: list[EncodedFold], schema: Schema) -> float:
     """The loss over all folds' rows: log-loss, or root mean squared error."""
     mean = float(np.average(by_fold, weights=[len(fold.rows) for fold in folds]))
     return mean**0.5 if schema.task == "regression" else mean
 
 
 def best_average(
-    judged: list[Judged], folds: list[HeldOut], target: TargetTransform, schema: Schema
+    judged: list[Judged], folds: list[EncodedFold], target: TargetTransform, schema: Schema
 ) -> tuple[list[float], float]:
     """The weight of each candidate in the best average that is found, and its loss."""
 

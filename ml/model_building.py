@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.bundle import Parts, write_bundle
-from ml.calibration import Choice, choose_calibration, choose_threshold
+from ml.calibration import Choice, HeldOut, choose_calibration, choose_threshold
 from ml.card import AutomaticChoice, Card, ModelFacts
 from ml.choosing import choose, standardised
 from ml.compilation import compile_estimator, parity_unit
@@ -19,18 +19,15 @@ from ml.encoding_fitting import Encoded, fit_encoding
 from ml.estimators import Model, fit
 from ml.files import ENCODING, FEATURES, SCHEMA, TRAINED
 from ml.folds import make_folds
+from ml.judging import encode_fold
 from ml.logs import stage_logger
 from ml.model_params import ModelParams
 from ml.params import Params, ParamsError, load_params
 from ml.reference import describe_rows
 from ml.rows import PARTS, Part, Rows, concatenate, read_rows
-from ml.runtime import Scores
 from ml.schema import Schema
 
 PARITY_ROWS = 5000
-
-HeldOut = tuple[Scores, NDArray[np.float64]]
-"""Scores and target of a fold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +86,7 @@ def build(params: Params, log: logging.Logger) -> Parts:
         return evaluated
     everything = concatenate(*(rows[part] for part in PARTS))
     log.info("refitting on all %d rows", len(everything))
-    encoded = encode(everything, schema, params)
+    encoded = fit_encoding(everything, schema, params)
     refitted = fit(encoded, everything, schema, settings, params.seed, learnt.transform)
     return replace(finish(refitted, everything, encoded.matrix), evaluated=evaluated)
 
@@ -120,14 +117,9 @@ def learn_automatically(rows: Mapping[Part, Rows], schema: Schema, params: Param
     chosen = choose(learnt, schema, params, log)
     settings = params.model.model_copy(update={"estimators": chosen.estimators})
     log.info("fitting on %d training and validation rows", len(learnt))
-    encoded = encode(learnt, schema, params)
+    encoded = fit_encoding(learnt, schema, params)
     model = fit(encoded, learnt, schema, settings, params.seed, chosen.target)
     return Learnt(learnt, encoded, model, settings, chosen.target, chosen.held_out, chosen.facts)
-
-
-def encode(rows: Rows, schema: Schema, params: Params) -> Encoded:
-    """The encoding that these rows give, and the rows encoded by it."""
-    return fit_encoding(rows, schema, params)
 
 
 def calibrate(learnt: Learnt, schema: Schema, params: Params, log: logging.Logger) -> Choice:
@@ -163,13 +155,12 @@ def predict_folds(rows: Rows, schema: Schema, params: Params, log: logging.Logge
     held_out = []
     for number, (learn, predict) in enumerate(make_folds(split, len(rows), folds, params.seed, classes, rows.groups)):
         log.info("calibration fold %d: %d rows predict %d", number + 1, len(learn), len(predict))
-        past, next_rows = rows.take(learn), rows.take(predict)
-        if classes is not None and len(np.unique(past.target)) < 2:
+        fold = encode_fold(rows, learn, predict, schema, params)
+        if fold is None:
             log.warning("calibration fold %d is left out: all its training rows are of one class", number + 1)
             continue
-        encoded = encode(past, schema, params)
-        model = fit(encoded, past, schema, params.model, params.seed)
-        held_out.append((model.scores(encoded.encoding.transform(next_rows.columns), schema), next_rows.target))
+        model = fit(fold.learn, fold.learn_rows, schema, params.model, params.seed)
+        held_out.append((model.scores(fold.matrix, schema), fold.rows.target))
     return held_out
 
 
