@@ -30,7 +30,7 @@ def refusal(repository: Path, bundle: Path) -> list[str]:
     """
     try:
         report = json.loads((repository / "reports/gate.json").read_text())
-        candidate = str(json.loads((repository / "models/candidate/bundle.json").read_text())["version"])
+        candidate = bundle_manifest(repository / "models/candidate")["version"]
         served = bundle_manifest(bundle)["version"]
         if report["decision"] != "challenger" or report["candidate"] != candidate or served == candidate:
             return []

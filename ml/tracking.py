@@ -62,12 +62,14 @@ def register(
             experiment = _use_experiment(client, params.registry.experiment, server)
             made = _existing_version(client, name, version) if server.registry else None
             run_id = str(made.run_id) if made is not None else _existing_run(client, experiment, version) or ""
-            if run_id:
-                _log_newer_card(mlflow, client, run_id, bundle, version, parts)
+            card = read_manifest(bundle).files[CARD]
+            if run_id and client.get_run(run_id).data.tags.get("card") != card:
+                with mlflow.start_run(run_id=run_id):  # another card of the same bundle, with other figures and plots
+                    _log_bundle(mlflow, bundle, version, card, parts)
             if made is None:
                 if not run_id:
                     with mlflow.start_run(run_name=_run_name(parts, version, made_here=made_here)) as run:
-                        _log_bundle(mlflow, bundle, version, parts)
+                        _log_bundle(mlflow, bundle, version, card, parts)
                         if made_here:
                             _log_origin(mlflow, params)
                         _log_model(mlflow, bundle, parts, logged_model=has_logged_models(server, experiment))
@@ -76,7 +78,7 @@ def register(
                     made = _add_version(client, run_id, name, version)
             if made is not None:
                 _set_alias(client, name, alias, str(made.version))
-                client.set_model_version_tag(name, str(made.version), "card", read_manifest(bundle).files[CARD])
+                client.set_model_version_tag(name, str(made.version), "card", card)
             if accepted:
                 client.set_tag(run_id, "gate_accepted", "refused by the gate, accepted in params.yaml (gate.accept)")
             return run_id
@@ -129,7 +131,7 @@ def _log_origin(mlflow: Any, params: Params) -> None:
         mlflow.log_artifacts(str(PLOTS), "plots")
 
 
-def _log_bundle(mlflow: Any, bundle: Path, version: str, parts: Parts) -> None:
+def _log_bundle(mlflow: Any, bundle: Path, version: str, card: str, parts: Parts) -> None:
     for prefix, metrics in (("test", parts.card.metrics), ("test_without_live", parts.card.without_live)):
         for name, figure in metrics.items():
             mlflow.log_metric(f"{prefix}.{name}", figure.value)
@@ -143,14 +145,7 @@ def _log_bundle(mlflow: Any, bundle: Path, version: str, parts: Parts) -> None:
     for name, figure in _draw(parts.card).items():
         mlflow.log_figure(figure, f"plots/{name}.png")
     mlflow.log_artifact(str(bundle / CARD))
-    mlflow.set_tags({"bundle_version": version, "card": read_manifest(bundle).files[CARD]})
-
-
-def _log_newer_card(mlflow: Any, client: Any, run_id: str, bundle: Path, version: str, parts: Parts) -> None:
-    """If the run has another card of the same bundle, give it this card with its figures and plots."""
-    if client.get_run(run_id).data.tags.get("card") != read_manifest(bundle).files[CARD]:
-        with mlflow.start_run(run_id=run_id):
-            _log_bundle(mlflow, bundle, version, parts)
+    mlflow.set_tags({"bundle_version": version, "card": card})
 
 
 def _log_model(mlflow: Any, bundle: Path, parts: Parts, *, logged_model: bool) -> None:

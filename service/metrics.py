@@ -24,7 +24,7 @@ class WorkersCollector(MultiProcessCollector):
 
     def collect(self) -> Iterable[Metric]:
         """The sum over the files."""
-        files = [str(file) for file in Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob("*.db") if _filled(file)]
+        files = [str(file) for file in Path(self._path).glob("*.db") if _filled(file)]
         return cast(Iterable[Metric], self.merge(files, accumulate=True))  # type: ignore[no-untyped-call]
 
 
@@ -74,12 +74,12 @@ class ModelMetrics:
     def exposition(self, accept: str | None) -> tuple[str, str]:
         """The metrics of all workers as text, and the content type.
 
-        The exporter's own route isn't used, because its `name[]` filter fails with several workers.
+        The exporter's own route isn't used, because its `name[]` filter and empty files fail with several workers.
         """
-        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-            return cast(tuple[str, str], self._exporter.generate_metrics(accept))
-        registry = CollectorRegistry()
-        WorkersCollector(registry)  # type: ignore[no-untyped-call]
+        registry = self._exporter.registry
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            registry = CollectorRegistry()
+            WorkersCollector(registry)  # type: ignore[no-untyped-call]
         encode, content_type = choose_encoder(accept or "")
         return encode(registry).decode(), content_type
 

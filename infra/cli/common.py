@@ -76,11 +76,16 @@ def settings_of(stack: str, *, makes: bool = True, shows: bool = False) -> Setti
     settings = stack_settings(stack, REPOSITORY)
     if isinstance(settings, BootstrapSettings):
         raise SettingsError(f"the stack {stack} has no service: `atlas bootstrap` creates and removes it")
-    if makes and (isinstance(settings, LocalSettings) or settings.image is None):
+    if makes and deploys_bundle(settings):
         bundle_manifest(REPOSITORY / settings.bundle)
     if isinstance(settings, AwsSettings):
         check(settings, changes=makes and not shows)
     return settings
+
+
+def deploys_bundle(settings: Settings) -> bool:
+    """Whether the stack serves this checkout's bundle, and not an image that its settings name."""
+    return isinstance(settings, LocalSettings) or settings.image is None
 
 
 def stack_of(name: str, *, makes: bool = True, shows: bool = False) -> AtlasStack:

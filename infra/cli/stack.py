@@ -9,11 +9,12 @@ from typing import Any
 import click
 
 from infra.bundle import refusal
-from infra.cli.common import guarded, json_option, say, stack_of, stack_option, table
+from infra.cli.common import deploys_bundle, guarded, json_option, say, settings_of, stack_of, stack_option, table
 from infra.deployment import checks
 from infra.deployment import up as deployment
 from infra.deployment.by_hand import described
 from infra.deployment.preview import Foreseen, foresee
+from infra.engine.stack import AtlasStack
 from infra.engine.workspace import REPOSITORY, stack_settings
 from infra.errors import AtlasError, SettingsError
 from infra.local.machine import look as look_around
@@ -75,13 +76,13 @@ def up(stack: str, as_json: bool, wait: int, smoke: bool, rollback_on_failure: b
 
     Example: atlas up --stack local
     """
-    opened = stack_of(stack)
+    settings = settings_of(stack)
+    opened = AtlasStack(stack, settings, say)
     done = deployment.up(opened, wait=wait, smoke=smoke, go_back=rollback_on_failure, offline=offline)
     report(done, as_json=as_json)
-    settings = opened.settings
-    if isinstance(settings, LocalSettings) or (isinstance(settings, AwsSettings) and settings.image is None):
-        refused = refusal(REPOSITORY, REPOSITORY / settings.bundle)
-        click.echo("".join(f"\n{line}" for line in refused), err=True, nl=bool(refused))
+    if deploys_bundle(settings):
+        for number, line in enumerate(refusal(REPOSITORY, REPOSITORY / settings.bundle)):
+            click.echo(line if number else f"\n{line}", err=True)
 
 
 @click.command()
