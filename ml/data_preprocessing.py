@@ -28,7 +28,11 @@ from ml.schema import Feature, Schema, SchemaError
 from ml.splitting import read_weights, split
 from ml.tables import holds_many, read_parquet, to_columns, write_parquet
 
-KEEP = "declare it in data.features to keep it, or as data.id"
+ROW_NAME = (
+    "is left out: it names the rows, another whole number in each; "
+    "declare it in data.features to keep it, or as data.id"
+)
+"""Why a column isn't a feature that nobody has named as the row's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,7 @@ def preprocess(raw: pd.DataFrame, params: Params) -> Processed:
         "only together with the target, put it into data.exclude"
         for name, figure in leaks.items()
     ]
-    warnings += [f"column {name!r} {why}" for name, why in dropped.items() if why.endswith(KEEP)]
+    warnings += [f"column {name!r} {why}" for name, why in dropped.items() if why == ROW_NAME]
     table = _with_extras(table, known, moments, params)
     parts: dict[Part, pd.DataFrame] = {}
     for name in PARTS:
@@ -116,15 +120,6 @@ def preprocess(raw: pd.DataFrame, params: Params) -> Processed:
         remarks=Remarks(assumed=tuple(assumed), warnings=tuple(warnings)),
     )
     return Processed(parts, schema, summary)
-
-
-def _row_name(name: str, column: "pd.Series[Any]", declared: FeatureParams | None, data: DataParams) -> str | None:
-    """Why a column names the rows, though params.yaml doesn't say so; None if it doesn't."""
-    if declared is not None or name in (data.target, data.time):
-        return None
-    if identifies_rows(column, name):
-        return f"is left out: it names the rows, another whole number in each; {KEEP}"
-    return None
 
 
 def _doubts(column: "pd.Series[Any]", feature: Feature, declared: FeatureParams | None, data: DataParams) -> list[str]:
@@ -163,27 +158,12 @@ def _why_left_out(
     declared: FeatureParams | None,
     params: Params,
 ) -> str | None:
-    """Why a column isn't a feature; None if it is a feature or the target."""
-    return (
-        _kept_apart(name, declared, params)
-        or _not_a_feature(name, training, declared, params.data)
-        or _row_name(name, column, declared, params.data)
-    )
-
-
-def _kept_apart(name: str, declared: FeatureParams | None, params: Params) -> str | None:
-    """Why a column that params.yaml names for another purpose isn't a feature; None if it is declared as one, too."""
-    if name == params.data.weight:
+    """Why a column isn't a feature; None if it is a feature or the target. `column`: all of its rows."""
+    data = params.data
+    if name == data.weight:
         return "is the weight of the row"
     if name == params.split.group and declared is None:
         return "is the group of the row; declare it in data.features if it is a feature too"
-    return None
-
-
-def _not_a_feature(
-    name: str, training: "pd.Series[Any]", declared: FeatureParams | None, data: DataParams
-) -> str | None:
-    """Why a column isn't a feature; None if it is a feature or the target."""
     if name == data.target:
         return None
     if name == data.id:
@@ -206,7 +186,7 @@ def _not_a_feature(
         return "the same in every training row"
     if different == len(present) >= ID_ROWS and infer(present) == "categorical":
         return "never the same in two training rows, as names of rows are"
-    return None
+    return ROW_NAME if name != data.time and identifies_rows(column, name) else None
 
 
 def _check_split(part: NDArray[np.object_], target: "pd.Series[Any]", classes: tuple[str, ...]) -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 from ml.data_params import DataParams
 from ml.schema import Feature, FeatureType
 from ml.tables import are_times
+from ml.values import LEADING_ZERO
 
 TEXT_WORDS = 3.0
 """A column whose strings have at least this many words on average is text, if few of the strings repeat."""
@@ -25,7 +26,6 @@ MARKS = frozenset({
     "inf", "+inf", "-inf", "infinity", "-infinity", "#div/0!", "#value!", "#ref!", "#num!", "\\n",
 })  # fmt: skip
 """Words, in lower case, that people write where a number is missing."""
-LEADING_ZERO = r"[+-]?0[0-9]"
 MOMENT = re.compile(r"date|time|day|month|week|year|stamp|created|updated|recorded|observed|^ds$|_at$|^t$", re.I)
 """Names of columns that hold moments."""
 _IDENTIFIER = re.compile(
@@ -75,9 +75,9 @@ def infer(column: "pd.Series[Any]") -> FeatureType:
 
 def words_among_numbers(column: "pd.Series[Any]") -> Words | None:
     """The words in a column of text that says mostly numbers; None if it doesn't, or if it says only numbers."""
-    if column.dtype != object and not isinstance(column.dtype, pd.StringDtype):
+    words = _texts(column)
+    if words is None:
         return None
-    words = column.dropna().astype("string").str.strip()
     sample = words.iloc[:: 1 + len(words) // 1000]
     if (_numbers(sample).isna() & ~sample.str.casefold().isin(MARKS)).mean() > 0.8:  # don't parse all of a text
         return None
@@ -151,9 +151,9 @@ def _counted(words: dict[str, int]) -> str:
 
 def _marks_among_times(column: "pd.Series[Any]") -> dict[str, int]:
     """The MARKS in a column of text whose other values are all dates or times, with the number of each."""
-    if column.dtype != object and not isinstance(column.dtype, pd.StringDtype):
+    words = _texts(column)
+    if words is None:
         return {}
-    words = column.dropna().astype("string").str.strip()
     marks = words.str.casefold().isin(MARKS)
     if not marks.any() or marks.all() or not are_times(words[~marks]):
         return {}
@@ -199,6 +199,13 @@ def identifies_rows(column: "pd.Series[Any]", name: str) -> bool:
         and len(present) >= ID_ROWS
         and present.is_unique
     )
+
+
+def _texts(column: "pd.Series[Any]") -> "pd.Series[Any] | None":
+    """The values of a column of text, without surrounding blanks; None for a column of another type."""
+    if column.dtype != object and not isinstance(column.dtype, pd.StringDtype):
+        return None
+    return column.dropna().astype("string").str.strip()
 
 
 def _numbers(words: "pd.Series[Any]") -> "pd.Series[Any]":

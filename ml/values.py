@@ -17,6 +17,9 @@ FALSE = frozenset({"false", "no", "0", "f", "n"})
 EPOCHS = {"epoch_s": 1.0, "epoch_ms": 1e3, "epoch_us": 1e6, "epoch_ns": 1e9}
 """Formats of times that are numbers: units since 1970-01-01 UTC, in a second."""
 
+LEADING_ZERO = r"^[+-]?0[0-9]"
+"""Matches digits that are no number but a text, such as a zip code."""
+
 _DIGITS = {4: "%Y", 6: "%Y%m", 8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 
 _START = datetime(1970, 1, 1)

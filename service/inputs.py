@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from ml import values
 from ml.schema import Feature, Schema
 from ml.values import UnreadableError
@@ -14,7 +16,7 @@ MAX_TEXT = 10_000
 """Maximum number of characters of a value."""
 MAX_MARKS = 30
 """Maximum number of combining marks in a row (UAX #15, Stream-Safe Text): a longer run takes quadratic time."""
-MAX_NUMBER = 3.4028234663852886e38
+MAX_NUMBER = float(np.finfo(np.float32).max)
 """The model computes in float32, in which a larger number would be infinity."""
 
 WarningCode = Literal["out_of_range", "unknown_category", "unknown_field", "missing_value", "empty_row"]

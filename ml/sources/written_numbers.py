@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ml.data_params import CsvParams
+from ml.values import LEADING_ZERO
 
 PLAIN = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
 WHOLE = r"^[+-]?[0-9]+$"
-LEADING_ZERO = r"^[+-]?0[0-9]"
 MANY_WORDS = 5
 """A column with more different words than this among its numbers is text."""
 CURRENCIES = "$€£¥₹₽₩₺₴₫₦₱฿₪¢"
