@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,17 @@ PLUGINS = [file.relative_to(REPOSITORY) for file in (REPOSITORY / "infra").glob(
 pytestmark = pytest.mark.slow
 
 
+def environment(folder: Path, **variables: str) -> dict[str, str]:
+    """Without make's own variables, since the tests may run under make; and no repository above `folder` counts."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    return kept | {"GIT_CEILING_DIRECTORIES": str(folder.parent)} | variables
+
+
 def run(folder: Path, *command: str, **variables: str) -> str:
-    # The tests themselves may run under make, and a repository above the folder for temporary files would count.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-    environment |= {"GIT_CEILING_DIRECTORIES": str(folder.parent)} | variables
     done = subprocess.run(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
+        command, cwd=folder, env=environment(folder, **variables), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout
     return done.stdout
 
@@ -92,13 +97,21 @@ def test_a_stage_that_fails_ends_with_its_own_line(zipped: Path) -> None:
     (zipped / "dvc.yaml").write_text(
         "stages:\n  data_ingestion:\n    cmd: python -m ml.data_ingestion\n    deps: [t.csv]\n"
     )
-    environment = os.environ | {"GIT_CEILING_DIRECTORIES": str(zipped.parent)}
-    done = subprocess.run(["make", "repro"], cwd=zipped, env=environment, capture_output=True, text=True, check=False)
+    repro = partial(
+        subprocess.run,
+        ["make", "repro"],
+        cwd=zipped,
+        env=environment(zipped),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    done = repro()
     assert done.returncode != 0
     assert "Running stage 'data_ingestion'" in done.stdout
     lines = [line for line in done.stderr.splitlines() if not line.startswith("make: ***")]
     assert lines == ["data_ingestion: t.csv can't be read"]
     assert "> python" not in done.stdout
     (zipped / "t.csv").unlink()  # what DVC itself finds wrong is said
-    done = subprocess.run(["make", "repro"], cwd=zipped, env=environment, capture_output=True, text=True, check=False)
+    done = repro()
     assert "t.csv" in done.stderr
