@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 REPOSITORY = Path(__file__).parents[1]
-PACKAGES = ("infra", "ml", "service")
+PACKAGES = ("batch", "infra", "ml", "service")
 STAGES = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
 UNLISTED = ("ml.data_params", "ml.files", "ml.logs", "ml.model_params", "ml.param_types", "ml.params")
 """Modules of stages that are no deps in dvc.yaml, which says why."""

@@ -16,6 +16,7 @@ COMMANDS = {
     "dvc-remote": "dvc:dvc_remote",
     "init": "init:init",
     "logs": "logs:logs",
+    "predict": "predict:predict",
     "preview": "stack:preview",
     "promote": "release:promote",
     "refresh": "stack:refresh",
