@@ -13,6 +13,8 @@ import flask
 from werkzeug.exceptions import HTTPException
 
 from service import logs
+from service.direct import Direct
+from service.documents import Documents
 from service.errors import ApiError
 from service.metrics import ModelMetrics
 from service.predictor import Predictor
@@ -32,8 +34,6 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
 }
 METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
-QUIET = frozenset({"/health/live", "/health/ready", "/metrics"})
-"""Routes that machines request all the time: logged at debug level only."""
 
 
 def create_app(settings: Settings, predictor: Predictor | None) -> flask.Flask:
@@ -44,7 +44,8 @@ def create_app(settings: Settings, predictor: Predictor | None) -> flask.Flask:
     app.before_request(_begin)
     app.url_defaults(_name_by_content(Path(__file__).parent / "static"))
     metrics = ModelMetrics(app)
-    set_state(app, State(settings, predictor, metrics))
+    shared = State(settings, predictor, metrics, None if predictor is None else Documents(predictor))
+    set_state(app, shared)
     if predictor is not None:
         metrics.loaded(predictor, _seconds(predictor.bundle.parts.reference.fitted_through))
     app.after_request(_finish)
@@ -54,6 +55,7 @@ def create_app(settings: Settings, predictor: Predictor | None) -> flask.Flask:
     app.register_error_handler(Exception, _answer_unexpected)
     for module in (health, predict, invocations, open_inference, pages):
         app.register_blueprint(module.blueprint)
+    app.wsgi_app = Direct(app.wsgi_app, lambda: shared, HEADERS)  # type: ignore[method-assign]  # Flask's way
     return app
 
 
@@ -84,16 +86,13 @@ def _finish(response: flask.Response) -> flask.Response:
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
     rule = flask.request.url_rule
-    route = None if rule is None else rule.rule
-    level = logging.DEBUG if route in QUIET else logging.INFO
-    if LOG.isEnabledFor(level):
-        fields = {
-            "method": flask.request.method,
-            "route": route,
-            "status": response.status_code,
-            "milliseconds": round((time.perf_counter() - flask.g.begun) * 1000, 2),
-        }
-        LOG.log(level, "request", extra={"fields": fields})
+    logs.log_request(
+        flask.request.method,
+        None if rule is None else rule.rule,
+        response.status_code,
+        time.perf_counter() - flask.g.begun,
+        flask.g.request_id,
+    )
     return response
 
 

@@ -44,6 +44,9 @@ class ModelMetrics:
         else:
             self._exporter = PrometheusMetrics(app, path=None, group_by="url_rule", registry=CollectorRegistry())
         registry = self._exporter.registry
+        # The exporter keeps its metrics to itself, and the registry has no other way to find them.
+        self._durations = registry._names_to_collectors["flask_http_request_duration_seconds"]
+        self._requests = registry._names_to_collectors["flask_http_request_total"]
         self._predictions = Counter(
             "atlas_predictions", "Rows predicted", ["model_version", "outcome"], registry=registry
         )
@@ -71,6 +74,11 @@ class ModelMetrics:
             multiprocess_mode="livemax",
         )
 
+    def requested(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count a request that was answered without Flask, as the exporter's hooks would."""
+        self._durations.labels(method, route, status).observe(seconds)
+        self._requests.labels(method, status).inc()
+
     def exposition(self, accept: str | None) -> tuple[str, str]:
         """The metrics of all workers as text, and the content type.
 
@@ -91,13 +99,14 @@ class ModelMetrics:
 
     def answered(self, predictor: Predictor, answers: Answers) -> None:
         """Count predicted rows by outcome, their missing values and their warnings."""
-        outcomes = Tally([answer.label or "number" for answer in answers.answers])
+        labels = Tally(answers.winners)
+        outcomes = {answers.classes[winner]: rows for winner, rows in labels.items()} or {"number": len(answers)}
         for outcome, rows in outcomes.items():
             self._predictions.labels(predictor.bundle.version, outcome).inc(rows)
         for feature, rows in answers.missing.items():
             self._missing.labels(feature).inc(rows)
-        for answer in answers.answers:
-            for warning in answer.warnings:
+        for warnings in answers.warnings.values():
+            for warning in warnings:
                 # Not for unknown fields: callers choose their names, and the number of labels must be bounded.
                 if warning.code in self._odd:
                     self._odd[warning.code].labels(warning.field).inc()

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ml.bundle import Bundle, BundleError, load_bundle
 from ml.schema import Columns, Feature, Schema
 from ml.values import UnreadableError, time_zone
 from service.inputs import Reader, Warned, is_lost, reader_of
+from service.matrix import RowEncoder
+from service.usual import Column
 
 MAX_PROBLEMS = 100
 """Maximum number of problems listed in an answer; further problems are only counted."""
@@ -61,9 +64,32 @@ class Answer:
 class Answers:
     """The answers in the order of the rows, with the counts for monitoring."""
 
-    answers: tuple[Answer, ...]
+    values: tuple[str | int | float | bool, ...]
+    """The classes as an answer contains them; none for a regression."""
+    classes: tuple[str, ...]
+    """The same as text."""
+    scores: list[Any]
+    """A list of probabilities by class for each row, or a number for each row of a regression."""
+    winners: list[int]
+    """The place of each row's class; empty for a regression."""
+    warnings: dict[int, tuple[Warned, ...]]
+    """By row; rows without warnings are left out."""
     missing: dict[str, int]
     """Rows without a value, by feature."""
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @property
+    def answers(self) -> tuple[Answer, ...]:
+        """An object for each row."""
+        warned = [self.warnings.get(row, ()) for row in range(len(self))]
+        if not self.classes:
+            return tuple(Answer(number, None, None, odd) for number, odd in zip(self.scores, warned, strict=True))
+        return tuple(
+            Answer(self.values[winner], self.classes[winner], dict(zip(self.classes, row, strict=True)), odd)
+            for winner, row, odd in zip(self.winners, self.scores, warned, strict=True)
+        )
 
 
 class _Input(NamedTuple):
@@ -84,9 +110,12 @@ class Predictor:
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
+        self.names = tuple(feature.name for feature in bundle.schema.features)
         self._values = bundle.schema.answers()
         self._inputs = [_input_of(feature, bundle.schema) for feature in bundle.schema.features]
-        self._names = frozenset(feature.name for feature in bundle.schema.features)
+        self._known = frozenset(self.names)
+        readers = [entry.read for entry in self._inputs]
+        self._encoder = RowEncoder(bundle.schema, bundle.parts.encoding, readers)
         # Predict once, so that a model that doesn't work fails at start and not at the first request.
         self.predict([self.example()])
 
@@ -120,39 +149,81 @@ class Predictor:
 
         Raises InvalidRowsError naming rows and fields when any row is invalid.
         """
-        columns, warnings, missing = self._parse(rows, non_finite)
+        strange = [place for place, row in enumerate(rows) if not row.keys() <= self._known]
+        if len(rows) == 1 and not strange:
+            return self.predict_row([*map(rows[0].get, self.names)], non_finite)
+        columns = [[row.get(name) for row in rows] for name in self.names]
+        return self._predict(columns, rows, strange, non_finite)
+
+    def predict_row(self, row: Sequence[Any], non_finite: NonFinite = "error") -> Answers:
+        """As `predict`, for a single row given as its values in the order of `names`; None where missing."""
+        with np.errstate(all="ignore"):
+            encoded = self._encoder.one(row)
+        if encoded is None:
+            return self._predict([[value] for value in row], None, [], non_finite)
+        matrix, missing = encoded
+        return self._answers(matrix, {}, missing)
+
+    def predict_columns(self, columns: Sequence[Column], non_finite: NonFinite = "error") -> Answers:
+        """As `predict`, for at least one row, given as a column for each of `names`; None where missing."""
+        return self._predict(columns, None, [], non_finite)
+
+    def _predict(
+        self,
+        columns: Sequence[Column],
+        rows: Sequence[Mapping[str, Any]] | None,
+        strange: Sequence[int],
+        non_finite: NonFinite,
+    ) -> Answers:
+        """`rows`: the same as `columns`, with what else they contain; `strange`: rows that must be read carefully."""
+        with np.errstate(all="ignore"):
+            matrix, unusual, missing = self._encoder.many(columns, strange, lost_is_missing=non_finite == "missing")
+        places = np.flatnonzero(unusual).tolist()
+        warnings: dict[int, tuple[Warned, ...]] = {}
+        if places:
+            careful = [self._row(columns, place) if rows is None else rows[place] for place in places]
+            read, warned, gaps = self._parse(careful, non_finite, places)
+            with np.errstate(all="ignore"):
+                matrix[places] = self.bundle.parts.encoding.transform(read)
+            warnings = {place: tuple(found) for place, found in zip(places, warned, strict=True) if found}
+            missing = {name: count for name in self.names if (count := missing.get(name, 0) + gaps.get(name, 0))}
+        return self._answers(matrix, warnings, missing)
+
+    def _row(self, columns: Sequence[Column], place: int) -> dict[str, Any]:
+        values = [column[place] for column in columns]
+        return {
+            name: value.item() if isinstance(value, np.generic) else value
+            for name, value in zip(self.names, values, strict=True)
+        }
+
+    def _answers(
+        self, matrix: NDArray[np.float32], warnings: dict[int, tuple[Warned, ...]], missing: dict[str, int]
+    ) -> Answers:
         # Values near float32's limits can overflow inside the model. The result is NaN, which JSON can't represent.
         with np.errstate(all="ignore"):
-            scores = self.bundle.scores(columns)
-        lost = np.flatnonzero(~np.isfinite(scores.reshape(len(rows), -1)).all(axis=1))
+            scores = self.bundle.parts.decision.scores(self.bundle.run(matrix))
+        lost = np.flatnonzero(~np.isfinite(scores.reshape(len(matrix), -1)).all(axis=1))
         if len(lost):
             raise InvalidRowsError(
                 [Problem(int(row), None, "no_answer", "the model's result is not a finite number") for row in lost]
             )
         classes = self.schema.classes
-        if not classes:
-            numbers = scores.tolist()
-            return Answers(
-                tuple(
-                    Answer(number, None, None, tuple(warned)) for number, warned in zip(numbers, warnings, strict=True)
-                ),
-                missing,
-            )
-        answers = [
-            Answer(self._values[winner], classes[winner], dict(zip(classes, row, strict=True)), tuple(warned))
-            for winner, row, warned in zip(self.bundle.winners(scores).tolist(), scores.tolist(), warnings, strict=True)
-        ]
-        return Answers(tuple(answers), missing)
+        winners = self.bundle.winners(scores).tolist() if classes else []
+        return Answers(self._values, classes, scores.tolist(), winners, warnings, missing)
 
     def _parse(
-        self, rows: Sequence[Mapping[str, Any]], non_finite: NonFinite
+        self, rows: Sequence[Mapping[str, Any]], non_finite: NonFinite, places: Sequence[int] | None = None
     ) -> tuple[Columns, list[list[Warned]], dict[str, int]]:
-        """Typed columns, the warnings of each row, and the number of rows without a value by feature."""
+        """Typed columns, the warnings of each row, and the number of rows without a value by feature.
+
+        `places`: the rows' positions in the request, for messages; by default from 0.
+        """
+        at = range(len(rows)) if places is None else places
         problems: list[Problem] = []
         warnings: list[list[Warned]] = [[] for _ in rows]
         for row, warned in zip(rows, warnings, strict=True):
-            if not row.keys() <= self._names:
-                unknown = (name for name in row if name not in self._names)
+            if not row.keys() <= self._known:
+                unknown = (name for name in row if name not in self._known)
                 warned += [
                     Warned(name[:200], "unknown_field", "not a feature of this model; ignored") for name in unknown
                 ]
@@ -168,13 +239,13 @@ class Predictor:
                     try:
                         value = None if non_finite == "missing" and is_lost(value) else read(value, warnings[number])
                     except UnreadableError as error:
-                        problems.append(Problem(number, name, error.code, str(error)))
+                        problems.append(Problem(at[number], name, error.code, str(error)))
                         continue
                     if value is not None:
                         found[number] = value
                         continue
                 if required:
-                    problems.append(Problem(number, name, "missing", "a value is required"))
+                    problems.append(Problem(at[number], name, "missing", "a value is required"))
                     continue
                 absent[number] += 1
                 missing[name] = missing.get(name, 0) + 1

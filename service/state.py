@@ -5,6 +5,7 @@ from typing import cast
 
 import flask
 
+from service.documents import Documents
 from service.metrics import ModelMetrics
 from service.predictor import Predictor
 from service.settings import Settings
@@ -18,6 +19,8 @@ class State:
     predictor: Predictor | None
     """None while no model is loaded."""
     metrics: ModelMetrics
+    documents: Documents | None
+    """The predictor's documents; None while no model is loaded."""
 
 
 def set_state(app: flask.Flask, shared: State) -> None:

@@ -285,7 +285,7 @@ def test_v2_refuses_tensors_that_do_not_fit(client, tensor):
 
 def test_an_unexpected_error_shows_no_inside(make_app, predictor, monkeypatch, caplog):
     client = make_app().test_client()
-    monkeypatch.setattr(type(predictor), "predict", lambda *_: 1 / 0)
+    monkeypatch.setattr(type(predictor), "_answers", lambda *_: 1 / 0)
     response = client.post("/predict", json={"rows": [EXAMPLE]})
     assert refused(response) == (500, "internal_error")
     assert "ZeroDivision" not in response.text
