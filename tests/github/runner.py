@@ -163,8 +163,8 @@ def shared_cache(origin: Path) -> Path:
 
 
 def _kept() -> dict[str, str]:
-    """This process's environment, without variables about its own run."""
-    own = ("GITHUB_", "PYTEST_", "ATLAS_PYTHON")
+    """This process's environment, without variables about its own run, under make or pytest."""
+    own = ("GITHUB_", "PYTEST_", "ATLAS_PYTHON", "MAKE", "MFLAGS", "ARGS")
     return {name: value for name, value in os.environ.items() if not name.startswith(own)}
 
 
