@@ -16,9 +16,10 @@ from service import logs
 from service.direct import Direct
 from service.documents import Documents
 from service.errors import ApiError
+from service.explanation.explainer import Explainer
 from service.metrics import ModelMetrics
 from service.predictor import Predictor
-from service.routes import health, invocations, open_inference, pages, predict
+from service.routes import explain, health, invocations, open_inference, pages, predict
 from service.settings import Settings
 from service.state import State, set_state
 
@@ -44,7 +45,13 @@ def create_app(settings: Settings, predictor: Predictor | None) -> flask.Flask:
     app.before_request(_begin)
     app.url_defaults(_name_by_content(Path(__file__).parent / "static"))
     metrics = ModelMetrics(app)
-    shared = State(settings, predictor, metrics, None if predictor is None else Documents(predictor))
+    shared = State(
+        settings,
+        predictor,
+        metrics,
+        documents=None if predictor is None else Documents(predictor),
+        explainer=None if predictor is None else Explainer(predictor),
+    )
     set_state(app, shared)
     if predictor is not None:
         metrics.loaded(predictor, _seconds(predictor.bundle.parts.reference.fitted_through))
@@ -53,7 +60,7 @@ def create_app(settings: Settings, predictor: Predictor | None) -> flask.Flask:
     app.register_error_handler(413, _answer_too_large)
     app.register_error_handler(HTTPException, _answer_http_error)
     app.register_error_handler(Exception, _answer_unexpected)
-    for module in (health, predict, invocations, open_inference, pages):
+    for module in (health, predict, explain, invocations, open_inference, pages):
         app.register_blueprint(module.blueprint)
     app.wsgi_app = Direct(app.wsgi_app, lambda: shared, HEADERS)  # type: ignore[method-assign]  # Flask's way
     return app

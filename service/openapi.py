@@ -4,6 +4,7 @@ from typing import Any, get_args
 
 from ml.schema import Feature, Form
 from ml.values import is_numeric, number
+from service.explanation.document import explanations
 from service.inputs import MAX_TEXT, WarningCode
 from service.predictor import Predictor
 from service.settings import Settings
@@ -60,6 +61,13 @@ def document(predictor: Predictor, settings: Settings) -> dict[str, Any]:
                     },
                 )
             },
+            "/explain": {
+                "post": _operation(
+                    "Contributions of the features to predictions",
+                    {"$ref": "#/components/schemas/Explanations"},
+                    {"required": True, "content": {JSON: {"schema": {"$ref": "#/components/schemas/Rows"}}}},
+                )
+            },
             "/invocations": {
                 "post": _operation(
                     "MLflow's scoring protocol",
@@ -109,6 +117,7 @@ def document(predictor: Predictor, settings: Settings) -> dict[str, Any]:
                         "predictions": {"type": "array", "items": prediction},
                     },
                 },
+                "Explanations": explanations(schema, prediction),
                 "Warning": {
                     "type": "object",
                     "required": ["field", "code", "message"],

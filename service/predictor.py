@@ -168,6 +168,10 @@ class Predictor:
         """As `predict`, for at least one row, given as a column for each of `names`; None where missing."""
         return self._predict(columns, None, [], non_finite)
 
+    def encode(self, rows: Sequence[Mapping[str, Any]]) -> NDArray[np.float32]:
+        """The model's inputs for rows that `predict` accepts, shape (rows, columns of the encoding)."""
+        return self.bundle.parts.encoding.transform(self._parse(rows, "error")[0])
+
     def _predict(
         self,
         columns: Sequence[Column],

@@ -6,6 +6,7 @@ from typing import cast
 import flask
 
 from service.documents import Documents
+from service.explanation.explainer import Explainer
 from service.metrics import ModelMetrics
 from service.predictor import Predictor
 from service.settings import Settings
@@ -21,6 +22,8 @@ class State:
     metrics: ModelMetrics
     documents: Documents | None
     """The predictor's documents; None while no model is loaded."""
+    explainer: Explainer | None
+    """The predictor's explainer; None while no model is loaded."""
 
 
 def set_state(app: flask.Flask, shared: State) -> None:

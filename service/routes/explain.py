@@ -1,0 +1,44 @@
+"""POST /explain: what each feature contributes to a row's prediction."""
+
+from typing import Any
+
+import flask
+
+from service.errors import ApiError
+from service.routes.shared import answer, read_json
+from service.state import state
+
+blueprint = flask.Blueprint("explain", __name__)
+
+MAX_ROWS = 100
+"""Rows per request: an explanation takes about a hundred times as long as a prediction."""
+
+
+@blueprint.post("/explain")
+def explain() -> dict[str, Any]:
+    """{"rows": [{feature: value}]} -> for each row its prediction, a base value, and contributions by feature."""
+    document = read_json(bare_nan=False)
+    if not isinstance(document, dict) or set(document) != {"rows"}:
+        raise ApiError(422, "no_rows", 'send {"rows": [{feature: value, …}, …]} and nothing else')
+    rows = document["rows"]
+    if isinstance(rows, list) and len(rows) > MAX_ROWS:
+        message = f"the request has {len(rows)} rows, but at most {MAX_ROWS} are explained at a time"
+        raise ApiError(413, "too_many_rows", message)
+    loaded, answers = answer(rows, "error")
+    explainer = state().explainer
+    assert explainer is not None  # noqa: S101 - there is one for each predictor
+    found = []
+    for predicted, explained in zip(answers.answers, explainer.explain(rows, answers), strict=True):
+        row: dict[str, Any] = {"prediction": predicted.prediction}
+        if explained.label is not None:
+            row |= {"probabilities": predicted.probabilities, "label": explained.label}
+        row |= {"base": explained.base, "value": explained.value, "contributions": explained.contributions}
+        row["warnings"] = [{"field": w.field, "code": w.code, "message": w.message} for w in predicted.warnings]
+        found.append(row)
+    return {
+        "model": {"name": loaded.bundle.name, "version": loaded.bundle.version},
+        "scale": explainer.scale,
+        "exact": explainer.exact,
+        "background_rows": explainer.background_rows,
+        "explanations": found,
+    }
