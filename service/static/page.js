@@ -109,15 +109,18 @@ form.addEventListener("submit", async (event) => {
   event.preventDefault();
   output.hidden = false;
   output.replaceChildren(element("p", "…"));
+  const row = rowOf(form);
   try {
     const response = await fetch("/predict", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ rows: [rowOf(form)] }),
+      body: JSON.stringify({ rows: [row] }),
     });
     const body = await response.json();
-    if (response.ok) showPrediction(body.predictions[0]);
-    else showError(body.error);
+    if (response.ok) {
+      showPrediction(body.predictions[0]);
+      addExplanation(row);
+    } else showError(body.error);
   } catch {
     showError({ message: "The service does not answer. Is it still running?" });
   }

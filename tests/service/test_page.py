@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from werkzeug.serving import make_server
 
 from ml.bundle import Parts, write_bundle
+from service.explanation.explainer import Explainer
 from service.predictor import Predictor
 from tests.bundles import make_parts, version_of
 
@@ -90,6 +91,29 @@ def test_a_person_gets_the_predictors_answer(
     else:
         assert headline == f"returned = yes: probability {100 * expected.probabilities['yes']:.1f} %"
     assert said == []
+
+
+@pytest.mark.parametrize("kind", ["binary", "multiclass", "regression"])
+def test_the_answer_has_its_reasons(
+    open_page: Callable[[str, str], tuple[Page, list[str]]], predictors: dict[str, Predictor], kind: str
+) -> None:
+    page, said = open_page(kind, "/")
+    page.get_by_role("button", name="Predict").click()
+    page.wait_for_selector(".contributions")
+    loaded = predictors[kind]
+    rows = [loaded.example()]
+    (expected,) = Explainer(loaded).explain(rows, loaded.predict(rows))
+    assert page.locator(".contributions li span:first-child").all_inner_texts() == list(expected.contributions)
+    shown = [
+        float(text.replace("\u2212", "-").replace(",", ""))
+        for text in page.locator(".contributions li span:last-child").all_inner_texts()
+    ]
+    assert shown == pytest.approx(list(expected.contributions.values()), rel=6e-3)
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    page.route("**/explain", lambda route: route.fulfill(status=500, json={"error": {"message": "it broke"}}))
+    page.get_by_role("button", name="Predict").click()
+    page.get_by_text("No explanation: it broke").wait_for()
+    assert [message for message in said if "status of 500" not in message] == []
 
 
 @pytest.mark.parametrize(
