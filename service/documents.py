@@ -5,6 +5,7 @@ or a document that isn't JSON, is left to the careful decoder (routes/shared.py)
 """
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,25 +47,32 @@ class Documents:
             return None
         if not 0 < len(rows) <= limit:
             return None
-        keys = 1 + len(rows) * len(self._types)
         # JSON's numbers are finite, so "missing" and "error" mean the same here, and NaN stands for a missing number.
         if len(rows) == 1:
-            row = msgspec.structs.astuple(rows[0])
-            strings = sum(type(value) is str for value in row) + keys - row.count(UNSET)
-            if not _each_key_once(body, strings):
-                return None
-            return self._predictor.predict_row([None if value is UNSET else value for value in row], "missing")
+            row, strings = [*msgspec.structs.astuple(rows[0])], 1 + len(self._types)
+            for place, value in enumerate(row):
+                if type(value) is str:
+                    strings += 1
+                elif value is UNSET or value != value:  # noqa: PLR0124 - only NaN differs from itself
+                    row[place] = None
+                    strings -= 1
+            return self._predictor.predict_row(row, "missing") if _each_key_once(body, strings) else None
         columns: list[Column] = []
-        strings = keys
+        strings = 1 + len(rows) * len(self._types)
         for kind, values in zip(self._types, zip(*map(msgspec.structs.astuple, rows), strict=True), strict=True):
             column: Any = values
-            kinds = set(map(type, values))
-            if UnsetType in kinds:
-                strings -= values.count(UNSET)
-                column = [None if value is UNSET else value for value in values]
-            if str in kinds:
-                strings += len(rows) if len(kinds) == 1 else sum(type(value) is str for value in values)
-            columns.append(np.array(column, dtype=np.float64) if kind is float else column)
+            if kind is float:
+                column = np.array(values, dtype=np.float64)
+                if blank := np.count_nonzero(np.isnan(column)):
+                    strings -= int(blank) - values.count(None)
+            else:
+                kinds = set(map(type, values))
+                if UnsetType in kinds:
+                    strings -= values.count(UNSET)
+                    column = [None if value is UNSET else value for value in values]
+                if str in kinds:
+                    strings += len(rows) if len(kinds) == 1 else sum(type(value) is str for value in values)
+            columns.append(column)
         return self._predictor.predict_columns(columns, "missing") if _each_key_once(body, strings) else None
 
     def answer(self, answers: Answers) -> bytes:
@@ -88,14 +96,18 @@ class Documents:
 def _each_key_once(body: bytes, strings: int) -> bool:
     """Whether the body has just this number of strings, keys included; False if this can't be told by counting quotes.
 
-    A decoder keeps the last of two equal keys. The first is missed by this count.
+    A decoder keeps the last of two equal keys, so the body has more strings than what was decoded.
     """
-    return body.count(b'"') == 2 * strings and b'\\"' not in body
+    return body.count(b'"') == 2 * strings and (b"\\" not in body or b'\\"' not in body)
 
 
 def _request(schema: Schema, types: Sequence[Any]) -> Any:
     names = [feature.name for feature in schema.features]
-    row = _struct("Row", {name: (kind | None | UnsetType, UNSET) for name, kind in zip(names, types, strict=True)})
+    fields = {
+        name: (float | None, math.nan) if kind is float else (kind | None | UnsetType, UNSET)
+        for name, kind in zip(names, types, strict=True)
+    }
+    row = _struct("Row", fields)
     return msgspec.defstruct("Request", [("rows", list[row])], forbid_unknown_fields=True)  # type: ignore[valid-type]
 
 

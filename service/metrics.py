@@ -3,8 +3,9 @@
 import os
 from collections import Counter as Tally
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import flask
 from prometheus_client import CollectorRegistry, Counter, Gauge, Metric
@@ -33,6 +34,12 @@ def _filled(file: Path) -> bool:
         return file.stat().st_size > 0
     except FileNotFoundError:  # of a worker that has just ended
         return False
+
+
+@lru_cache(maxsize=4096)
+def _child(metric: Any, *labels: object) -> Any:
+    """A metric's counter for these labels, found without the library's checks of each label."""
+    return metric.labels(*labels)
 
 
 class ModelMetrics:
@@ -76,8 +83,8 @@ class ModelMetrics:
 
     def requested(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count a request that was answered without Flask, as the exporter's hooks would."""
-        self._durations.labels(method, route, status).observe(seconds)
-        self._requests.labels(method, status).inc()
+        _child(self._durations, method, route, status).observe(seconds)
+        _child(self._requests, method, status).inc()
 
     def exposition(self, accept: str | None) -> tuple[str, str]:
         """The metrics of all workers as text, and the content type.
@@ -102,9 +109,9 @@ class ModelMetrics:
         labels = Tally(answers.winners)
         outcomes = {answers.classes[winner]: rows for winner, rows in labels.items()} or {"number": len(answers)}
         for outcome, rows in outcomes.items():
-            self._predictions.labels(predictor.bundle.version, outcome).inc(rows)
+            _child(self._predictions, predictor.bundle.version, outcome).inc(rows)
         for feature, rows in answers.missing.items():
-            self._missing.labels(feature).inc(rows)
+            _child(self._missing, feature).inc(rows)
         for warnings in answers.warnings.values():
             for warning in warnings:
                 # Not for unknown fields: callers choose their names, and the number of labels must be bounded.

@@ -159,10 +159,9 @@ class Predictor:
         """As `predict`, for a single row given as its values in the order of `names`; None where missing."""
         with np.errstate(all="ignore"):
             encoded = self._encoder.one(row)
-        if encoded is None:
-            return self._predict([[value] for value in row], None, [], non_finite)
-        matrix, missing = encoded
-        return self._answers(matrix, {}, missing)
+            if encoded is not None:
+                return self._answers(encoded[0], {}, encoded[1])
+        return self._predict([[value] for value in row], None, [], non_finite)
 
     def predict_columns(self, columns: Sequence[Column], non_finite: NonFinite = "error") -> Answers:
         """As `predict`, for at least one row, given as a column for each of `names`; None where missing."""
@@ -180,18 +179,18 @@ class Predictor:
         non_finite: NonFinite,
     ) -> Answers:
         """`rows`: the same as `columns`, with what else they contain; `strange`: rows that must be read carefully."""
+        # Numbers near float32's limits overflow, here and inside the model, to NaN, which JSON can't represent.
         with np.errstate(all="ignore"):
             matrix, unusual, missing = self._encoder.many(columns, strange, lost_is_missing=non_finite == "missing")
-        places = np.flatnonzero(unusual).tolist()
-        warnings: dict[int, tuple[Warned, ...]] = {}
-        if places:
-            careful = [self._row(columns, place) if rows is None else rows[place] for place in places]
-            read, warned, gaps = self._parse(careful, non_finite, places)
-            with np.errstate(all="ignore"):
+            places = np.flatnonzero(unusual).tolist()
+            warnings: dict[int, tuple[Warned, ...]] = {}
+            if places:
+                careful = [self._row(columns, place) if rows is None else rows[place] for place in places]
+                read, warned, gaps = self._parse(careful, non_finite, places)
                 matrix[places] = self.bundle.parts.encoding.transform(read)
-            warnings = {place: tuple(found) for place, found in zip(places, warned, strict=True) if found}
-            missing = {name: count for name in self.names if (count := missing.get(name, 0) + gaps.get(name, 0))}
-        return self._answers(matrix, warnings, missing)
+                warnings = {place: tuple(found) for place, found in zip(places, warned, strict=True) if found}
+                missing = {name: count for name in self.names if (count := missing.get(name, 0) + gaps.get(name, 0))}
+            return self._answers(matrix, warnings, missing)
 
     def _row(self, columns: Sequence[Column], place: int) -> dict[str, Any]:
         values = [column[place] for column in columns]
@@ -203,11 +202,10 @@ class Predictor:
     def _answers(
         self, matrix: NDArray[np.float32], warnings: dict[int, tuple[Warned, ...]], missing: dict[str, int]
     ) -> Answers:
-        # Values near float32's limits can overflow inside the model. The result is NaN, which JSON can't represent.
-        with np.errstate(all="ignore"):
-            scores = self.bundle.parts.decision.scores(self.bundle.run(matrix))
-        lost = np.flatnonzero(~np.isfinite(scores.reshape(len(matrix), -1)).all(axis=1))
-        if len(lost):
+        scores = self.bundle.parts.decision.scores(self.bundle.run(matrix))
+        finite = np.isfinite(scores)
+        if not finite.all():
+            lost = np.flatnonzero(~finite.reshape(len(matrix), -1).all(axis=1))
             raise InvalidRowsError(
                 [Problem(int(row), None, "no_answer", "the model's result is not a finite number") for row in lost]
             )

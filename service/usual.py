@@ -34,6 +34,17 @@ class Unusual(Exception):  # noqa: N818 - not an error: the careful readers deci
     """A value that its careful reader must see."""
 
 
+class Times(NamedTuple):
+    """The usual times of a feature: in ISO 8601, from low to high in seconds since 1970."""
+
+    low: float
+    high: float
+    missing: frozenset[str]
+    """Texts that mean that the value is missing."""
+    utc: bool
+    """Whether they have an offset from UTC."""
+
+
 @dataclass(frozen=True, slots=True)
 class Usual:
     """The usual values of a feature."""
@@ -50,6 +61,8 @@ class Usual:
     """Numbers between them that mean that the value is missing."""
     codes: Mapping[str | None, int] | None
     """Categories by place, from 1, and 0 for a missing value; None if the feature isn't categorical."""
+    times: Times | None
+    """None if the feature has no times, or has them in another format."""
     dtype: type
     """Of the column: of codes, texts or numbers."""
 
@@ -69,6 +82,7 @@ def usual_of(feature: Feature, schema: Schema, read: Reader) -> Usual:
     low, high = math.inf, -math.inf
     sentinels: frozenset[float] = frozenset()
     codes: dict[str | None, int] | None = None
+    times: Times | None = None
     take: Callable[[Any], Any] = partial(_carefully, read)
     spellings = schema.spellings(feature)
     if feature.type == "categorical":
@@ -82,10 +96,11 @@ def usual_of(feature: Feature, schema: Schema, read: Reader) -> Usual:
             found = (values.number(text) for text in spellings)
             sentinels = frozenset(number for number in found if number is not None and low <= number <= high)
         elif feature.type == "datetime" and feature.format is None and feature.timezone is None:
-            take = partial(_time, feature.low, feature.high, spellings, utc=feature.utc)
+            times = Times(feature.low, feature.high, spellings, feature.utc)
+            take = partial(_time, times)
     dtype = {"categorical": np.int64, "text": object}.get(feature.type, np.float64)
     optional = not feature.required and not feature.complete
-    return Usual(feature.name, take, optional, low, high, sentinels, codes, dtype)
+    return Usual(feature.name, take, optional, low, high, sentinels, codes, times, dtype)
 
 
 def _carefully(read: Reader, value: Any) -> Any:
@@ -103,21 +118,26 @@ def _category(codes: Mapping[str | None, int], read: Reader, value: Any) -> Any:
     return value if type(value) is str and value in codes else _carefully(read, value)
 
 
-def _time(low: float, high: float, missing: frozenset[str], text: Any, *, utc: bool) -> float:
-    """Seconds since 1970 of a time in ISO 8601."""
+def _time(times: Times, text: Any) -> float:
+    """Seconds since 1970 of a usual time."""
+    seconds = _seconds(times, [text]) if type(text) is str else None
+    if seconds is None or not times.low <= seconds[0] <= times.high:
+        raise Unusual
+    return seconds[0]
+
+
+def _seconds(times: Times, texts: Sequence[str]) -> list[float] | None:
+    """Seconds since 1970 of times in ISO 8601; None if any of them must be read carefully."""
     # Digits alone are no time (values.read_time), so the fifth character is checked.
-    if type(text) is not str or len(text) not in _TIME_LENGTHS or text[4] != "-" or text in missing:
-        raise Unusual
+    if not all(len(text) in _TIME_LENGTHS and text[4] == "-" and text not in times.missing for text in texts):
+        return None
+    start = _START_UTC if times.utc else _START
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise Unusual from None
-    if (moment.tzinfo is None) is utc or not text.isascii():
-        raise Unusual
-    seconds = (moment - (_START_UTC if utc else _START)).total_seconds()
-    if not low <= seconds <= high:
-        raise Unusual
-    return seconds
+        # The subtraction fails if the one has an offset from UTC and the other hasn't.
+        seconds = [(datetime.fromisoformat(text) - start).total_seconds() for text in texts]
+    except (TypeError, ValueError):
+        return None
+    return seconds if "".join(texts).isascii() else None
 
 
 def read_column(usual: Usual, column: Column, *, lost_is_missing: bool) -> Read:
@@ -136,6 +156,12 @@ def read_column(usual: Usual, column: Column, *, lost_is_missing: bool) -> Read:
     if usual.codes is not None and not isinstance(column, np.ndarray) and _TEXTS.issuperset(map(type, column)):
         codes = np.array([usual.codes.get(value, -1) for value in column])
         return Read(np.maximum(codes, 0), codes == 0, codes < 0)
+    if usual.times is not None and not isinstance(column, np.ndarray) and set(map(type, column)) == {str}:
+        seconds = _seconds(usual.times, column)
+        if seconds is not None:
+            moments = np.array(seconds)
+            odd = ~((moments >= usual.times.low) & (moments <= usual.times.high))
+            return Read(moments, np.zeros(len(column), dtype=np.bool_), odd)
     return _read_each(usual, column, lost_is_missing=lost_is_missing)
 
 
