@@ -1,5 +1,6 @@
 """`python -m service`: the application under gunicorn, several workers, one model each."""
 
+import errno
 import logging
 import logging.config
 import multiprocessing
@@ -7,7 +8,6 @@ import os
 import shutil
 import signal
 import socket
-import struct
 import sys
 import tempfile
 from pathlib import Path
@@ -59,6 +59,17 @@ def _start(settings: "Settings") -> int:
     from service import logs, registry
 
     logging.config.dictConfig(logs.configuration(settings.log_level))
+    # Bound before the bundle is loaded, so that a taken port is one clear line at once. Nothing listens yet.
+    listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        hint = ": choose another with PORT" if error.errno == errno.EADDRINUSE else ""
+        print(
+            f"service: can't listen on {settings.host}, port {settings.port}: {error.strerror}{hint}", file=sys.stderr
+        )
+        return 1
     try:
         bundle = registry.fetch(settings, _cache())
     except BundleError as error:
@@ -74,7 +85,7 @@ def _start(settings: "Settings") -> int:
         if trial.exitcode == -signal.SIGKILL:
             print("service: killed while it loaded the bundle: it needs more memory", file=sys.stderr)
         return 1
-    _serve(settings, bundle)
+    _serve(settings, bundle, listener)
     return 0
 
 
@@ -101,39 +112,38 @@ def _empty(folder: Path) -> None:
         file.unlink()
 
 
-def _serve(settings: "Settings", bundle: Path) -> None:
+def _serve(settings: "Settings", bundle: Path, listener: socket.socket) -> None:
     from gunicorn.app.base import BaseApplication
     from prometheus_flask_exporter.multiprocess import GunicornPrometheusMetrics
 
     from service import logs
     from service.app import create_app
     from service.predictor import Predictor
+    from service.worker import Limits
 
     def child_exit(_: Any, worker: Any) -> None:
         GunicornPrometheusMetrics.mark_process_dead_on_child_exit(worker.pid)
 
-    def when_ready(arbiter: Any) -> None:
-        # Accepted connections inherit these time-outs: so a caller that stops sending can't block a thread for ever.
-        patience = struct.pack("ll", settings.request_timeout, 0)
-        for listener in arbiter.LISTENERS:
-            listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
-            listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
-
     class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
+        limits = Limits(
+            threads=settings.threads,
+            max_waiting=settings.max_waiting,
+            request_timeout=settings.request_timeout,
+            max_body_bytes=settings.max_body_bytes,
+            grace=GRACE,
+        )
+
         def load_config(self) -> None:
             given = {
-                "bind": f"{settings.host}:{settings.port}",
+                "bind": f"fd://{listener.detach()}",
                 "workers": settings.workers,
                 "worker_class": "service.worker.Worker",
-                "threads": settings.threads,
                 "timeout": 60,
                 "graceful_timeout": GRACE,
-                "keepalive": 5,
                 "worker_tmp_dir": "/dev/shm" if Path("/dev/shm").is_dir() else None,  # noqa: S108 - heartbeats in memory
                 "loglevel": settings.log_level,
                 "logconfig_dict": logs.configuration(settings.log_level),
                 "child_exit": child_exit,
-                "when_ready": when_ready,
                 "control_socket_disable": True,
             }
             for key, value in given.items():
@@ -142,7 +152,9 @@ def _serve(settings: "Settings", bundle: Path) -> None:
 
         def load(self) -> Any:
             # Each worker loads the model itself, because the model's threads would not survive the fork.
-            return create_app(settings, Predictor.load(bundle))
+            app = create_app(settings, Predictor.load(bundle))
+            self.refused = app.extensions["atlas"].metrics.turned_away
+            return app
 
     logging.getLogger("service").info(
         "starting", extra={"fields": {"bundle": str(bundle), "workers": settings.workers, "port": settings.port}}

@@ -67,6 +67,14 @@ class ModelMetrics:
             ),
         }
         self._missing = Counter("atlas_input_missing", "Rows without a value", ["feature"], registry=registry)
+        self._turned_away = Counter(
+            "atlas_requests_refused",
+            "Requests that the server refused before the application saw them",
+            ["reason"],
+            registry=registry,
+        )
+        for reason in ("overloaded", "too_slow", "malformed"):
+            self._turned_away.labels(reason)
         self._info = Gauge(
             "atlas_model_info",
             "The model that is served",
@@ -122,3 +130,7 @@ class ModelMetrics:
         """Count refused rows by reason; a row with two reasons is counted for both."""
         for reason, rows in error.reasons.items():
             self._rejected.labels(reason).inc(rows)
+
+    def turned_away(self, reason: str) -> None:
+        """Count a request that the server refused: the queue is full, its caller is too slow, or it isn't HTTP."""
+        self._turned_away.labels(reason).inc()

@@ -33,9 +33,11 @@ class Settings(BaseModel):
     workers: Annotated[int, Field(ge=1, le=64)] = 2
     """Processes; each holds the model."""
     threads: Annotated[int, Field(ge=1, le=64)] = 4
-    """Threads per process, so that slow callers don't block others."""
+    """Threads per process that make predictions."""
+    max_waiting: Annotated[int, Field(ge=1, le=10_000)] = 512
+    """Requests per process that may wait for a thread; a further request gets a 503 with Retry-After."""
     request_timeout: Annotated[int, Field(ge=1, le=3600)] = 10
-    """Seconds without data from the caller after which an incomplete request is closed."""
+    """Seconds that a caller has to send a whole request, and to take its answer; also the longest wait for a thread."""
     max_rows: Annotated[int, Field(ge=1)] = 1000
     """Maximum number of rows per request."""
     max_body_bytes: Annotated[int, Field(ge=1)] = 1024 * 1024

@@ -1,47 +1,192 @@
-"""gunicorn's threaded worker, changed so that no request is lost when it stops.
+"""gunicorn's worker of the service: an event loop reads requests and sends answers, threads make the answers.
 
-When gunicorn's gthread worker stops, it has three defects that this worker avoids: it never accepts the waiting
-connections and resets them at its end; it closes a connection although its last answer promised keep-alive; and while
-an idle connection is open, it waits for its whole grace period.
+gunicorn's own workers set no limit to the time of a whole request, and lose requests when they stop; docs/serving.md
+compares servers. gunicorn itself starts, watches and stops the worker processes.
 """
 
-import selectors
-from concurrent.futures import Future
-from functools import partial
+import asyncio
+import contextlib
+import os
+import resource
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.base import Worker as Base
+
+from service.connection import Connection
+from service.deadlines import Deadlines
+from service.pool import Pool
+from service.wsgi import Application, Request
 
 TICK = 0.2
-"""Seconds between two checks for idle connections that can be closed."""
+"""Seconds between two looks at the time limits."""
+KEEP_ALIVE = 5
+"""Seconds that a connection stays open between two requests."""
+CONNECTIONS = 4096
+"""Connections of a worker; with more of them, the one that has waited longest for its caller is closed."""
+OTHER_FILES = 256
+"""Files of a worker that aren't connections: the model's libraries, the metrics."""
+HELD_BYTES = 64 * 1024 * 1024
+"""Bodies in a worker's memory; with more, the caller that has been sending longest is refused."""
+PROBES = frozenset({b"/health/live", b"/health/ready", b"/metrics", b"/ping", b"/v2/health/live", b"/v2/health/ready"})
+"""Paths that have a thread of their own: they are answered however many predictions wait."""
+PROBES_WAITING = 64
 
 
-class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
-    """A worker that, before it ends, accepts the waiting connections and answers each open connection."""
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a worker allows its callers."""
 
-    def set_accept_enabled(self, enabled: bool) -> None:
-        """Like gthread's. A stopping worker also accepts all waiting connections; later connections are refused."""
-        super().set_accept_enabled(enabled)
-        if enabled or self.alive:
-            return
+    threads: int
+    max_waiting: int
+    request_timeout: float
+    max_body_bytes: int
+    grace: float
+    """Seconds that open requests have when the worker stops."""
+
+
+class Front:
+    """What the connections of a worker share."""
+
+    def __init__(
+        self, application: Application, address: tuple[str, str], limits: Limits, refused: Callable[[str], None]
+    ) -> None:
+        self.refused = refused
+        self.max_body = limits.max_body_bytes
+        self.reading = Deadlines(limits.request_timeout)  # callers who send a request
+        self.sending = Deadlines(limits.request_timeout)  # callers who take an answer
+        self.idle = Deadlines(KEEP_ALIVE)  # callers who have no request
+        self.stopping = False
+        self.connections: set[Connection] = set()
+        self._allowed = connections_allowed()
+        self._held = 0
+
+        def pool(threads: int, waiting: int) -> Pool:
+            return Pool(
+                application,
+                address,
+                threads=threads,
+                waiting=waiting,
+                patience=limits.request_timeout,
+                stopping=lambda: self.stopping,
+                refused=self.refused,
+            )
+
+        self._predictions = pool(limits.threads, limits.max_waiting)
+        self._probes = pool(1, PROBES_WAITING)
+
+    def hand_over(self, connection: Connection, request: Request) -> None:
+        """Have a complete request answered."""
+        (self._probes if request.path in PROBES else self._predictions).submit(connection, request)
+
+    def opened(self, connection: Connection) -> None:
+        """A connection begins."""
+        self.connections.add(connection)
+
+    def closed(self, connection: Connection) -> None:
+        """A connection has ended."""
+        self.connections.discard(connection)
+
+    def holds(self, change: int) -> None:
+        """The bodies in memory have grown by `change` bytes, or become fewer if it is negative."""
+        self._held += change
+        if change > 0 and self._held > HELD_BYTES:
+            self.reading.expire_first()
+
+    def make_room(self) -> bool:
+        """Whether a further connection can be accepted, if need be instead of another one."""
+        return len(self.connections) < self._allowed or self.idle.expire_first() or self.reading.expire_first()
+
+    def tick(self) -> None:
+        """Close the connections whose callers are too slow."""
+        for deadlines in (self.reading, self.sending, self.idle):
+            deadlines.expire()
+
+    def stop(self) -> None:
+        """From now on each answer is the last on its connection; one without a request has KEEP_ALIVE seconds left."""
+        self.stopping = True
+        for connection in self.connections:
+            connection.hurry()
+
+
+def connections_allowed() -> int:
+    """CONNECTIONS, or fewer if the system gives the process fewer files; raises its limit as far as needed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = CONNECTIONS + OTHER_FILES
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return CONNECTIONS
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return max(most - OTHER_FILES, most // 2)
+
+
+class Worker(Base):  # type: ignore[misc]  # gunicorn has no types
+    """A worker process."""
+
+    def init_signals(self) -> None:
+        """The event loop gets the signals; until it runs, a signal ends the process."""
+        for each in self.SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+
+    def run(self) -> None:
+        """Serve until a signal stops the process, or its parent is gone."""
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._stop, self._grace = asyncio.Event(), self.app.limits.grace
+        loop.add_signal_handler(signal.SIGTERM, self._end, self._grace)
+        for at_once in (signal.SIGINT, signal.SIGQUIT):
+            loop.add_signal_handler(at_once, self._end, 0)
+        loop.add_signal_handler(signal.SIGUSR1, self.log.reopen_files)
+        host, port = self.sockets[0].getsockname()[:2]
+        self._front = Front(self.wsgi, (str(host), str(port)), self.app.limits, self.app.refused)
+        self._opening: set[asyncio.Task[Any]] = set()
         for listener in self.sockets:
-            before = -1
-            while before != self.nr_conns:
-                before = self.nr_conns
-                self.accept(listener)
+            loop.add_reader(listener.fileno(), self._accept, listener)
+        while self.alive and self.ppid == os.getppid():
+            await self._pause()
+        # What has been accepted, or waits to be, is answered; later callers are refused a connection.
+        for listener in self.sockets:
+            loop.remove_reader(listener.fileno())
+            while self._accept(listener):
+                pass
             listener.close()
+        self._front.stop()
+        end = loop.time() + self._grace
+        while (self._front.connections or self._opening) and loop.time() < end and self._grace:
+            await self._pause()
 
-    def finish_request(self, conn: Any, fs: Future[Any]) -> None:
-        """Like gthread's, but a connection with a promised keep-alive stays open for one more request."""
-        promised = not self.alive and not fs.cancelled() and fs.exception() is None and fs.result() is True
-        if not promised:
-            super().finish_request(conn, fs)
-            return
-        conn.sock.setblocking(False)
-        conn.set_timeout()
-        self.keepalived_conns.append(conn)
-        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_client_socket_readable, conn))
+    def _end(self, grace: float) -> None:
+        self.alive = False
+        self._grace = min(self._grace, grace)
+        self._stop.set()
 
-    def wait_for_and_dispatch_events(self, timeout: float) -> None:
-        """Like gthread's, but a stopping worker wakes up regularly to close expired idle connections."""
-        super().wait_for_and_dispatch_events(timeout if self.alive else min(timeout, TICK))
+    async def _pause(self) -> None:
+        """Wait for a tick, or until a signal stops the worker."""
+        self.notify()
+        self._front.tick()
+        if self.alive:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), TICK)
+        else:
+            await asyncio.sleep(TICK / 10)
+
+    def _accept(self, listener: Any) -> bool:
+        """Accept a connection; False if none waits. One at a time, so that the workers share them."""
+        if not self._front.make_room():
+            return False
+        try:
+            accepted, _ = listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return False  # another worker was faster, or the caller has left
+        accepted.setblocking(False)
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(loop.connect_accepted_socket(lambda: Connection(self._front), accepted))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+        return True

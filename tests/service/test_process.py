@@ -1,4 +1,4 @@
-"""`python -m service` as a process: two gunicorn workers, and clients with real sockets."""
+"""`python -m service` as a process: two workers under gunicorn, and clients with real sockets."""
 
 import http.client
 import json
@@ -356,6 +356,15 @@ def test_a_damaged_bundle_is_one_clear_line_at_start(bundles, tmp_path):
     message = failed_start(MODEL_URI=damaged)
     assert "model.onnx doesn't match bundle.json" in message
     assert message.count("\n") == 1
+
+
+def test_a_taken_port_is_one_clear_line_at_start(bundles):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        message = failed_start(MODEL_URI=bundles["binary"], PORT=port)
+    assert message == (
+        f"service: can't listen on 127.0.0.1, port {port}: Address already in use: choose another with PORT\n"
+    )
 
 
 def test_a_wrong_setting_is_one_clear_line_at_start():
