@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import flask
+import msgspec
 from werkzeug.exceptions import HTTPException
 
 from service import logs
@@ -104,7 +105,7 @@ def _finish(response: flask.Response) -> flask.Response:
 
 
 def _answer(error: ApiError) -> tuple[dict[str, Any], int]:
-    return error.body(flask.g.request_id), error.status
+    return msgspec.to_builtins(error.body(flask.request.path, flask.g.request_id)), error.status
 
 
 def _answer_api_error(error: ApiError) -> tuple[dict[str, Any], int]:

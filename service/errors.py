@@ -1,13 +1,25 @@
-"""Errors that carry their HTTP status, answered as JSON."""
+"""Errors that carry their HTTP status, answered as JSON in the form of the caller's protocol."""
 
+import re
 from collections.abc import Sequence
-from typing import Any
 
+from service import protocols
+from service.protocols import Error, MlflowError, Reason, Refused
 from service.predictor import InvalidRowsError, Problem
+
+OPEN_INFERENCE = re.compile(r"/v[12](/.*)?", re.DOTALL)
+MLFLOW = frozenset({"/invocations", "/ping", "/health", "/version"})
+MLFLOW_CODES = {
+    404: "ENDPOINT_NOT_FOUND",
+    422: "INVALID_PARAMETER_VALUE",
+    500: "INTERNAL_ERROR",
+    503: "TEMPORARILY_UNAVAILABLE",
+}
+"""MLflow's name of an error by status; BAD_REQUEST for any other."""
 
 
 class ApiError(Exception):
-    """An answer other than 200; every caller gets the same body."""
+    """An answer other than 200."""
 
     def __init__(self, status: int, code: str, message: str, problems: Sequence[Problem] = ()) -> None:
         super().__init__(message)
@@ -16,13 +28,16 @@ class ApiError(Exception):
         self.message = message
         self.problems = tuple(problems)
 
-    def body(self, request_id: str) -> dict[str, Any]:
-        """The JSON body."""
+    def body(self, path: str, request_id: str) -> Error | MlflowError | Refused:
+        """The JSON body for a request of this path."""
+        if OPEN_INFERENCE.fullmatch(path):
+            return Refused(self.message)
+        if path in MLFLOW:
+            return MlflowError(MLFLOW_CODES.get(self.status, "BAD_REQUEST"), self.message)
         listed = [
-            {"row": problem.row, "field": problem.field, "code": problem.code, "message": problem.message}
-            for problem in self.problems
+            protocols.Problem(problem.row, problem.field, problem.code, problem.message) for problem in self.problems
         ]
-        return {"error": {"code": self.code, "message": self.message, "problems": listed}, "request_id": request_id}
+        return Error(Reason(self.code, self.message, listed), request_id)
 
 
 def invalid_rows(error: InvalidRowsError) -> ApiError:

@@ -5,10 +5,12 @@ from typing import Any
 
 import flask
 
+from service.bodies import compress
 from service.errors import ApiError
 from service.routes.shared import answer, read_json
 
 blueprint = flask.Blueprint("invocations", __name__)
+blueprint.after_request(compress)
 
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 

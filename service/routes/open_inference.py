@@ -1,35 +1,32 @@
-"""/v2: the Open Inference Protocol, so that KServe and Triton clients work unchanged."""
+"""/v2: the Open Inference Protocol with Triton's extensions, so that KServe and Triton clients work unchanged."""
 
+import re
 from typing import Any
 
 import flask
+import msgspec
+import numpy as np
 
-from ml.schema import Feature, Schema
+from service.bodies import check_type, compress, read_as, read_body
+from service.protocols import BinaryInferRequest, InferRequest, InferResponse
 from service.errors import ApiError
-from service.routes.shared import answer, predictor, read_json
+from service.routes.shared import answer_columns, parse_json, predictor
 from service.state import state
+from service.statistics import model_statistics
+from service.tensors import DATATYPES, outputs_of, read_columns, wanted_outputs, write_output
 
 blueprint = flask.Blueprint("open_inference", __name__, url_prefix="/v2")
+blueprint.after_request(compress)
 
-DATATYPES = {"numeric": "FP64", "boolean": "BOOL", "datetime": "BYTES", "categorical": "BYTES", "text": "BYTES"}
-"""The datatype of each type of feature, as the metadata name it."""
-LABELS = {"text": "BYTES", "integer": "INT64", "number": "FP64", "boolean": "BOOL"}
-NUMBERS = frozenset({"FP64", "FP32", "FP16", "INT64", "INT32", "INT16", "INT8", "UINT64", "UINT32", "UINT16", "UINT8"})
-
-ACCEPTED = {
-    "numeric": NUMBERS | {"BOOL"},
-    "boolean": NUMBERS | {"BOOL", "BYTES"},
-    "datetime": NUMBERS | {"BYTES"},
-    "categorical": NUMBERS | {"BOOL", "BYTES"},
-    "text": {"BYTES"},
-}
-"""The datatypes in which a feature's values can be sent; whether a value fits is decided as in the other protocols."""
+HEADER_LENGTH = "Inference-Header-Content-Length"
+"""The header with the number of bytes of the JSON part; the binary part follows."""
+EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics"]
 
 
 @blueprint.get("")
 def server() -> dict[str, Any]:
     """Server metadata."""
-    return {"name": "atlas", "version": "2", "extensions": []}
+    return {"name": "atlas", "version": "2", "extensions": EXTENSIONS}
 
 
 @blueprint.get("/health/live")
@@ -45,15 +42,38 @@ def ready() -> dict[str, bool]:
     return {"ready": True}
 
 
+@blueprint.post("/repository/index")
+def index() -> flask.Response:
+    """The models: this one."""
+    bundle = predictor().bundle
+    return flask.jsonify([{"name": bundle.name, "version": bundle.version, "state": "READY", "reason": ""}])
+
+
+@blueprint.post("/repository/models/<name>/load")
+@blueprint.post("/repository/models/<name>/unload")
+def load(name: str) -> flask.Response:
+    """Always refused: a caller can't choose the model."""
+    _check(name, None)
+    raise ApiError(400, "fixed_model", "callers can't load or unload models: MODEL_URI says which model is served")
+
+
+@blueprint.get("/models/stats")
+@blueprint.get("/models/<name>/stats")
+@blueprint.get("/models/<name>/versions/<version>/stats")
+def stats(name: str | None = None, version: str | None = None) -> dict[str, Any]:
+    """Requests, rows and times of all workers since the start, in Triton's form."""
+    bundle = predictor().bundle
+    _check(name or bundle.name, version)
+    text, _ = state().metrics.exposition(None)
+    return {"model_stats": [{"name": bundle.name, "version": bundle.version, **model_statistics(text)}]}
+
+
 @blueprint.get("/models/<name>")
 @blueprint.get("/models/<name>/versions/<version>")
 def model(name: str, version: str | None = None) -> dict[str, Any]:
     """Model metadata: one tensor of shape [rows] per feature."""
     _check(name, version)
     schema = predictor().schema
-    outputs = [{"name": "prediction", "datatype": _prediction_type(schema), "shape": [-1]}]
-    if schema.classes:
-        outputs.append({"name": "probabilities", "datatype": "FP64", "shape": [-1, len(schema.classes)]})
     return {
         "name": name,
         "versions": [predictor().bundle.version],
@@ -61,7 +81,37 @@ def model(name: str, version: str | None = None) -> dict[str, Any]:
         "inputs": [
             {"name": feature.name, "datatype": DATATYPES[feature.type], "shape": [-1]} for feature in schema.features
         ],
-        "outputs": outputs,
+        "outputs": [
+            {"name": output, "datatype": datatype, "shape": shape}
+            for output, (datatype, shape) in outputs_of(schema).items()
+        ],
+    }
+
+
+@blueprint.get("/models/<name>/config")
+@blueprint.get("/models/<name>/versions/<version>/config")
+def config(name: str, version: str | None = None) -> dict[str, Any]:
+    """The model's configuration in Triton's form: inputs and outputs, and the limit of rows."""
+    described = model(name, version)
+    tensors = {
+        side: [
+            {
+                "name": tensor["name"],
+                "data_type": f"TYPE_{'STRING' if tensor['datatype'] == 'BYTES' else tensor['datatype']}",
+                "dims": tensor["shape"],
+            }
+            for tensor in described[f"{side}s"]
+        ]
+        for side in ("input", "output")
+    }
+    return {
+        "name": name,
+        "platform": described["platform"],
+        "backend": "atlas",
+        # 0: the dims include the number of rows, and a request is a batch.
+        "max_batch_size": 0,
+        **tensors,
+        "parameters": {"max_rows": {"string_value": str(state().settings.max_rows)}},
     }
 
 
@@ -75,70 +125,50 @@ def model_ready(name: str, version: str | None = None) -> dict[str, Any]:
 
 @blueprint.post("/models/<name>/infer")
 @blueprint.post("/models/<name>/versions/<version>/infer")
-def infer(name: str, version: str | None = None) -> dict[str, Any]:
-    """One tensor per feature in, `prediction` and `probabilities` out; NaN means missing."""
+def infer(name: str, version: str | None = None) -> flask.Response:
+    """One tensor per feature in, `prediction` and `probabilities` out, as JSON or binary; NaN means missing."""
     _check(name, version)
-    document = read_json(bare_nan=True)
-    tensors = document.get("inputs") if isinstance(document, dict) else None
-    if not isinstance(tensors, list) or not tensors:
-        raise ApiError(422, "no_rows", "send inputs: one tensor per feature")
-    columns: dict[str, list[Any]] = {}
-    features = {feature.name: feature for feature in predictor().schema.features}
-    for place, tensor in enumerate(tensors):
-        feature, values = _tensor(place, tensor, features)
-        if feature.name in columns:
-            raise ApiError(422, "wrong_tensor", f"inputs.{place}: there is already a tensor for {feature.name}")
-        columns[feature.name] = values
-    lengths = {len(values) for values in columns.values()}
-    if len(lengths) != 1:
-        raise ApiError(422, "wrong_tensor", f"tensors have different numbers of rows: {sorted(lengths)[:5]}")
-    length = lengths.pop()
-    limit = state().settings.max_rows
-    if length > limit:
-        raise ApiError(413, "too_many_rows", f"the request has {length} rows, but the limit is {limit}")
-    rows = [{key: values[row] for key, values in columns.items()} for row in range(length)]
-    loaded, answers = answer(rows, "missing")
-    classes = loaded.schema.classes
-    outputs: list[dict[str, Any]] = [
-        {
-            "name": "prediction",
-            "datatype": _prediction_type(loaded.schema),
-            "shape": [length],
-            "data": [one.prediction for one in answers.answers],
-        }
+    request, binary = _read()
+    loaded = predictor()
+    wanted = wanted_outputs(request.outputs, loaded.schema)
+    columns = read_columns(request.inputs, binary, loaded.schema)
+    _, answers = answer_columns(columns, "missing")
+    predictions = [answers.values[winner] for winner in answers.winners] if answers.values else answers.scores
+    scores = np.array(answers.scores)
+    written = [
+        write_output(output, predictions, scores, loaded.schema, binary=request.parameters.binary_data_output)
+        for output in wanted
     ]
-    if classes:
-        flat = [p for one in answers.answers for p in (one.probabilities or {}).values()]
-        outputs.append({"name": "probabilities", "datatype": "FP64", "shape": [length, len(classes)], "data": flat})
-    response = {"model_name": name, "model_version": loaded.bundle.version, "outputs": outputs}
-    return response | ({"id": document["id"]} if isinstance(document.get("id"), str) else {})
+    response = InferResponse(name, loaded.bundle.version, [tensor for tensor, _ in written], request.id)
+    header, content = msgspec.json.encode(response), b"".join(part for _, part in written)
+    if not any(tensor.parameters for tensor, _ in written):
+        return flask.Response(header, content_type="application/json")
+    found = flask.Response(header + content, content_type="application/octet-stream")
+    found.headers[HEADER_LENGTH] = str(len(header))
+    return found
 
 
-def _tensor(place: int, tensor: Any, features: dict[str, Feature]) -> tuple[Feature, list[Any]]:
-    """The feature that a tensor belongs to, and its values by row."""
-    if (
-        not isinstance(tensor, dict)
-        or not isinstance(tensor.get("name"), str)
-        or not isinstance(tensor.get("data"), list)
-    ):
-        raise ApiError(422, "wrong_tensor", f"inputs.{place} must be an object with name, shape, datatype and data")
-    feature = features.get(tensor["name"])
-    if feature is None:
-        raise ApiError(422, "wrong_tensor", f"inputs.{place}: {tensor['name'][:50]!r} is not a feature of this model")
-    data, datatype, shape = tensor["data"], tensor.get("datatype"), tensor.get("shape")
-    if shape not in ([len(data)], [len(data), 1]):
-        raise ApiError(422, "wrong_tensor", f"inputs.{place}: shape must be [{len(data)}], one value per row")
-    accepted = ACCEPTED[feature.type] | ({"BYTES"} if "text" in feature.forms else set())
-    if not isinstance(datatype, str) or datatype not in accepted:
-        expected = DATATYPES[feature.type]
-        raise ApiError(422, "wrong_tensor", f"inputs.{place}: {feature.name} must have the datatype {expected}")
-    if shape == [len(data), 1] and data and isinstance(data[0], list):
-        raise ApiError(422, "wrong_tensor", f"inputs.{place}: data must be a flat list")
-    return feature, data
+def _read() -> tuple[InferRequest, bytes]:
+    """The request, and the binary part of its body."""
+    # Triton's client names no type, or application/octet-stream, also for a body that is all JSON.
+    check_type("application/json", "application/octet-stream", "")
+    body = read_body()
+    length = flask.request.headers.get(HEADER_LENGTH)
+    size = len(body) if length is None else _size(length, len(body))
+    document = parse_json(body[:size], bare_nan=True)
+    request = read_as(document, InferRequest if length is None else BinaryInferRequest, "wrong_tensor")
+    try:
+        (request.id or "").encode()
+    except UnicodeEncodeError:
+        raise ApiError(422, "wrong_id", "id contains half of a surrogate pair, which can't be sent back") from None
+    return request, body[size:]
 
 
-def _prediction_type(schema: Schema) -> str:
-    return LABELS[schema.labels] if schema.classes else "FP64"
+def _size(length: str, most: int) -> int:
+    """The number of bytes that the caller's header names."""
+    if not re.fullmatch(r"[0-9]{1,10}", length) or int(length) > most:
+        raise ApiError(400, "wrong_length", f"{HEADER_LENGTH} must be a number up to {most}, the body's length")
+    return int(length)
 
 
 def _check(name: str, version: str | None) -> None:

@@ -1,15 +1,14 @@
 """What all prediction routes have in common: find the predictor, read JSON, limit rows, count."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
-import flask
-from werkzeug.exceptions import RequestEntityTooLarge
-
+from service.bodies import check_type, read_body
 from service.errors import ApiError, invalid_rows
 from service.predictor import Answers, InvalidRowsError, NonFinite, Predictor
 from service.state import state
+from service.usual import Column
 
 
 def predictor() -> Predictor:
@@ -22,8 +21,12 @@ def predictor() -> Predictor:
 
 def read_json(*, bare_nan: bool) -> Any:
     """The request's JSON document; NaN and Infinity are a 400 unless `bare_nan`."""
-    if flask.request.mimetype != "application/json":
-        raise ApiError(415, "unsupported_media_type", "send Content-Type: application/json")
+    check_type("application/json")
+    return parse_json(read_body(), bare_nan=bare_nan)
+
+
+def parse_json(body: bytes, *, bare_nan: bool) -> Any:
+    """A JSON document; NaN and Infinity are a 400 unless `bare_nan`."""
 
     def constant(name: str) -> float:
         if not bare_nan:
@@ -36,9 +39,6 @@ def read_json(*, bare_nan: bool) -> Any:
             raise ValueError("an object contains a key twice")
         return document
 
-    body = flask.request.get_data(cache=False)
-    if flask.request.content_length is None and len(body) >= state().settings.max_body_bytes:
-        raise RequestEntityTooLarge  # a chunked body was cut off at the limit
     try:
         return json.loads(body.decode("utf-8"), parse_constant=constant, object_pairs_hook=unique)
     except RecursionError:
@@ -48,23 +48,43 @@ def read_json(*, bare_nan: bool) -> Any:
 
 
 def answer(rows: Any, non_finite: NonFinite) -> tuple[Predictor, Answers]:
-    """The answers for these rows, counted; a 4xx when they aren't a list of objects, are too many, or are invalid."""
+    """The answers for these rows, counted; a 4xx when they aren't a list of objects, are too many, or invalid."""
     loaded = predictor()
-    limit = state().settings.max_rows
-    if not isinstance(rows, list) or not rows:
+    if not isinstance(rows, list):
         raise ApiError(422, "no_rows", "send at least one row")
-    if len(rows) > limit:
-        raise ApiError(413, "too_many_rows", f"the request has {len(rows)} rows, but the limit is {limit}")
+    _check_length(len(rows))
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
             raise ApiError(422, "not_an_object", f"row {number} is not an object of feature names and values")
     return loaded, predict_and_count(loaded, cast("Sequence[Mapping[str, Any]]", rows), non_finite)
 
 
+def answer_columns(columns: Mapping[str, Column], non_finite: NonFinite) -> tuple[Predictor, Answers]:
+    """As `answer`, for values by feature, all columns of the same length; features that are left out are missing."""
+    loaded = predictor()
+    length = len(next(iter(columns.values()), ()))
+    _check_length(length)
+    blank = [None] * length
+    columns = {name: columns.get(name, blank) for name in loaded.names}
+    return loaded, _counted(loaded, lambda: loaded.predict_columns([*columns.values()], non_finite))
+
+
 def predict_and_count(loaded: Predictor, rows: Sequence[Mapping[str, Any]], non_finite: NonFinite) -> Answers:
     """Predict and count."""
+    return _counted(loaded, lambda: loaded.predict(rows, non_finite))
+
+
+def _check_length(rows: int) -> None:
+    limit = state().settings.max_rows
+    if not rows:
+        raise ApiError(422, "no_rows", "send at least one row")
+    if rows > limit:
+        raise ApiError(422, "too_many_rows", f"the request has {rows} rows, but the limit is {limit}")
+
+
+def _counted(loaded: Predictor, predict: Callable[[], Answers]) -> Answers:
     try:
-        answers = loaded.predict(rows, non_finite)
+        answers = predict()
     except InvalidRowsError as error:
         state().metrics.refused(error)
         raise invalid_rows(error) from None
