@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 
 from service import protocols
-from service.protocols import Error, MlflowError, Reason, Refused
 from service.predictor import InvalidRowsError, Problem
+from service.protocols import Error, MlflowError, Reason, Refused
 
 OPEN_INFERENCE = re.compile(r"/v[12](/.*)?", re.DOTALL)
 MLFLOW = frozenset({"/invocations", "/ping", "/health", "/version"})

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.schema import Feature, Schema
-from service.protocols import UNSET, InputParameters, InputTensor, OutputTensor, RequestedOutput
 from service.errors import ApiError
+from service.protocols import UNSET, InputParameters, InputTensor, OutputTensor, RequestedOutput
 from service.usual import Column
 
 DATATYPES = {"numeric": "FP64", "boolean": "BOOL", "datetime": "BYTES", "categorical": "BYTES", "text": "BYTES"}

@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 
 from service.bodies import check_type, compress, read_as, read_body
-from service.protocols import BinaryInferRequest, InferRequest, InferResponse
 from service.errors import ApiError
+from service.protocols import BinaryInferRequest, InferRequest, InferResponse
 from service.routes.shared import answer_columns, parse_json, predictor
 from service.state import state
 from service.statistics import model_statistics
