@@ -5,16 +5,23 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from msgspec import UNSET
 from numpy.typing import NDArray
 
-from ml.schema import Feature, Schema
+from ml.schema import Feature, FeatureType, Label, Schema
 from service.errors import ApiError
-from service.protocols import UNSET, InputParameters, InputTensor, OutputTensor, RequestedOutput
+from service.protocols import Datatype, InputParameters, InputTensor, OutputTensor, RequestedOutput
 from service.usual import Column
 
-DATATYPES = {"numeric": "FP64", "boolean": "BOOL", "datetime": "BYTES", "categorical": "BYTES", "text": "BYTES"}
+DATATYPES: dict[FeatureType, Datatype] = {
+    "numeric": "FP64",
+    "boolean": "BOOL",
+    "datetime": "BYTES",
+    "categorical": "BYTES",
+    "text": "BYTES",
+}
 """The datatype of each type of feature, as the metadata name it."""
-LABELS = {"text": "BYTES", "integer": "INT64", "number": "FP64", "boolean": "BOOL"}
+LABELS: dict[Label, Datatype] = {"text": "BYTES", "integer": "INT64", "number": "FP64", "boolean": "BOOL"}
 DTYPES = {
     "BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "i1", "INT16": "<i2",
     "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8", "BF16": "<u2",
@@ -121,9 +128,11 @@ def _texts(content: memoryview) -> Iterator[str]:
         place += length
 
 
-def outputs_of(schema: Schema) -> dict[str, tuple[str, list[int]]]:
+def outputs_of(schema: Schema) -> dict[str, tuple[Datatype, list[int]]]:
     """The datatype and shape of each output by name; -1 stands for the number of rows."""
-    found = {"prediction": (LABELS[schema.labels] if schema.classes else "FP64", [-1])}
+    found: dict[str, tuple[Datatype, list[int]]] = {
+        "prediction": (LABELS[schema.labels] if schema.classes else "FP64", [-1])
+    }
     if schema.classes:
         found["probabilities"] = ("FP64", [-1, len(schema.classes)])
     return found
