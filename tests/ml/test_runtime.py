@@ -24,7 +24,7 @@ from ml.encoding_fitting import Encoded
 from ml.estimators import Model, fit
 from ml.model_params import EstimatorParams, ModelParams
 from ml.rows import Rows
-from ml.runtime import BLOCK, Runtime, Scores, compile_model
+from ml.runtime import BLOCK, Runtime, Scores, compile_model, operators
 from ml.schema import Columns, Feature, Schema, Task
 
 pytestmark = pytest.mark.slow
@@ -163,3 +163,26 @@ def test_a_threshold_that_equals_a_rows_probability_flips_in_no_batch(
             above = Decision(calibration=calibration, threshold=float(np.nextafter(probability[row], 2)))
             assert decide(schema, at, together)[row] == "yes"
             assert decide(schema, above, together)[row] == "no"
+
+
+def test_a_graph_of_trees_gets_whole_batches_and_any_other_a_row_a_call(
+    fitted: tuple[Schema, Model], matrix: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnx
+    import onnxruntime
+
+    schema, model = fitted
+    graph = to_onnx(model, schema, WIDTH)
+    found = operators(graph)
+    assert found == {node.op_type for node in onnx.load_from_string(graph).graph.node}
+    calls = []
+
+    class Session(onnxruntime.InferenceSession):  # type: ignore[misc]  # onnxruntime has no types
+        def run(self, names: Any, given: Any) -> Any:
+            calls.append(len(given["features"]))
+            return super().run(names, given)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    compile_model("onnx", graph, schema.task)(matrix[:9])
+    linear = any(name.startswith("Linear") for name in found)
+    assert calls == ([1] * 9 if linear else [9])
