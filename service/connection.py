@@ -3,13 +3,12 @@
 import asyncio
 import threading
 from collections import deque
-from dataclasses import dataclass, field
 from typing import Protocol, cast
 
 import httptools
 
 from service.deadlines import Deadlines
-from service.wsgi import Request, refusal
+from service.wsgi import Draft, Request, refusal
 
 HEAD_BYTES = 32 * 1024
 HEADERS = 100
@@ -33,18 +32,6 @@ class Front(Protocol):
     def holds(self, change: int) -> None: ...
 
     def refused(self, reason: str) -> None: ...
-
-
-@dataclass(slots=True)
-class Draft:
-    """A request while it is read."""
-
-    target: bytes = b""
-    headers: list[tuple[bytes, bytes]] | None = None
-    """None until the head is complete."""
-    body: bytearray = field(default_factory=bytearray)
-    declared: int | None = None
-    """Content-Length."""
 
 
 class Connection(asyncio.Protocol):
@@ -207,10 +194,20 @@ class Connection(asyncio.Protocol):
         elif self._last:
             self._end()
         else:
-            if self._paused:
-                self._paused = False
-                self._transport.resume_reading()
+            self._read_on()
             self._rest()
+
+    def hold(self, seconds: float) -> None:
+        """Read no further request for some time."""
+        if not self._paused and not self._last and not self.gone:
+            self._paused = True
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_later(seconds, self._read_on)
+
+    def _read_on(self) -> None:
+        if self._paused and self._answered is None and not self.gone:
+            self._paused = False
+            self._transport.resume_reading()
 
     def expire(self) -> None:
         """The caller's time is over."""

@@ -18,6 +18,11 @@ RETRY_AFTER = 1
 """Seconds: the queue is empty again after a fraction of this time."""
 
 
+HOLD = 0.5
+"""Seconds for which a refused caller's next request isn't read: else callers who try again at once would take the time
+that the others need."""
+
+
 class Pool:
     """A pool of threads. The event loop submits requests, and gets the answers back."""
 
@@ -53,6 +58,7 @@ class Pool:
             self._refused("overloaded")
             keep = request.keep and not self._stopping()
             connection.send(_overloaded(keep=keep), end=True, keep=keep)
+            connection.hold(HOLD)
             return
         self._unfinished += 1
         self._jobs.put((connection, request, monotonic()))

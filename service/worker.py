@@ -146,7 +146,7 @@ class Worker(Base):  # type: ignore[misc]  # gunicorn has no types
         self._front = Front(self.wsgi, (str(host), str(port)), self.app.limits, self.app.refused)
         self._opening: set[asyncio.Task[Any]] = set()
         for listener in self.sockets:
-            loop.add_reader(listener.fileno(), self._accept, listener)
+            loop.add_reader(listener.fileno(), self._accept_some, listener)
         while self.alive and self.ppid == os.getppid():
             await self._pause()
         # What has been accepted, or waits to be, is answered; later callers are refused a connection.
@@ -175,8 +175,14 @@ class Worker(Base):  # type: ignore[misc]  # gunicorn has no types
         else:
             await asyncio.sleep(TICK / 10)
 
+    def _accept_some(self, listener: Any) -> None:
+        """Accept few connections at a time, so that the workers share them; more if there are many already."""
+        for _ in range(1 + len(self._front.connections) // 32):
+            if not self._accept(listener):
+                return
+
     def _accept(self, listener: Any) -> bool:
-        """Accept a connection; False if none waits. One at a time, so that the workers share them."""
+        """Accept a connection; False if none waits."""
         if not self._front.make_room():
             return False
         try:

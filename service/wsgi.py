@@ -7,7 +7,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
@@ -38,6 +38,18 @@ class Request:
     def path(self) -> bytes:
         """The target without its query."""
         return self.target.partition(b"?")[0]
+
+
+@dataclass(slots=True)
+class Draft:
+    """A request while it is read."""
+
+    target: bytes = b""
+    headers: list[tuple[bytes, bytes]] | None = None
+    """None until the head is complete."""
+    body: bytearray = field(default_factory=bytearray)
+    declared: int | None = None
+    """Content-Length."""
 
 
 @dataclass(frozen=True, slots=True)

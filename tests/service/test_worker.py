@@ -198,6 +198,8 @@ def test_a_full_queue_is_a_503_that_says_when_to_try_again_while_probes_are_answ
         server.wait_for_requests(2)
         refused = server.ask("GET", "/other")
         assert refused.status == 503
+        again = server.raw(b"GET /other HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert again.recv(100).startswith(b"HTTP/1.1 503 ")
         assert refused.headers["Retry-After"] == "1"
         assert json.loads(refused.body)["error"]["code"] == "overloaded"
         for probe in ("/health/live", "/health/ready", "/metrics", "/v2/health/ready", "/ping"):
@@ -205,7 +207,11 @@ def test_a_full_queue_is_a_503_that_says_when_to_try_again_while_probes_are_answ
         server.app.go.set()
         assert [each.result(PATIENCE).status for each in waiting] == [200, 200]
         assert server.ask("GET", "/other").status == 200
-        assert server.refused == {"overloaded": 1}
+        assert server.refused == {"overloaded": 2}
+        while b"}" not in again.recv(1000):
+            pass
+        again.sendall(b"GET /other HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert again.recv(100).startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_request_that_waited_too_long_is_refused_and_one_whose_caller_left_is_not_computed():

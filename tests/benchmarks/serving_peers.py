@@ -1,0 +1,95 @@
+"""What serving.py compares Atlas with; it runs in the peers' environments, without Atlas's packages.
+
+    python serving_peers.py FOLDER      fits a pipeline on FOLDER/rows.csv, for the peers that serve a model
+
+The pipeline has the bundle's inputs and as many trees, as a user of scikit-learn would write it.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(os.environ.get("FOLDER", "."))
+TREES = 300
+
+
+def fit(folder: Path) -> None:
+    """Fit, and save for joblib and for MLflow."""
+    import joblib
+    import pandas as pd
+    from sklearn.compose import make_column_selector, make_column_transformer
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OrdinalEncoder
+
+    rows = pd.read_csv(folder / "rows.csv")
+    target = rows.pop("target")
+    numbers = make_column_selector(dtype_include="number")
+    texts = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
+    encoder = make_column_transformer(("passthrough", numbers), (texts, make_column_selector(dtype_exclude="number")))
+    model = make_pipeline(encoder, HistGradientBoostingClassifier(max_iter=TREES, early_stopping=False))
+    model.fit(rows, target)
+    joblib.dump(model, folder / "model.joblib")
+    try:
+        import mlflow.sklearn
+    except ImportError:
+        return
+    mlflow.sklearn.save_model(
+        model, folder / "mlflow", input_example=rows.head(1), pyfunc_predict_fn="predict_proba", pip_requirements=[]
+    )
+
+
+def predictions(rows: list[dict[str, Any]], model: Any) -> dict[str, Any]:
+    """The usual answer of a hand-written service."""
+    import pandas as pd
+
+    return {"predictions": [{"probabilities": row} for row in model.predict_proba(pd.DataFrame(rows)).tolist()]}
+
+
+def bare() -> Any:
+    """A Flask route that parses JSON and answers a constant."""
+    import flask
+
+    app = flask.Flask(__name__)
+
+    @app.post("/predict")
+    def predict() -> dict[str, Any]:
+        flask.request.get_json()
+        return {"predictions": [{"prediction": "late", "probabilities": {"late": 0.5, "on_time": 0.5}}]}
+
+    return app
+
+
+def flask_pandas() -> Any:
+    """A Flask route over the pipeline."""
+    import flask
+    import joblib
+
+    app = flask.Flask(__name__)
+    model = joblib.load(FOLDER / "model.joblib")
+
+    @app.post("/predict")
+    def predict() -> dict[str, Any]:
+        return predictions(flask.request.get_json()["rows"], model)
+
+    return app
+
+
+def fastapi_pandas() -> Any:
+    """A FastAPI route over the pipeline."""
+    import fastapi
+    import joblib
+
+    app = fastapi.FastAPI()
+    model = joblib.load(FOLDER / "model.joblib")
+
+    @app.post("/predict")
+    def predict(document: dict[str, Any]) -> dict[str, Any]:
+        return predictions(document["rows"], model)
+
+    return app
+
+
+if __name__ == "__main__":
+    fit(Path(sys.argv[1]))
