@@ -100,6 +100,35 @@ class InferResponse(Struct, omit_defaults=True):
     id: str | None = None
 
 
+# --- MLflow's scoring protocol, and KServe's first protocol ---
+
+Table = list[dict[str, Any] | list[Any]] | dict[str, Any]
+"""Rows as objects or as lists; or values by column; or a single row as an object."""
+
+
+class Split(Struct, forbid_unknown_fields=True):
+    """A table as pandas writes it with orient="split"; without `columns`, values are in the order of the features."""
+
+    data: list[list[Any]]
+    columns: list[str] | None = None
+    index: list[Any] | None = None
+
+
+class Invocation(Struct):
+    """Exactly one of the forms; other keys, such as `params`, are ignored."""
+
+    dataframe_split: Split | UnsetType = UNSET
+    dataframe_records: list[dict[str, Any]] | UnsetType = UNSET
+    instances: Table | UnsetType = UNSET
+    inputs: Table | UnsetType = UNSET
+
+
+class Instances(Struct):
+    """Rows for KServe's first protocol."""
+
+    instances: Annotated[list[dict[str, Any] | list[Any]], Meta(min_length=1)]
+
+
 # --- errors ---
 
 

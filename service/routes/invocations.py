@@ -1,68 +1,46 @@
 """POST /invocations: MLflow's scoring protocol, so that its clients work unchanged."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import flask
 
-from service.bodies import compress
-from service.errors import ApiError
-from service.routes.shared import answer, read_json
+from service.bodies import check_type, compress, read_as, read_body
+from service.protocols import Invocation
+from service.routes.shared import answer, parse_json, predictor
+from service.scoring import predictions_of, read_csv, read_invocation
 
 blueprint = flask.Blueprint("invocations", __name__)
 blueprint.after_request(compress)
 
-FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+MLFLOW = "3.17.2"
+"""The version of MLflow whose protocol this is; a test compares it with the installed version."""
 
 
 @blueprint.get("/ping")
+@blueprint.get("/health")
 def ping() -> tuple[str, int]:
     """MLflow's health check."""
-    return "", 200
+    predictor()
+    return "\n", 200
+
+
+@blueprint.get("/version")
+def version() -> flask.Response:
+    """The version of MLflow whose protocol this is, as text."""
+    return flask.Response(MLFLOW, content_type="text/plain")
 
 
 @blueprint.post("/invocations")
 def invocations() -> dict[str, Any]:
-    """Rows in any of MLflow's JSON forms -> {"predictions": [{prediction, probability:LABEL…}]}; NaN means missing."""
-    document = read_json(bare_nan=True)
-    given = [form for form in FORMS if isinstance(document, dict) and form in document]
-    if len(given) != 1:
-        raise ApiError(422, "no_rows", f"send an object with one of {', '.join(FORMS)}")
-    _, answers = answer(_rows(given[0], document[given[0]]), "missing")
-    predictions = []
-    for one in answers.answers:
-        row: dict[str, Any] = {"prediction": one.prediction}
-        row |= {f"probability:{label}": p for label, p in (one.probabilities or {}).items()}
-        predictions.append(row)
-    return {"predictions": predictions}
+    """Rows in any of MLflow's JSON forms, or CSV -> {"predictions": [{prediction, probability:LABEL…}]}.
 
-
-def _rows(form: str, value: Any) -> Any:
-    if form == "dataframe_split":
-        if (
-            not isinstance(value, dict)
-            or not isinstance(value.get("columns"), list)
-            or not isinstance(value.get("data"), list)
-        ):
-            raise ApiError(422, "no_rows", "dataframe_split must be an object with the lists columns and data")
-        names = value["columns"]
-        if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
-            raise ApiError(422, "no_rows", "dataframe_split.columns must be distinct names")
-        for number, row in enumerate(value["data"]):
-            if not isinstance(row, list) or len(row) != len(names):
-                raise ApiError(
-                    422, "not_a_row", f"row {number} of dataframe_split.data is not a list of {len(names)} values"
-                )
-        return [dict(zip(names, row, strict=True)) for row in value["data"]]
-    if isinstance(value, dict):
-        return _by_column(value)
-    return value
-
-
-def _by_column(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
-    if not all(isinstance(values, list) for values in columns.values()):
-        return [dict(columns)]  # one row, as MLflow's `inputs` allows
-    lengths = {len(values) for values in columns.values()}
-    if len(lengths) != 1:
-        raise ApiError(422, "no_rows", f"columns have different lengths: {sorted(lengths)[:5]}")
-    return [{name: values[row] for name, values in columns.items()} for row in range(lengths.pop())]
+    NaN means missing.
+    """
+    loaded = predictor()
+    if check_type("application/json", "text/csv") == "text/csv":
+        rows = read_csv(read_body(), loaded.schema)
+    else:
+        document = read_as(parse_json(read_body(), bare_nan=True), Invocation, "no_rows")
+        rows = read_invocation(document, loaded.schema)
+    _, answers = answer(rows, "missing")
+    return {"predictions": predictions_of(answers)}
