@@ -9,12 +9,61 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from service.inputs import WarningCode
+
 Count = Annotated[int, Meta(ge=0, le=2**53)]
+Shape = Annotated[list[Annotated[int, Meta(ge=1, le=2**53)]], Meta(min_length=1, max_length=2)]
+"""[rows], or [rows, 1]."""
+Row = Annotated[dict[str, Any], Meta(extra_json_schema={"$ref": "#/components/schemas/Row"})]
+"""Values by feature."""
+RowValues = Annotated[list[Any], Meta(extra_json_schema={"$ref": "#/components/schemas/RowValues"})]
+"""Values in the order of the features."""
 Datatype = Literal[
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BF16",
     "BYTES",
 ]  # fmt: skip
 """The datatypes of the Open Inference Protocol, and Triton's BF16."""
+
+# --- Atlas's own protocol ---
+
+
+class Rows(Struct, forbid_unknown_fields=True):
+    """Rows to predict."""
+
+    rows: Annotated[list[Row], Meta(min_length=1)]
+
+
+class Warned(Struct):
+    """What is unusual about a row, which is predicted all the same."""
+
+    field: str | None
+    """None: the row as a whole."""
+    code: WarningCode
+    message: str
+
+
+class Model(Struct):
+    """The model that predicted."""
+
+    name: str
+    version: str
+
+
+class Prediction(Struct):
+    """The answer for a row."""
+
+    prediction: Any
+    warnings: list[Warned]
+    probabilities: dict[str, Annotated[float, Meta(ge=0, le=1)]] | UnsetType = UNSET
+    """By class; regressions have none."""
+
+
+class Predictions(Struct):
+    """The answers, in the order of the rows."""
+
+    model: Model
+    predictions: list[Prediction]
+
 
 # --- Open Inference Protocol ---
 
@@ -31,10 +80,9 @@ class InputTensor(Struct, kw_only=True):
     """A feature's values."""
 
     name: str
-    shape: Annotated[list[Count], Meta(min_length=1, max_length=2)]
-    """[rows], or [rows, 1]."""
+    shape: Shape
     datatype: Datatype
-    data: list[Any] | UnsetType
+    data: Annotated[list[Any], Meta(min_length=1)] | UnsetType
     parameters: InputParameters = msgspec.field(default_factory=InputParameters)
 
 
@@ -102,14 +150,14 @@ class InferResponse(Struct, omit_defaults=True):
 
 # --- MLflow's scoring protocol, and KServe's first protocol ---
 
-Table = list[dict[str, Any] | list[Any]] | dict[str, Any]
+Table = Annotated[list[Row | RowValues], Meta(min_length=1)] | dict[str, Any]
 """Rows as objects or as lists; or values by column; or a single row as an object."""
 
 
 class Split(Struct, forbid_unknown_fields=True):
     """A table as pandas writes it with orient="split"; without `columns`, values are in the order of the features."""
 
-    data: list[list[Any]]
+    data: Annotated[list[list[Any]], Meta(min_length=1)]
     columns: list[str] | None = None
     index: list[Any] | None = None
 
@@ -118,7 +166,7 @@ class Invocation(Struct):
     """Exactly one of the forms; other keys, such as `params`, are ignored."""
 
     dataframe_split: Split | UnsetType = UNSET
-    dataframe_records: list[dict[str, Any]] | UnsetType = UNSET
+    dataframe_records: Annotated[list[Row], Meta(min_length=1)] | UnsetType = UNSET
     instances: Table | UnsetType = UNSET
     inputs: Table | UnsetType = UNSET
 
@@ -126,7 +174,13 @@ class Invocation(Struct):
 class Instances(Struct):
     """Rows for KServe's first protocol."""
 
-    instances: Annotated[list[dict[str, Any] | list[Any]], Meta(min_length=1)]
+    instances: Annotated[list[Row | RowValues], Meta(min_length=1)]
+
+
+class Scores(Struct):
+    """The answers, in the order of the rows: objects with `prediction`, and `probability:LABEL` for each class."""
+
+    predictions: list[dict[str, Any]]
 
 
 # --- errors ---

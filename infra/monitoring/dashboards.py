@@ -16,7 +16,7 @@ from grafana_foundation_sdk.models.dashboard import (
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 SOURCE = DataSourceRef(type_val="prometheus", uid="prometheus")
-ROUTES = 'job="service", url_rule=~"/predict|/invocations|/v2/.*infer"'
+ROUTES = 'job="service", url_rule=~"/predict|/invocations|/v1/.*:predict|/v2/.*infer"'
 BURN_WINDOWS = ("5m", "1h", "6h", "3d")
 WIDE, HALF, THIRD, QUARTER = 24, 12, 8, 6
 

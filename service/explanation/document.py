@@ -5,6 +5,9 @@ from typing import Any, get_args
 from ml.schema import Schema
 from service.explanation.exact import Scale
 
+MAX_ROWS = 100
+"""Rows per request: an explanation takes about a hundred times as long as a prediction."""
+
 
 def explanations(schema: Schema, prediction: dict[str, Any]) -> dict[str, Any]:
     """The schema of an answer; `prediction`: that of a prediction, which each explanation contains."""

@@ -5,13 +5,11 @@ from typing import Any
 import flask
 
 from service.errors import ApiError
+from service.explanation.document import MAX_ROWS
 from service.routes.shared import answer, read_json
 from service.state import state
 
 blueprint = flask.Blueprint("explain", __name__)
-
-MAX_ROWS = 100
-"""Rows per request: an explanation takes about a hundred times as long as a prediction."""
 
 
 @blueprint.post("/explain")
@@ -23,7 +21,7 @@ def explain() -> dict[str, Any]:
     rows = document["rows"]
     if isinstance(rows, list) and len(rows) > MAX_ROWS:
         message = f"the request has {len(rows)} rows, but at most {MAX_ROWS} are explained at a time"
-        raise ApiError(413, "too_many_rows", message)
+        raise ApiError(422, "too_many_rows", message)
     loaded, answers = answer(rows, "error")
     explainer = state().explainer
     assert explainer is not None  # noqa: S101 - there is one for each predictor

@@ -262,7 +262,7 @@ def test_the_route_explains_what_predict_answers(client: FlaskClient, predictor:
     [
         ({"rows": []}, 422, "no_rows"),
         ({"row": []}, 422, "no_rows"),
-        ({"rows": [{}] * 101}, 413, "too_many_rows"),
+        ({"rows": [{}] * 101}, 422, "too_many_rows"),
         ({"rows": [{"amount": "much"}]}, 422, "invalid_rows"),
         ({"rows": [3]}, 422, "not_an_object"),
     ],
