@@ -1,5 +1,6 @@
 """Turns rows into predictions: checks them against the bundle's schema and runs its model. Independent of HTTP."""
 
+import ctypes
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -125,7 +126,11 @@ class Predictor:
 
         Raises BundleError when it is missing or damaged.
         """
-        return cls(load_bundle(path))
+        loaded = cls(load_bundle(path))
+        # The C library keeps the 10 MB that were needed only to read the model; glibc has a call that returns them.
+        if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+            trim(0)
+        return loaded
 
     @property
     def schema(self) -> Schema:

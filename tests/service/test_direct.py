@@ -157,3 +157,12 @@ def test_flask_is_not_asked_for_usual_requests(
     monkeypatch.setattr(app.wsgi_app, "_flask", None)
     status, _, _, (line,) = Observed(app, app.wsgi_app)(REQUESTS[name](), caplog)
     assert (status, line["message"], line["status"]) == ("200 OK", "request", 200)
+
+
+def test_no_hook_of_the_application_is_missing_in_front_of_it(make_app: Callable[..., flask.Flask]) -> None:
+    """A hook that is added for all routes must get its counterpart in service/direct.py, and its name here."""
+    app = make_app()
+    hooks: list[Any] = [app.before_request_funcs, app.after_request_funcs, app.teardown_request_funcs]
+    names = [[hook.__name__ for hook in by_blueprint.get(None, ())] for by_blueprint in hooks]
+    assert names == [["_begin", "before_request"], ["after_request", "_finish"], ["teardown_request"]]
+    assert "predict" not in {blueprint for by_blueprint in hooks for blueprint in by_blueprint}

@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import hypothesis.strategies as st
 import numpy as np
@@ -66,6 +67,15 @@ def test_the_example_row_is_answered_without_warnings(predictor):
     assert answer.warnings == ()
     assert answer.probabilities is not None
     assert sum(answer.probabilities.values()) == pytest.approx(1)
+
+
+def test_loading_returns_the_memory_that_it_needed_where_the_c_library_can(bundles, monkeypatch):
+    trimmed = []
+    monkeypatch.setattr("ctypes.CDLL", lambda _: SimpleNamespace(malloc_trim=trimmed.append))
+    Predictor.load(bundles["binary"])
+    assert trimmed == [0]
+    monkeypatch.setattr("ctypes.CDLL", lambda _: SimpleNamespace())
+    assert len(Predictor.load(bundles["binary"]).predict([EXAMPLE])) == 1
 
 
 def test_the_label_follows_the_bundles_threshold(predictor):
