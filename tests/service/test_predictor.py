@@ -70,7 +70,7 @@ def test_the_example_row_is_answered_without_warnings(predictor):
 
 
 def test_loading_returns_the_memory_that_it_needed_where_the_c_library_can(bundles, monkeypatch):
-    trimmed = []
+    trimmed: list[int] = []
     monkeypatch.setattr("ctypes.CDLL", lambda _: SimpleNamespace(malloc_trim=trimmed.append))
     Predictor.load(bundles["binary"])
     assert trimmed == [0]
