@@ -3,7 +3,6 @@
 import errno
 import logging
 import logging.config
-import multiprocessing
 import os
 import shutil
 import signal
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from service.settings import Settings
+    from service.trial import Tried
 
 GRACE = 30
 """Seconds that a stopping worker may take to finish its requests."""
@@ -56,7 +56,8 @@ def main() -> int:
 
 def _start(settings: "Settings") -> int:
     from ml.bundle import BundleError
-    from service import logs, registry
+    from service import logs
+    from service.trial import read_and_try
 
     logging.config.dictConfig(logs.configuration(settings.log_level))
     # Bound before the bundle is loaded, so that a taken port is one clear line at once. Nothing listens yet.
@@ -70,34 +71,14 @@ def _start(settings: "Settings") -> int:
             f"service: can't listen on {settings.host}, port {settings.port}: {error.strerror}{hint}", file=sys.stderr
         )
         return 1
+    # Loaded once here, so that a bad bundle gives one error instead of an error in each worker.
     try:
-        bundle = registry.fetch(settings, _cache())
+        bundle = read_and_try(settings, _cache())
     except BundleError as error:
         print(f"service: {error}", file=sys.stderr)
-        return 1
-    # Load the bundle once here, so that a bad bundle gives one error instead of an error in each worker. This happens
-    # in a separate process: if the model's runtime is initialised before a fork, the forked workers hang or abort when
-    # they exit.
-    trial = multiprocessing.get_context("fork").Process(target=_try, args=(bundle,), daemon=True)
-    trial.start()
-    trial.join()
-    if trial.exitcode != 0:
-        if trial.exitcode == -signal.SIGKILL:
-            print("service: killed while it loaded the bundle: it needs more memory", file=sys.stderr)
         return 1
     _serve(settings, bundle, listener)
     return 0
-
-
-def _try(bundle: Path) -> None:
-    from ml.bundle import BundleError
-    from service.predictor import Predictor
-
-    try:
-        Predictor.load(bundle)
-    except BundleError as error:
-        print(f"service: {error}", file=sys.stderr)
-        sys.exit(1)
 
 
 def _cache() -> Path:
@@ -112,14 +93,17 @@ def _empty(folder: Path) -> None:
         file.unlink()
 
 
-def _serve(settings: "Settings", bundle: Path, listener: socket.socket) -> None:
+def _serve(settings: "Settings", tried: "Tried", listener: socket.socket) -> None:
     from gunicorn.app.base import BaseApplication
     from prometheus_flask_exporter.multiprocess import GunicornPrometheusMetrics
 
     from service import logs
     from service.app import create_app
-    from service.predictor import Predictor
+    from service.arbiter import Ready, ReloadingArbiter
+    from service.trial import predictor_of, read_and_try
     from service.worker import Limits
+
+    log = logging.getLogger("service")
 
     def child_exit(_: Any, worker: Any) -> None:
         GunicornPrometheusMetrics.mark_process_dead_on_child_exit(worker.pid)
@@ -132,6 +116,8 @@ def _serve(settings: "Settings", bundle: Path, listener: socket.socket) -> None:
             max_body_bytes=settings.max_body_bytes,
             grace=GRACE,
         )
+        bundle = previous = tried
+        ready = Ready()
 
         def load_config(self) -> None:
             given = {
@@ -144,6 +130,7 @@ def _serve(settings: "Settings", bundle: Path, listener: socket.socket) -> None:
                 "loglevel": settings.log_level,
                 "logconfig_dict": logs.configuration(settings.log_level),
                 "child_exit": child_exit,
+                "post_worker_init": self.ready.tell,
                 "control_socket_disable": True,
             }
             for key, value in given.items():
@@ -152,13 +139,39 @@ def _serve(settings: "Settings", bundle: Path, listener: socket.socket) -> None:
 
         def load(self) -> Any:
             # Each worker loads the model itself, because the model's threads would not survive the fork.
-            app = create_app(settings, Predictor.load(bundle))
+            app = create_app(settings, predictor_of(self.bundle))
             self.refused = app.extensions["atlas"].metrics.turned_away
             return app
 
-    logging.getLogger("service").info(
-        "starting", extra={"fields": {"bundle": str(bundle), "workers": settings.workers, "port": settings.port}}
-    )
+        def run(self) -> None:
+            ReloadingArbiter(self).run()
+
+        def renew(self) -> bool:
+            """Read the bundle again; whether it is another one, and can predict."""
+            try:
+                fresh = read_and_try(settings, _cache())
+            except Exception as error:  # whatever it is, the old bundle keeps answering
+                self._refuse(str(error))
+                return False
+            if fresh == self.bundle:
+                log.info("the bundle is the same as before", extra={"fields": {"version": fresh[0]}})
+                return False
+            self.previous, self.bundle = self.bundle, fresh
+            return True
+
+        def keep_old(self, reason: str) -> None:
+            """Return to the bundle before the last `renew`."""
+            self.bundle = self.previous
+            self._refuse(reason)
+
+        def _refuse(self, reason: str) -> None:
+            log.error(
+                "the new bundle is refused, the old one keeps answering",
+                extra={"fields": {"reason": reason, "version": self.bundle[0]}},
+            )
+
+    fields = {"bundle": settings.model_uri, "version": tried[0], "workers": settings.workers, "port": settings.port}
+    log.info("starting", extra={"fields": fields})
     Server().run()
 
 

@@ -76,7 +76,7 @@ def deploy(settings: LocalSettings, repository: Path, machine: Machine) -> dict[
             "PROMETHEUS_MULTIPROC_DIR": str(home / "metrics"),
         },
         # The version leaves out the card, which the service shows, too.
-        triggers={"bundle": version, "card": manifest.get("files", {}).get("card.json", "")},
+        reloads={"version": version, "card": manifest.get("files", {}).get("card.json", "")},
     )
     outputs: dict[str, Any] = {
         "service": f"http://{LOOPBACK}:{settings.service_port}",

@@ -22,6 +22,7 @@ from pulumi.provider.experimental.server import ProviderServicer
 from pulumi.runtime.proto import provider_pb2_grpc
 
 from infra.errors import LocalError, one_line
+from infra.local.reloading import reload
 from infra.local.supervisor import Program, Supervisord
 from infra.loopback import spare_loopback
 from infra.plugin import end_with_engine
@@ -176,9 +177,26 @@ class LocalProvider(api.Provider):
         return api.CreateResponse(await self._make(request.type, request.properties), request.properties)
 
     async def update(self, request: api.UpdateRequest) -> api.UpdateResponse:
-        if not request.preview:
+        if not request.preview and not await self._reload(request):
             await self._make(request.type, request.news)
         return api.UpdateResponse(properties=request.news)
+
+    async def _reload(self, request: api.UpdateRequest) -> bool:
+        """Whether the change needs no restart, and the running process has taken it over."""
+        changed = {key for key in request.news if request.olds.get(key) != request.news[key]}
+        inputs = {key: plain(value) for key, value in request.news.items()}
+        if changed != {"reloads"} or not ProcessKind().look(inputs):
+            return False
+        await asyncio.to_thread(
+            reload,
+            Supervisord(Path(inputs["directory"])),
+            inputs["name"],
+            inputs["healthUrl"],
+            inputs["reloads"]["version"],
+            float(inputs["timeout"]),
+            self._interrupted,
+        )
+        return True
 
     async def _make(self, kind: str, properties: Mapping[str, PropertyValue]) -> str:
         inputs = {key: plain(value) for key, value in properties.items()}

@@ -46,9 +46,13 @@ class Process(pulumi.CustomResource):
         environment: Mapping[str, str] | None = None,
         folders: Sequence[str] = (),
         triggers: Mapping[str, str] | None = None,
+        reloads: Mapping[str, str] | None = None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """`timeout` in seconds; `folders` are created before the start; changed `triggers` restart the process."""
+        """`timeout` in seconds; `folders` are created before the start; changed `triggers` restart the process.
+
+        If only `reloads` change, it gets SIGHUP instead, and its health URL must answer with the value of `version`.
+        """
         inputs = {
             "name": name,
             "directory": directory,
@@ -59,5 +63,6 @@ class Process(pulumi.CustomResource):
             "environment": dict(environment or {}),
             "folders": list(folders),
             "triggers": dict(triggers or {}),
+            "reloads": dict(reloads or {}),
         }
         super().__init__("local:index:Process", name, inputs, opts)

@@ -90,6 +90,18 @@ def test_stack_lives_changes_heals_and_ends(checkout: Checkout) -> None:  # noqa
     assert changes == {"prometheus-config": "update", "prometheus": "update", "service": "update"}
     assert checkout.pids()["mlflow"] == before["mlflow"]
     assert checkout.predict()["model"]["version"] == version
+    assert checkout.pids()["service"] == before["service"]  # it has taken the bundle over, without a restart
+
+    # A bundle that can't predict: the service keeps the other, and up says why.
+    model = checkout.path / "models/bundle/model.onnx"
+    good, manifest = model.read_bytes(), (checkout.path / "models/bundle/bundle.json").read_text()
+    model.write_bytes(b"damaged")
+    (checkout.path / "models/bundle/bundle.json").write_text(manifest.replace(version, "0" * 64))
+    assert "service keeps its old bundle, because it refuses the new one" in checkout.atlas("up", code=1).stderr
+    assert checkout.predict()["model"]["version"] == version
+    model.write_bytes(good)
+    (checkout.path / "models/bundle/bundle.json").write_text(manifest)
+    checkout.atlas("up")
 
     # The service is killed: the supervisor heals it.
     first = checkout.pids()["service"]
