@@ -20,7 +20,7 @@ from service.errors import ApiError
 from service.explanation.explainer import Explainer
 from service.metrics import ModelMetrics
 from service.predictor import Predictor
-from service.routes import explain, health, invocations, kserve, open_inference, pages, predict
+from service.routes import explain, health, invocations, kserve, lines, open_inference, pages, predict
 from service.settings import Settings
 from service.state import State, set_state
 
@@ -61,7 +61,7 @@ def create_app(settings: Settings, predictor: Predictor | None) -> flask.Flask:
     app.register_error_handler(413, _answer_too_large)
     app.register_error_handler(HTTPException, _answer_http_error)
     app.register_error_handler(Exception, _answer_unexpected)
-    for module in (health, predict, explain, invocations, kserve, open_inference, pages):
+    for module in (health, predict, lines, explain, invocations, kserve, open_inference, pages):
         app.register_blueprint(module.blueprint)
     app.wsgi_app = Direct(app.wsgi_app, lambda: shared, HEADERS)  # type: ignore[method-assign]  # Flask's way
     return app

@@ -12,6 +12,7 @@ from service.settings import Settings
 from service.tensors import DATATYPES, accepted, outputs_of
 
 JSON, CSV, BINARY = "application/json", "text/csv", "application/octet-stream"
+NDJSON = "application/x-ndjson"
 TYPES = (
     protocols.Rows, protocols.Predictions, protocols.Error, protocols.Invocation, protocols.Scores,
     protocols.MlflowError, protocols.Instances, protocols.InferRequest, protocols.InferResponse, protocols.Refused,
@@ -33,6 +34,7 @@ def document(predictor: Predictor, settings: Settings) -> dict[str, Any]:
         },
         "paths": {
             "/predict": _post("Predictions for rows", "Rows", "Predictions", "Error", {"rows": [example]}),
+            "/predict/lines": _lines(),
             "/explain": _post("Contributions of the features to predictions", "RowsToExplain", "Explanations", "Error"),
             "/invocations": _post(
                 "MLflow's scoring protocol", "Invocation", "Scores", "MlflowError", {"instances": [example]}, CSV
@@ -114,6 +116,15 @@ def _get(summary: str, error: str) -> dict[str, Any]:
         "503": {"description": "the model is not loaded yet", **_content(error)},
     }
     return {"get": {"summary": summary, "responses": responses}}
+
+
+def _lines() -> dict[str, Any]:
+    """Newline-delimited JSON, of which OpenAPI can only say that it is text."""
+    text = {"content": {NDJSON: {"schema": {"type": "string", "pattern": r"\S"}}}}
+    made = _post("Predictions for a row a line", "Row", "Predictions", "Error")
+    made["post"]["requestBody"] = {"required": True, **text}
+    made["post"]["responses"]["200"] = {"description": "a prediction or an error a line", **text}
+    return made
 
 
 def _post(

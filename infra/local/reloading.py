@@ -1,6 +1,7 @@
 """Has the service take over a new bundle without a restart: SIGHUP, then its health URL names the new version."""
 
 import json
+import signal
 import threading
 import time
 from contextlib import suppress
@@ -28,7 +29,7 @@ def reload(
     log = supervisord.logs / f"{name}.log"
     begun_at = log.stat().st_size if log.exists() else 0
     with suppress(psutil.Error):
-        psutil.Process(int(supervisord.states()[name]["pid"])).send_signal("HUP")
+        psutil.Process(int(supervisord.states()[name]["pid"])).send_signal(signal.SIGHUP)
     deadline = time.monotonic() + timeout
     while not _says(health_url, wanted):
         if reason := _refusal(log, begun_at):

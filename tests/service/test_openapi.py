@@ -26,6 +26,12 @@ UNSAYABLE = ("/invocations", "/infer")
 """JSON Schema can't say that columns have the same length, or that a shape is that of its data: here it allows more."""
 
 
+@schemathesis.serializer("application/x-ndjson")
+def ndjson(_: Any, value: Any) -> bytes:
+    """A body of newline-delimited JSON, which is text for OpenAPI."""
+    return str(value).encode()
+
+
 @pytest.mark.parametrize("kind", ["binary", "multiclass", "regression"])
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
 def test_the_contract_holds(
@@ -37,8 +43,8 @@ def test_the_contract_holds(
     for result in schema.get_all_operations():
         operation: Any = result.ok()  # type: ignore[union-attr]  # an Err raises here, and that is wanted
         operations += 1
-        if mode is GenerationMode.NEGATIVE and operation.method == "get":
-            continue  # nothing can be wrong
+        if mode is GenerationMode.NEGATIVE and (operation.method == "get" or operation.path == "/predict/lines"):
+            continue  # nothing can be wrong; any text is allowed
         wanted = [*ALWAYS, checks.negative_data_rejection]
         if not operation.path.endswith(UNSAYABLE):
             wanted.append(checks.positive_data_acceptance)
