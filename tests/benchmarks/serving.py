@@ -23,7 +23,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,6 +145,7 @@ def started(name: str, server: Server, bundle: Path, **variables: str) -> Iterat
     command = server.command.format(bin=folder / "environment/bin", port=port).split()
     body = body_of(server, rows_of(bundle, 1))
     ours = {"PORT": str(port), "WORKERS": "1", "MODEL_URI": str(bundle), "MAX_ROWS": "10000", "FOLDER": str(folder)}
+    ours["PATH"] = f"{folder / 'environment/bin'}:{os.environ['PATH']}"  # MLflow starts uvicorn by its name
     ours |= {"MAX_BODY_BYTES": str(64 << 20), "OMP_NUM_THREADS": "1", **variables}
     begun = time.perf_counter()
     process = psutil.Popen(
@@ -163,11 +164,12 @@ def started(name: str, server: Server, bundle: Path, **variables: str) -> Iterat
             time.sleep(0.01)
         yield process, port, time.perf_counter() - begun
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(20)
-        except psutil.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(20)
+            except psutil.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def tree(process: psutil.Process) -> list[psutil.Process]:

@@ -25,6 +25,7 @@ def fit(folder: Path) -> None:
 
     rows = pd.read_csv(folder / "rows.csv")
     target = rows.pop("target")
+    rows = rows.astype(dict.fromkeys(rows.select_dtypes("number").columns, "float64"))
     numbers = make_column_selector(dtype_include="number")
     texts = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
     encoder = make_column_transformer(("passthrough", numbers), (texts, make_column_selector(dtype_exclude="number")))
@@ -36,7 +37,12 @@ def fit(folder: Path) -> None:
     except ImportError:
         return
     mlflow.sklearn.save_model(
-        model, folder / "mlflow", input_example=rows.head(1), pyfunc_predict_fn="predict_proba", pip_requirements=[]
+        model,
+        folder / "mlflow",
+        serialization_format="cloudpickle",
+        input_example=rows.head(1),
+        pyfunc_predict_fn="predict_proba",
+        pip_requirements=["scikit-learn"],
     )
 
 
