@@ -6,6 +6,7 @@ range, a category that training knew, a missing value where training had some.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -24,8 +25,6 @@ Column = Sequence[Any] | NDArray[np.generic]
 
 _START = datetime(1970, 1, 1)
 _START_UTC = _START.replace(tzinfo=UTC)
-_TIME_LENGTHS = range(16, 33)
-"""Characters of a time: from 2024-03-01T12:00 to microseconds and an offset."""
 _PLAIN = frozenset({float, int, type(None)})
 _TEXTS = frozenset({str, type(None)})
 
@@ -41,8 +40,8 @@ class Times(NamedTuple):
     high: float
     missing: frozenset[str]
     """Texts that mean that the value is missing."""
-    utc: bool
-    """Whether they have an offset from UTC."""
+    start: datetime
+    """1970-01-01, in UTC if the times have an offset from UTC."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +95,7 @@ def usual_of(feature: Feature, schema: Schema, read: Reader) -> Usual:
             found = (values.number(text) for text in spellings)
             sentinels = frozenset(number for number in found if number is not None and low <= number <= high)
         elif feature.type == "datetime" and feature.format is None and feature.timezone is None:
-            times = Times(feature.low, feature.high, spellings, feature.utc)
+            times = Times(feature.low, feature.high, spellings, _START_UTC if feature.utc else _START)
             take = partial(_time, times)
     dtype = {"categorical": np.int64, "text": object}.get(feature.type, np.float64)
     optional = not feature.required and not feature.complete
@@ -120,24 +119,17 @@ def _category(codes: Mapping[str | None, int], read: Reader, value: Any) -> Any:
 
 def _time(times: Times, text: Any) -> float:
     """Seconds since 1970 of a usual time."""
-    seconds = _seconds(times, [text]) if type(text) is str else None
-    if seconds is None or not times.low <= seconds[0] <= times.high:
-        raise Unusual
-    return seconds[0]
-
-
-def _seconds(times: Times, texts: Sequence[str]) -> list[float] | None:
-    """Seconds since 1970 of times in ISO 8601; None if any of them must be read carefully."""
     # Digits alone are no time (values.read_time), so the fifth character is checked.
-    if not all(len(text) in _TIME_LENGTHS and text[4] == "-" and text not in times.missing for text in texts):
-        return None
-    start = _START_UTC if times.utc else _START
+    if type(text) is not str or not 16 <= len(text) <= 32 or text[4] != "-" or text in times.missing:
+        raise Unusual
     try:
         # The subtraction fails if the one has an offset from UTC and the other hasn't.
-        seconds = [(datetime.fromisoformat(text) - start).total_seconds() for text in texts]
+        seconds = (datetime.fromisoformat(text) - times.start).total_seconds()
     except (TypeError, ValueError):
-        return None
-    return seconds if "".join(texts).isascii() else None
+        raise Unusual from None
+    if not times.low <= seconds <= times.high or not text.isascii():
+        raise Unusual
+    return seconds
 
 
 def read_column(usual: Usual, column: Column, *, lost_is_missing: bool) -> Read:
@@ -156,12 +148,10 @@ def read_column(usual: Usual, column: Column, *, lost_is_missing: bool) -> Read:
     if usual.codes is not None and not isinstance(column, np.ndarray) and _TEXTS.issuperset(map(type, column)):
         codes = np.array([usual.codes.get(value, -1) for value in column])
         return Read(np.maximum(codes, 0), codes == 0, codes < 0)
-    if usual.times is not None and not isinstance(column, np.ndarray) and set(map(type, column)) == {str}:
-        seconds = _seconds(usual.times, column)
-        if seconds is not None:
-            moments = np.array(seconds)
-            odd = ~((moments >= usual.times.low) & (moments <= usual.times.high))
-            return Read(moments, np.zeros(len(column), dtype=np.bool_), odd)
+    if usual.times is not None and not isinstance(column, np.ndarray):
+        none = np.zeros(len(column), dtype=np.bool_)
+        with suppress(Unusual):
+            return Read(np.array([_time(usual.times, text) for text in column]), none, none)
     return _read_each(usual, column, lost_is_missing=lost_is_missing)
 
 
