@@ -215,7 +215,7 @@ class Connection(asyncio.Protocol):
             self._front.refused("too_slow")
             limit = self._front.reading.seconds
             message = f"the request was not complete after {limit} s: send it faster, or set REQUEST_TIMEOUT higher"
-            self._transport.write(refusal(408, "too_slow", message))
+            self._transport.write(refusal(408, "too_slow", message, self._draft.target))
             self._last = True
             self._transport.close()
         elif self._waits is self._front.reading or self._waits is self._front.idle:

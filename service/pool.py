@@ -57,7 +57,7 @@ class Pool:
         if self._unfinished >= self._limit:
             self._refused("overloaded")
             keep = request.keep and not self._stopping()
-            connection.send(_overloaded(keep=keep), end=True, keep=keep)
+            connection.send(_overloaded(request, keep=keep), end=True, keep=keep)
             connection.hold(HOLD)
             return
         self._unfinished += 1
@@ -70,7 +70,7 @@ class Pool:
                 self._post(connection, Part(b"", end=True, keep=False))
             elif monotonic() - since > self._patience:
                 self._refused("overloaded")
-                self._post(connection, Part(_overloaded(keep=False), end=True, keep=False))
+                self._post(connection, Part(_overloaded(request, keep=False), end=True, keep=False))
             else:
                 self._answer(connection, request)
 
@@ -103,5 +103,5 @@ class Pool:
             connection.send(part.data, end=part.end, keep=part.keep)
 
 
-def _overloaded(*, keep: bool) -> bytes:
-    return refusal(503, "overloaded", OVERLOADED, keep=keep, retry_after=RETRY_AFTER)
+def _overloaded(request: Request, *, keep: bool) -> bytes:
+    return refusal(503, "overloaded", OVERLOADED, request.target, keep=keep, retry_after=RETRY_AFTER)

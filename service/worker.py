@@ -31,7 +31,9 @@ OTHER_FILES = 256
 """Files of a worker that aren't connections: the model's libraries, the metrics."""
 HELD_BYTES = 64 * 1024 * 1024
 """Bodies in a worker's memory; with more, the caller that has been sending longest is refused."""
-PROBES = frozenset({b"/health/live", b"/health/ready", b"/metrics", b"/ping", b"/v2/health/live", b"/v2/health/ready"})
+PROBES = frozenset(
+    {b"/health/live", b"/health/ready", b"/metrics", b"/ping", b"/health", b"/v2/health/live", b"/v2/health/ready"}
+)
 """Paths that have a thread of their own: they are answered however many predictions wait."""
 PROBES_WAITING = 64
 

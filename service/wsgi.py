@@ -1,7 +1,6 @@
 """From a request to WSGI's environ, and from the application's answer to the bytes that are sent."""
 
 import io
-import json
 import logging
 import sys
 import time
@@ -13,6 +12,10 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
+
+import msgspec
+
+from service.errors import ApiError
 
 LOG = logging.getLogger("service")
 Application = Callable[[dict[str, Any], Callable[..., None]], Iterable[bytes]]
@@ -146,7 +149,7 @@ def answer(
         LOG.exception("unexpected error")
         # A stream that breaks off ends without its last chunk, so that the caller can tell.
         message = "unexpected error; the log contains it"
-        yield Part(b"" if begun else refusal(500, "internal_error", message), end=True, keep=False)
+        yield Part(b"" if begun else refusal(500, "internal_error", message, request.target), end=True, keep=False)
 
 
 def _head(status: str, headers: list[tuple[str, str]], *, keep: bool) -> bytes:
@@ -157,11 +160,13 @@ def _head(status: str, headers: list[tuple[str, str]], *, keep: bool) -> bytes:
     )
 
 
-def refusal(status: int, code: str, message: str, *, keep: bool = False, retry_after: int | None = None) -> bytes:
-    """An answer of the server itself, in the form of the application's errors, to a request that it doesn't see."""
+def refusal(
+    status: int, code: str, message: str, target: bytes = b"", *, keep: bool = False, retry_after: int | None = None
+) -> bytes:
+    """An answer of the server itself, to a request that the application doesn't see; in the form of its protocol."""
     request_id = uuid.uuid4().hex
-    error = {"code": code, "message": message, "problems": []}
-    body = json.dumps({"error": error, "request_id": request_id}).encode()
+    path = target.partition(b"?")[0].decode("latin-1")
+    body = msgspec.json.encode(ApiError(status, code, message).body(path, request_id))
     retry = "" if retry_after is None else f"Retry-After: {retry_after}\r\n"
     return (
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nDate: {_date(int(time.time()))}\r\n"

@@ -202,12 +202,15 @@ def test_a_full_queue_is_a_503_that_says_when_to_try_again_while_probes_are_answ
         assert again.recv(100).startswith(b"HTTP/1.1 503 ")
         assert refused.headers["Retry-After"] == "1"
         assert json.loads(refused.body)["error"]["code"] == "overloaded"
+        # Other protocols have other errors; their clients stumble over Atlas's.
+        assert isinstance(json.loads(server.ask("POST", "/v2/models/m/infer", b"{}").body)["error"], str)
+        assert json.loads(server.ask("POST", "/invocations", b"{}").body)["error_code"] == "TEMPORARILY_UNAVAILABLE"
         for probe in ("/health/live", "/health/ready", "/metrics", "/v2/health/ready", "/ping"):
             assert server.ask("GET", probe).status == 200
         server.app.go.set()
         assert [each.result(PATIENCE).status for each in waiting] == [200, 200]
         assert server.ask("GET", "/other").status == 200
-        assert server.refused == {"overloaded": 2}
+        assert server.refused == {"overloaded": 4}
         while b"}" not in again.recv(1000):
             pass
         again.sendall(b"GET /other HTTP/1.1\r\nHost: x\r\n\r\n")
