@@ -8,7 +8,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from service.wsgi import Application, Part, Request, answer, environ_of, refusal
+from service.wsgi import Application, Part, Request, answer, refusal
 
 if TYPE_CHECKING:
     from service.connection import Connection
@@ -39,7 +39,7 @@ class Pool:
     ) -> None:
         """At most `waiting` requests wait for a thread; each of them no longer than `patience` seconds."""
         self._application = application
-        self._host, self._port = address
+        self._address = address
         self._limit = threads + waiting
         self._patience = patience
         self._stopping = stopping
@@ -75,8 +75,7 @@ class Pool:
                 self._answer(connection, request)
 
     def _answer(self, connection: "Connection", request: Request) -> None:
-        environ = environ_of(request, self._host, self._port)
-        for part in answer(self._application, request, environ, self._stopping):
+        for part in answer(self._application, request, self._address, self._stopping):
             if not part.end:
                 connection.taken.clear()
             self._post(connection, part)

@@ -11,7 +11,7 @@ from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 
@@ -79,7 +79,7 @@ def environ_of(request: Request, host: str, port: str) -> dict[str, Any]:
     """The environ of PEP 3333, with the whole body."""
     path, _, query = request.target.partition(b"?")
     if not path.startswith(b"/"):  # a proxy's form, with the server's name, or the * of OPTIONS
-        path = urlsplit(path).path or b"/"
+        path = b"/" + path.partition(b"://")[2].partition(b"/")[2]
     environ: dict[str, Any] = {
         "REQUEST_METHOD": request.method,
         "SCRIPT_NAME": "",
@@ -111,11 +111,12 @@ def environ_of(request: Request, host: str, port: str) -> dict[str, Any]:
 
 
 def answer(
-    application: Application, request: Request, environ: dict[str, Any], stopping: Callable[[], bool]
+    application: Application, request: Request, address: tuple[str, str], stopping: Callable[[], bool]
 ) -> Iterator[Part]:
-    """The answer: a single part if its length is known, else a stream of parts.
+    """The answer: a single part if its length is known, else a stream of parts. Raises nothing: a 500 says what failed.
 
-    If the worker is `stopping` when the answer's head is made, the connection ends with it.
+    `address`: the server's host and port. If the worker is `stopping` when the answer's head is made, the connection ends
+    with it.
     """
     started: list[tuple[str, list[tuple[str, str]]]] = []
 
@@ -124,7 +125,7 @@ def answer(
 
     begun = False
     try:
-        parts = application(environ, start_response)
+        parts = application(environ_of(request, *address), start_response)
         try:
             status, headers = started[-1]
             keep = request.keep and not stopping()

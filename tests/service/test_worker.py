@@ -344,6 +344,18 @@ def test_the_application_sees_the_request_as_pep_3333_has_it():
         assert "HTTP_X_LATE" not in seen
 
 
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [("http://[/x", "/x"), ("http://x", "/"), ("http://", "/"), ("//x/y", "//x/y"), ("*", "/"), ("/%zz%", "/%zz%")],
+)
+def test_no_target_ends_a_thread(target, path):
+    """There is only one: were it gone, the second request would wait for ever."""
+    with Server() as server:
+        for _ in range(2):
+            connection = server.raw(f"OPTIONS {target} HTTP/1.1\r\nConnection: close\r\n\r\n".encode())
+            assert json.loads(received(connection).partition(b"\r\n\r\n")[2])["PATH_INFO"] == path
+
+
 def test_a_caller_may_wait_for_the_servers_consent_before_the_body():
     with Server() as server:
         connection = server.raw(HEAD[:-2] + b"Expect: 100-continue\r\n\r\n")
