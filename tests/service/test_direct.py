@@ -148,6 +148,55 @@ def test_any_rows_get_flasks_answers(
     assert whole.counts() == plain.counts()
 
 
+PIECES = [
+    b"\n",
+    b"\0",
+    b"\t",
+    b"01",
+    b"+",
+    b".",
+    b",",
+    b'"',
+    b"\\",
+    b'\\"',
+    b"\\u0061",
+    b"\xff",
+    b"\xed\xa0\x80",
+    b"\xef\xbb\xbf",
+]
+PIECES += [
+    b"null",
+    b"NaN",
+    b"1e999",
+    b"1e-999",
+    b"-0",
+    b"//",
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b'"note":"x",',
+    b'"note":null,',
+    b" ",
+]
+
+
+@pytest.mark.parametrize("body", [PLAIN, document({"amount": 10.5, "shop": "south"}, EXAMPLE)], ids=["row", "rows"])
+def test_any_bytes_get_flasks_answers(
+    both: Callable[..., list[Observed]], predictor: Predictor, body: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, plain = both(predictor)
+
+    @settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(st.integers(0, len(body)), st.sampled_from([0, 0, 1, 2]), st.sampled_from(PIECES))
+    def alike(place: int, removed: int, piece: bytes) -> None:
+        changed = body[:place] + piece + body[place + removed :]
+        assert whole(post(changed), caplog) == plain(post(changed), caplog), changed
+
+    alike()
+    assert whole.counts() == plain.counts()
+
+
 @pytest.mark.parametrize("name", ["a row", "rows", "warnings", "bare", "a query", "escapes", "UTF-8"])
 def test_flask_is_not_asked_for_usual_requests(
     make_app: Callable[..., flask.Flask], monkeypatch: pytest.MonkeyPatch, name: str, caplog: pytest.LogCaptureFixture
