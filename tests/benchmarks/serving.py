@@ -50,7 +50,7 @@ class Server:
     command: str
     path: str = "/predict"
     document: str = "rows"
-    """rows: {"rows": [{…}]}; split: MLflow's {"dataframe_split": …}."""
+    """rows: {"rows": [{…}]}; split: MLflow's {"dataframe_split": …}; tensors: a tensor a column, for MLServer."""
     model: bool = True
 
 
@@ -66,6 +66,10 @@ SERVERS = {
     "mlflow": Server("`mlflow models serve`", ("mlflow==3.17.2", *SCIKIT),
                      "{bin}/mlflow models serve -m mlflow --env-manager local --workers 1 --port {port}",
                      path="/invocations", document="split"),
+    "mlserver": Server("MLServer", ("mlserver==1.7.1", "mlserver-sklearn==1.7.1", *SCIKIT), "{bin}/mlserver start .",
+                       path="/v2/models/peer/infer", document="tensors"),
+    "bentoml": Server("BentoML", ("bentoml==1.4.40", *SCIKIT),
+                      "{bin}/bentoml serve bento:Peer --host 127.0.0.1 --port {port}"),
     "fastapi": Server("FastAPI, pandas", ("fastapi==0.165.0", "uvicorn[standard]==0.54.0", *SCIKIT),
                       "{bin}/uvicorn --factory serving_peers:fastapi_pandas --port {port} --log-level error"),
     "flask": Server("Flask on gunicorn, pandas", ("flask==3.1.3", "gunicorn==26.2.0", *SCIKIT),
@@ -97,7 +101,19 @@ def body_of(server: Server, rows: list[dict[str, Any]]) -> bytes:
         return json.dumps(
             {"dataframe_split": {"columns": columns, "data": [[row[name] for name in columns] for row in rows]}}
         ).encode()
+    if server.document == "tensors":
+        inputs = [tensor(name, [row[name] for row in rows]) for name in rows[0]]
+        wanted = [{"name": "predict_proba"}]
+        return json.dumps({"parameters": {"content_type": "pd"}, "inputs": inputs, "outputs": wanted}).encode()
     return json.dumps({"rows": rows}).encode()
+
+
+def tensor(name: str, values: list[Any]) -> dict[str, Any]:
+    """A column as a tensor of numbers or texts."""
+    kind: dict[str, Any] = {"datatype": "FP64"}
+    if isinstance(values[0], str):
+        kind = {"datatype": "BYTES", "parameters": {"content_type": "str"}}
+    return {"name": name, "shape": [len(values)], "data": values, **kind}
 
 
 def environment(name: str, server: Server, bundle: Path) -> Path:
@@ -146,6 +162,8 @@ def started(name: str, server: Server, bundle: Path, **variables: str) -> Iterat
     body = body_of(server, rows_of(bundle, 1))
     ours = {"PORT": str(port), "WORKERS": "1", "MODEL_URI": str(bundle), "MAX_ROWS": "10000", "FOLDER": str(folder)}
     ours["PATH"] = f"{folder / 'environment/bin'}:{os.environ['PATH']}"  # MLflow starts uvicorn by its name
+    ours |= {"MLSERVER_HTTP_PORT": str(port), "MLSERVER_HOST": "127.0.0.1", "MLSERVER_PARALLEL_WORKERS": "0"}
+    ours |= {"MLSERVER_GRPC_PORT": "0", "MLSERVER_METRICS_PORT": "0"}
     ours |= {"MAX_BODY_BYTES": str(64 << 20), "OMP_NUM_THREADS": "1", **variables}
     begun = time.perf_counter()
     process = psutil.Popen(

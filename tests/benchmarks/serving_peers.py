@@ -5,6 +5,7 @@
 The pipeline has the bundle's inputs and as many trees, as a user of scikit-learn would write it.
 """
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ TREES = 300
 
 
 def fit(folder: Path) -> None:
-    """Fit, and save for joblib and for MLflow."""
+    """Fit, and save as each peer reads it."""
     import joblib
     import pandas as pd
     from sklearn.compose import make_column_selector, make_column_transformer
@@ -32,6 +33,14 @@ def fit(folder: Path) -> None:
     model = make_pipeline(encoder, HistGradientBoostingClassifier(max_iter=TREES, early_stopping=False))
     model.fit(rows, target)
     joblib.dump(model, folder / "model.joblib")
+    mlserver = {
+        "name": "peer",
+        "implementation": "mlserver_sklearn.SKLearnModel",
+        "parameters": {"uri": "model.joblib"},
+    }
+    (folder / "model-settings.json").write_text(json.dumps(mlserver))
+    # BentoML finds a service by the name of a module's attribute.
+    (folder / "bento.py").write_text("from serving_peers import bentoml_pandas\n\nPeer = bentoml_pandas()\n")
     try:
         import mlflow.sklearn
     except ImportError:
@@ -95,6 +104,22 @@ def fastapi_pandas() -> Any:
         return predictions(document["rows"], model)
 
     return app
+
+
+def bentoml_pandas() -> Any:
+    """A BentoML service over the pipeline."""
+    import bentoml
+    import joblib
+
+    class Peer:
+        def __init__(self) -> None:
+            self.model = joblib.load(FOLDER / "model.joblib")
+
+        @bentoml.api  # type: ignore[untyped-decorator]
+        def predict(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+            return predictions(rows, self.model)
+
+    return bentoml.service(workers=1)(Peer)
 
 
 if __name__ == "__main__":
