@@ -332,8 +332,10 @@ def test_answers_are_compressed_as_the_caller_accepts(client, accepted, encoding
     response = post(client, body, "/invocations", **({} if accepted is None else {"Accept_Encoding": accepted}))
     assert response.headers.get("Content-Encoding") == encoding
     assert "Accept-Encoding" in response.headers["Vary"]
-    inflate: Callable[[bytes], bytes] = {None: bytes, "gzip": gzip.decompress, "deflate": zlib.decompress}[encoding]
-    assert json.loads(inflate(response.data)) == plain
+    content = response.data
+    if encoding is not None:
+        content = gzip.decompress(content) if encoding == "gzip" else zlib.decompress(content)
+    assert json.loads(content) == plain
 
 
 @pytest.mark.parametrize(
