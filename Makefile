@@ -94,7 +94,7 @@ down: ## Stop and remove everything that `make up` started; data and models stay
 
 # --- development ---
 
-.PHONY: test test-fast lint lock tools policies
+.PHONY: test test-fast test-peers lint lock tools policies
 tools: .venv/dev ## Build the real tools that some tests use: the hosts' Prometheus and Alertmanager, providers (with Go; takes minutes, only once)
 	$(BIN)/python -m tests.infra.plugins.build
 	$(BIN)/python -m tests.infra.monitoring.tools.build
@@ -106,6 +106,9 @@ test: .venv/dev engine ## Install what the tests need and run them all
 
 test-fast: .venv/dev ## Run the tests that start no process and open no connection: seconds, while you edit (ARGS="…")
 	$(BIN)/pytest --fast $(ARGS)
+
+test-peers: .venv/dev ## Compare answers with `mlflow models serve`, MLServer and KServe's client (minutes, so not part of `make test`)
+	PYTHONPATH="$(CURDIR)" $(BIN)/python -W ignore -m tests.peers.compare
 
 lint: .venv/dev ## Format, lint and type-check; imports and dead code; lint and audit the workflows (with Go)
 	$(if $(CI),$(BIN)/ruff format --check,$(BIN)/ruff format)

@@ -76,7 +76,7 @@ def read_as(document: Any, kind: type[Kind], code: str) -> Kind:
     """A JSON document as that type; otherwise a 422 with this code that names the place and what is expected there."""
     try:
         return msgspec.convert(document, kind)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:  # half of a surrogate pair can't be compared
         raise ApiError(422, code, f"the document can't be read: {str(error)[:300]}") from None
 
 

@@ -71,6 +71,7 @@ def damaged(body: bytes, chance: random.Random) -> bytes:
     return body
 
 
+@pytest.mark.slow
 def test_damaged_bodies_never_cause_a_server_error(make_app: Callable[..., flask.Flask]) -> None:
     client = make_app(log_level="error").test_client()
     chance = random.Random(22)
