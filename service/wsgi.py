@@ -115,8 +115,8 @@ def answer(
 ) -> Iterator[Part]:
     """The answer: a single part if its length is known, else a stream of parts. Raises nothing: a 500 says what failed.
 
-    `address`: the server's host and port. If the worker is `stopping` when the answer's head is made, the connection ends
-    with it.
+    `address`: the server's host and port. If the worker is `stopping` when the answer's head is made, the connection
+    ends with it.
     """
     started: list[tuple[str, list[tuple[str, str]]]] = []
 
