@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from batch.cells import Convert, converters, plain
 from batch.chunks import Chunk, Table
 from batch.results import complete, writer
@@ -94,14 +96,28 @@ class _Reading:
         self._text, self._schema, self._params = table.text, schema, params
         self._names = [feature.name for feature in schema.features if feature.name in table.columns]
         self._convert: dict[str, Convert] | None = None
+        # Columns whose values JSON doesn't have; a call for each value of all columns would take most of the time.
+        types = {} if table.types is None else {field.name: field.type for field in table.types}
+        self._unlike_json = [name for name in self._names if _is_unlike_json(types.get(name))]
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         if not self._text:
-            return [{name: plain(row[name]) for name in self._names if name in row} for row in rows]
+            names, unlike_json = self._names, self._unlike_json
+            found = [{name: row[name] for name in names if name in row} for row in rows]
+            for request in found:
+                for name in unlike_json:
+                    request[name] = plain(request[name])
+            return found
         if self._convert is None:
             self._convert = converters(self._schema, rows, self._params)
         chosen = [(name, self._convert[name]) for name in self._names]
         return [{name: convert(row[name]) for name, convert in chosen} for row in rows]
+
+
+def _is_unlike_json(kind: pa.DataType | None) -> bool:
+    return kind is not None and (
+        pa.types.is_temporal(kind) or pa.types.is_decimal(kind) or pa.types.is_dictionary(kind)
+    )
 
 
 def _predicted(

@@ -126,7 +126,12 @@ class Predictor:
 
         Raises BundleError when it is missing or damaged.
         """
-        loaded = cls(load_bundle(path))
+        return cls.of(load_bundle(path))
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> "Predictor":
+        """The predictor of a bundle that has just been loaded."""
+        loaded = cls(bundle)
         # The C library keeps the 10 MB that were needed only to read the model; glibc has a call that returns them.
         if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
             trim(0)

@@ -51,7 +51,7 @@ def read_and_try(settings: Settings, cache: Path) -> Tried:
 
 def predictor_of(tried: Tried) -> Predictor:
     """The predictor, in the process that predicts."""
-    return Predictor(bundle_of(*tried))
+    return Predictor.of(bundle_of(*tried))
 
 
 def _try(tried: Tried, sender: Connection) -> None:
