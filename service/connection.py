@@ -258,7 +258,9 @@ class Connection(asyncio.Protocol):
         self._front.hand_over(self, self._answered)
 
     def _refuse(self, status: int, code: str, message: str) -> None:
-        """Refuse what was sent, and end the connection after the requests before it are answered."""
+        """Refuse what was sent, and end the connection after the requests before it are answered; once only."""
+        if self._last:
+            return
         if self._draft is not None:
             self._front.holds(-len(self._draft.body))
             self._draft = None

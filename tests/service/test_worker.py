@@ -295,12 +295,13 @@ def test_bodies_that_fill_the_memory_push_out_the_one_that_has_been_sent_longest
         (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", b"400"),
         (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"400"),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", b"501"),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", b"501"),
         (b"GET /" + b"x" * HEAD_BYTES + b" HTTP/1.1\r\n\r\n", b"431"),
         (b"GET /" + b"x" * HEAD_BYTES, b"431"),
         (b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 101 + b"\r\n", b"431"),
     ],
 )
-def test_what_is_not_http_is_refused_in_one_clear_answer(sent, status):
+def test_what_is_not_http_is_refused_in_one_clear_answer(sent, status, caplog):
     with Server() as server:
         connection = server.raw(sent)
         answer = received(connection)
@@ -308,6 +309,7 @@ def test_what_is_not_http_is_refused_in_one_clear_answer(sent, status):
         document = json.loads(answer.partition(b"\r\n\r\n")[2])
         assert document["error"]["message"]
         assert server.refused == {"malformed": 1}
+    assert [record.message for record in caplog.records] == []
 
 
 def test_requests_sent_at_once_are_answered_in_their_order():
