@@ -41,6 +41,14 @@ def predict(table: str, output: str, bundle: str, keep: tuple[str, ...], bad_row
     absolute = table if "://" in table else str(Path(table).absolute())
     folder = bundle if bundle == "models/bundle" else str(Path(bundle).absolute())
     options = [f"--bundle={folder}", f"--bad-rows={bad_rows}", f"--csv={csv}", *(f"--keep={name}" for name in keep)]
-    command = ["-m", "batch", *options, *(["--force"] if force else []), "--", absolute, str(Path(output).absolute())]
+    command = [
+        "-m",
+        "service.batch",
+        *options,
+        *(["--force"] if force else []),
+        "--",
+        absolute,
+        str(Path(output).absolute()),
+    ]
     os.chdir(REPOSITORY)
     os.execv(sys.executable, [sys.executable, *command])  # noqa: S606 - no shell is wanted

@@ -1,4 +1,4 @@
-"""`python -m batch INPUT OUTPUT`, which `atlas predict` runs."""
+"""`python -m service.batch INPUT OUTPUT`, which `atlas predict` runs."""
 
 import argparse
 import signal
@@ -11,12 +11,12 @@ import yaml
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from batch.chunks import open_table
-from batch.results import OutputError, check_output
-from batch.scoring import BadRowError, Choices, Tally, score
 from ml.bundle import BundleError
 from ml.data_params import CsvParams
 from ml.sources.reading import SourceError
+from service.batch.chunks import open_table
+from service.batch.results import OutputError, check_output
+from service.batch.scoring import BadRowError, Choices, Tally, score
 from service.predictor import Predictor
 
 INTERRUPTED = 130

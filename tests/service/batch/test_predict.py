@@ -18,10 +18,10 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from batch import chunks, scoring
-from batch.__main__ import main
 from ml.data_params import CsvParams
 from service.app import create_app
+from service.batch import chunks, scoring
+from service.batch.__main__ import main
 from service.predictor import Predictor
 from service.settings import Settings
 
@@ -270,8 +270,8 @@ def test_an_interrupted_run_leaves_nothing(
     written(requests(20), "in.csv")
     code = """
 import sys
-from batch import chunks
-from batch.__main__ import main
+from service.batch import chunks
+from service.batch.__main__ import main
 from service.predictor import Predictor
 chunks.ROWS, predict = 5, Predictor.predict
 def slowly(self, rows, *options):
@@ -290,7 +290,7 @@ sys.exit(main(sys.argv[1:-3]))
     second = str(requests(20)[5]["amount"])
     run = subprocess.Popen(
         [sys.executable, "-c", code, "in.csv", "out.csv", f"--bundle={bundles['binary']}", second],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert run.stdout is not None

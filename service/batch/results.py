@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import pyarrow as pa
 from pyarrow import parquet
 
-from batch.cells import plain
 from ml.schema import Schema
+from service.batch.cells import plain
 from service.predictor import Answer
 
 FORMATS = {".csv": "csv", ".parquet": "parquet", ".pq": "parquet", ".jsonl": "lines", ".ndjson": "lines"}

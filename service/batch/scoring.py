@@ -8,12 +8,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from batch.cells import Convert, converters, plain
-from batch.chunks import Chunk, Table
-from batch.results import complete, writer
 from ml.data_params import CsvParams
 from ml.schema import Schema
 from ml.sources.reading import SourceError
+from service.batch.cells import Convert, converters, plain
+from service.batch.chunks import Chunk, Table
+from service.batch.results import complete, writer
 from service.predictor import Answer, InvalidRowsError, Predictor, Problem
 
 REPORTED = 20
