@@ -26,6 +26,8 @@ class Parity(Document):
     """The difference between the compiled model's results and scikit-learn's."""
 
     rows: int
+    edge_rows: int = 0
+    """Further rows, at the edges: missing values, unseen categories, extremes, neighbours of thresholds."""
     largest_difference: float
     """In probability; for a regression as a share of the target's standard deviation in the training rows."""
     tolerance: float

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.card import Parity
+from ml.edge_rows import edge_rows
 from ml.estimators import Model
 from ml.runtime import Runtime, compile_model
 from ml.schema import Schema
@@ -17,14 +18,20 @@ from ml.schema import Schema
 def compile_estimator(
     model: Model, schema: Schema, matrix: NDArray[np.float32], unit: float, tolerance: float, log: logging.Logger
 ) -> tuple[Runtime, bytes, Parity | None]:
-    """ONNX bytes if their results on `matrix` differ from scikit-learn's by at most `tolerance`; else a pickle.
+    """ONNX bytes if their results differ from scikit-learn's by at most `tolerance`; else a pickle.
 
-    `unit`: the unit of the differences, see `parity_unit`.
+    They are compared on `matrix` and on rows at the edges (ml/edge_rows.py). `unit`: the unit of the differences, see
+    `parity_unit`.
     """
     try:
         graph = to_onnx(model, schema, matrix.shape[1])
         run = compile_model("onnx", graph, schema.task)
-        difference = float(np.abs(run(matrix) - model.scores(matrix, schema)).max()) / unit
+        edges = edge_rows(model.estimator, model.encoding, matrix)
+        rows = np.concatenate([matrix, edges])
+        with np.errstate(all="ignore"):  # numbers near float32's limits overflow in both
+            apart = np.abs(run(rows) - model.scores(rows, schema))
+        # Not a number, where scikit-learn gives a number, is a difference as well.
+        difference = float(np.nan_to_num(apart, nan=np.inf).max()) / unit
     except Exception as error:  # converters raise many kinds of errors; the pickle can still be served
         log.warning("the model doesn't compile (%s): runtime sklearn", " ".join(str(error).split())[:300])
         return "sklearn", pickle.dumps(model.estimator), None
@@ -35,7 +42,11 @@ def compile_estimator(
             tolerance,
         )
         return "sklearn", pickle.dumps(model.estimator), None
-    return "onnx", graph, Parity(rows=len(matrix), largest_difference=difference, tolerance=tolerance)
+    return (
+        "onnx",
+        graph,
+        Parity(rows=len(matrix), edge_rows=len(edges), largest_difference=difference, tolerance=tolerance),
+    )
 
 
 def parity_unit(target: NDArray[np.float64], schema: Schema) -> float:

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ml.compilation import compile_estimator, parity_unit
+from ml.edge_rows import edge_rows
 from ml.encoding import Encoding, NumericEncoder
 from ml.encoding_fitting import Encoded
 from ml.estimators import Model, fit
@@ -80,8 +81,9 @@ def test_a_regressions_tolerance_is_a_share_of_the_targets_spread(estimators: li
     runtime, graph, parity = compile_estimator(model, schema, matrix(), parity_unit(prices, schema), TOLERANCE, LOG)
     assert runtime == "onnx"
     assert parity is not None
-    answers = compile_model("onnx", graph, schema.task)(matrix())
-    off = np.abs(answers - model.scores(matrix(), schema)).max()
+    rows = np.concatenate([matrix(), edge_rows(model.estimator, model.encoding, matrix())])
+    assert len(rows) == parity.rows + parity.edge_rows
+    off = np.abs(compile_model("onnx", graph, schema.task)(rows) - model.scores(rows, schema)).max()
     assert off > TOLERANCE  # in the target's own unit it would have failed
     assert parity.largest_difference == pytest.approx(off / prices.std())
 
