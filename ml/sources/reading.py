@@ -72,12 +72,12 @@ def read_file(params: DataParams) -> Read:
     Raises SourceError, one line, when it can't be read.
     """
     uri = params.uri
-    kind = params.format or _format(uri)
+    kind = params.format or format_by_name(uri)
     try:
         if kind == "parquet":
             return _columns(pd.read_parquet(uri))
         data = _bytes(uri)
-        kind = kind or _format_of(data)
+        kind = kind or format_by_content(data)
         return _read_csv(data, params) if kind == "csv" else _columns(_typed(kind, data, uri))
     except FileNotFoundError as error:
         # fsspec says "not found" also when it can't connect; the cause tells.
@@ -95,7 +95,7 @@ def read_file(params: DataParams) -> Read:
         ) from error
 
 
-def _format(uri: str) -> Format | None:
+def format_by_name(uri: str) -> Format | None:
     """The format by the URI's ending; None when only the content can tell."""
     path = PurePosixPath(uri.split("?", 1)[0].rstrip("/"))
     endings = [ending.lower() for ending in path.suffixes if ending.lower() not in COMPRESSED]
@@ -118,7 +118,7 @@ def _bytes(uri: str) -> bytes:
         return bytes(file.read())
 
 
-def _format_of(data: bytes) -> Format:
+def format_by_content(data: bytes) -> Format:
     """The format by the first bytes."""
     if data[:4] == b"PAR1":
         return "parquet"
@@ -142,7 +142,7 @@ def _typed(kind: Format, data: bytes, uri: str) -> pd.DataFrame:
     file = io.BytesIO(data)
     match kind:
         case "json":
-            return pd.DataFrame(_records(data))
+            return pd.DataFrame(records_of(data))
         case "feather":
             return pd.read_feather(file)
         case "orc":
@@ -213,7 +213,7 @@ def _parse(data: bytes, dialect: Dialect, params: DataParams) -> tuple[pd.DataFr
     return table.iloc[1:].reset_index(drop=True), header
 
 
-def _records(data: bytes) -> list[dict[str, Any]]:
+def records_of(data: bytes) -> list[dict[str, Any]]:
     """The objects of a JSON array, or of JSON Lines."""
     text = data.decode("utf-8-sig")
     if text.lstrip()[:1] == "[":

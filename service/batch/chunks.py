@@ -18,12 +18,7 @@ from pyarrow import dataset
 
 from ml.data_params import CsvParams, Format
 from ml.sources.csv_dialect import BLANKS, Dialect, DialectError, find_dialect
-from ml.sources.reading import SourceError
-
-# Shared with training, so that a file is the same table for both; private, because the stages share nothing else of it.
-from ml.sources.reading import _format as format_by_ending
-from ml.sources.reading import _format_of as format_by_content
-from ml.sources.reading import _records as records_of
+from ml.sources.reading import SourceError, format_by_content, format_by_name, records_of
 
 ROWS = 4000
 """Rows in a chunk: with more, a row takes no less time."""
@@ -73,7 +68,7 @@ def open_table(uri: str, params: CsvParams, files: ExitStack) -> Table:
     Raises SourceError, one line, when it can't be read; the chunks raise it, too.
     """
     try:
-        kind = format_by_ending(uri) or _sniffed(uri, files)
+        kind = format_by_name(uri) or _sniffed(uri, files)
         if kind == "csv":
             return _csv_table(uri, params, files)
         if kind == "json":
