@@ -47,7 +47,7 @@ GRACE_SECONDS = 60
 DRAIN_SECONDS = 10
 """A terminating pod keeps answering for this time, because endpoints and the load balancer change only later."""
 CPU_REQUEST = "250m"
-"""Enough for about a hundred requests per second: a request takes 2.2 ms of CPU."""
+"""Enough for some five hundred requests a second: one with a single row takes half a millisecond (docs/serving.md)."""
 MEMORY_REQUEST = 3 / 8
 """The request's share of the limit: 192 of the default 512 MiB. Measured with kubelet in a restricted pod: 85 MiB with
 1 worker, 131 with 2, with and without load. scikit-learn, for bundles that don't compile, adds 150 MiB per worker."""
