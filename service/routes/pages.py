@@ -1,5 +1,7 @@
 """Pages for people: the form with the model card, the API's documentation, and the OpenAPI document."""
 
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import flask_swagger_ui
 from ml.schema import Feature
 from service.inputs import rounded
 from service.openapi import document
+from service.predictor import InvalidRowsError, Predictor
 from service.routes.shared import predictor
 from service.state import state
 
@@ -25,7 +28,7 @@ def index() -> str:
     """The form, generated from the schema and filled with an example; the model card with its figures and plots."""
     loaded = predictor()
     example = loaded.example()
-    fields = [_field(feature, example.get(feature.name)) for feature in loaded.schema.features]
+    fields = _fields(loaded, example)
     return flask.render_template(
         "index.html",
         bundle=loaded.bundle,
@@ -37,6 +40,10 @@ def index() -> str:
         live_fields=[field for field in fields if field["live"]],
         plots=[_plot(name, points) for name, points in loaded.bundle.parts.card.curves.items() if points],
         importance=_bars(loaded.bundle.parts.card.importance),
+        examples=[
+            {"label": label, "values": {field["name"]: field["value"] for field in _fields(loaded, row)}}
+            for label, row in examples(loaded).items()
+        ],
     )
 
 
@@ -58,6 +65,26 @@ def docs_asset(name: str) -> flask.Response:
     response = flask.send_from_directory(SWAGGER, name)
     response.headers["Cache-Control"] = "public, max-age=86400"
     return response
+
+
+def examples(loaded: Predictor) -> dict[str, dict[str, Any]]:
+    """For each label that rows of the training sample get, the row that gets it with the highest probability.
+
+    So the label stays, although the form's numbers are rounded. Empty for a regression.
+    """
+    best: dict[str, tuple[float, dict[str, Any]]] = {}
+    for row in loaded.bundle.parts.reference.sample if loaded.schema.classes else ():
+        with suppress(InvalidRowsError):
+            (answer,) = loaded.predict([row]).answers
+            label, probability = answer.label or "", (answer.probabilities or {})[answer.label or ""]
+            if label not in best or probability > best[label][0]:
+                best[label] = probability, dict(row)
+    return {label: best[label][1] for label in loaded.schema.classes if label in best}
+
+
+def _fields(loaded: Predictor, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The input fields of the form, filled with this row."""
+    return [_field(feature, row.get(feature.name)) for feature in loaded.schema.features]
 
 
 def _field(feature: Feature, value: Any) -> dict[str, Any]:
@@ -130,6 +157,12 @@ def _bars(importance: dict[str, float]) -> list[dict[str, Any]]:
 def show_figure(value: float | None) -> str:
     """Three digits after the decimal point; the confidence intervals justify no more."""
     return "n/a" if value is None else f"{value:.3f}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+@blueprint.app_template_filter("words")
+def show_words(name: str) -> str:
+    """A column's name as people read it; the form shows the name itself when the pointer rests on it."""
+    return name.replace("_", " ")
 
 
 @blueprint.app_template_filter("percent")

@@ -34,9 +34,7 @@ function contributionBar(name, value, largest) {
     for (const [key, given] of Object.entries({ x, y: 0, width: wide, height: 10, class: kind })) bar.setAttribute(key, given);
     drawing.append(bar);
   }
-  const label = element("span");
-  for (const word of name.split(/(?<=_)/)) label.append(word, element("wbr"));  // a long name breaks between its words
-  item.append(label, drawing, element("span", (value > 0 ? "+" : value < 0 ? "\u2212" : "") + size(value)));
+  item.append(element("span", words(name)), drawing, element("span", (value > 0 ? "+" : value < 0 ? "\u2212" : "") + size(value)));
   return item;
 }
 

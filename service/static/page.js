@@ -22,6 +22,11 @@ function element(name, text, className) {
   return made;
 }
 
+// A column's name as people read it.
+function words(name) {
+  return name.replaceAll("_", " ");
+}
+
 function percent(probability, digits) {
   const shown = (100 * probability).toFixed(digits);
   if (Number(shown) === 0 && probability > 0) return "< " + (0.1 ** digits).toFixed(digits) + " %";
@@ -95,21 +100,25 @@ function showPrediction(prediction) {
   if (!prediction.probabilities) parts = [element("p", output.dataset.target + ": " + number(prediction.prediction), "prediction")];
   else if ("threshold" in output.dataset) parts = showDecision(prediction, Number(output.dataset.threshold));
   else parts = showMostProbable(prediction);
-  for (const warning of prediction.warnings) parts.push(element("p", (warning.field ? warning.field + ": " : "") + warning.message, "warning"));
+  for (const warning of prediction.warnings) parts.push(element("p", (warning.field ? words(warning.field) + ": " : "") + warning.message, "warning"));
   output.replaceChildren(...parts);
 }
 
 function showError(error) {
   const parts = [element("p", error.message, "error")];
-  for (const problem of error.problems || []) parts.push(element("p", problem.field + ": " + problem.message, "error"));
+  for (const problem of error.problems || []) parts.push(element("p", (problem.field ? words(problem.field) + ": " : "") + problem.message, "error"));
   output.replaceChildren(...parts);
 }
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
+  const row = rowOf(form);
+  const button = form.querySelector("button[type=submit]");
   output.hidden = false;
   output.replaceChildren(element("p", "…"));
-  const row = rowOf(form);
+  output.setAttribute("aria-busy", "true");
+  button.disabled = true;  // an answer at a time, or an older one could replace a newer one
+  const begun = performance.now();
   try {
     const response = await fetch("/predict", {
       method: "POST",
@@ -118,12 +127,30 @@ form.addEventListener("submit", async (event) => {
     });
     const body = await response.json();
     if (response.ok) {
+      const took = performance.now() - begun;
       showPrediction(body.predictions[0]);
+      output.append(element("p", "answered in " + Math.max(1, Math.round(took)) + " ms", "soft took"));
       addExplanation(row);
     } else showError(body.error);
   } catch {
     showError({ message: "The service does not answer. Is it still running?" });
+  } finally {
+    output.removeAttribute("aria-busy");
+    button.disabled = false;
   }
   output.scrollIntoView({ block: "nearest" });
 });
 form.addEventListener("reset", () => { output.hidden = true; });
+
+// Examples: a row of the training sample for each label, to begin from.
+const example = document.getElementById("example");
+if (example) {
+  for (const option of example.options) if ("label" in option.dataset) option.textContent = inWords(option.dataset.label);
+  example.addEventListener("change", () => {
+    const chosen = example.selectedOptions[0].dataset.values;
+    if (!chosen) return;
+    for (const [name, value] of Object.entries(JSON.parse(chosen))) form.elements.namedItem(name).value = value ?? "";
+    output.hidden = true;
+  });
+  form.addEventListener("reset", () => { example.value = ""; });
+}

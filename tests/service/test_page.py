@@ -14,6 +14,7 @@ from werkzeug.serving import make_server
 from ml.bundle import Parts, write_bundle
 from service.explanation.explainer import Explainer
 from service.predictor import Predictor
+from service.routes.pages import examples
 from tests.bundles import make_parts, version_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -94,6 +95,24 @@ def test_a_person_gets_the_predictors_answer(
 
 
 @pytest.mark.parametrize("kind", ["binary", "multiclass", "regression"])
+def test_an_example_of_each_label_fills_the_form(
+    open_page: Callable[[str, str], tuple[Page, list[str]]], predictors: dict[str, Predictor], kind: str
+) -> None:
+    page, said = open_page(kind, "/")
+    found = examples(predictors[kind])
+    options = page.locator("#example option").all_inner_texts()[1:]
+    assert options == ([f"returned = {label}" for label in found] if len(found) > 1 else [])
+    for option in options:
+        page.get_by_label("Fill in an example that is predicted as").select_option(option)
+        page.get_by_role("button", name="Predict").click()
+        page.get_by_text(f"Decision: {option}").wait_for()
+        page.get_by_text("answered in").wait_for()
+    page.get_by_role("button", name="Reset").click()
+    assert page.locator("#answer").is_hidden()
+    assert said == []
+
+
+@pytest.mark.parametrize("kind", ["binary", "multiclass", "regression"])
 def test_the_answer_has_its_reasons(
     open_page: Callable[[str, str], tuple[Page, list[str]]], predictors: dict[str, Predictor], kind: str
 ) -> None:
@@ -103,7 +122,8 @@ def test_the_answer_has_its_reasons(
     loaded = predictors[kind]
     rows = [loaded.example()]
     (expected,) = Explainer(loaded).explain(rows, loaded.predict(rows))
-    assert page.locator(".contributions li span:first-child").all_inner_texts() == list(expected.contributions)
+    names = [name.replace("_", " ") for name in expected.contributions]
+    assert page.locator(".contributions li span:first-child").all_inner_texts() == names
     shown = [
         float(text.replace("\u2212", "-").replace(",", ""))
         for text in page.locator(".contributions li span:last-child").all_inner_texts()
