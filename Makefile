@@ -99,10 +99,8 @@ tools: .venv/dev ## Build the real tools that some tests use: the hosts' Prometh
 	$(BIN)/python -m tests.infra.plugins.build
 	$(BIN)/python -m tests.infra.monitoring.tools.build
 
-# Three tests for two cores, because many wait for other processes: for a rollout, a scrape, a container's end.
-WORKERS = $(shell expr $$(getconf _NPROCESSORS_ONLN) \* 3 / 2)
 test: .venv/dev engine ## Install what the tests need and run them all
-	$(BIN)/pytest --numprocesses=$(WORKERS) --maxprocesses=4 --dist=loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 test-fast: .venv/dev ## Run the tests that start no process and open no connection: seconds, while you edit (ARGS="…")
 	$(BIN)/pytest --fast $(ARGS)

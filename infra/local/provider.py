@@ -22,7 +22,7 @@ from pulumi.provider.experimental.server import ProviderServicer
 from pulumi.runtime.proto import provider_pb2_grpc
 
 from infra.errors import LocalError, one_line
-from infra.local.reloading import reload
+from infra.local.reloading import reload, says
 from infra.local.supervisor import Program, Supervisord
 from infra.loopback import spare_loopback
 from infra.plugin import end_with_engine
@@ -187,12 +187,16 @@ class LocalProvider(api.Provider):
         inputs = {key: plain(value) for key, value in request.news.items()}
         if changed != {"reloads"} or not ProcessKind().look(inputs):
             return False
+        version = inputs["reloads"]["version"]
+        # A new card of the same version, or an `up` after one that was interrupted: nothing would tell when it is done.
+        if await asyncio.to_thread(says, inputs["healthUrl"], version):
+            return False
         await asyncio.to_thread(
             reload,
             Supervisord(Path(inputs["directory"])),
             inputs["name"],
             inputs["healthUrl"],
-            inputs["reloads"]["version"],
+            version,
             float(inputs["timeout"]),
             self._interrupted,
         )

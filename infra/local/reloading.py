@@ -1,4 +1,4 @@
-"""Has the service take over a new bundle without a restart: SIGHUP, then its health URL names the new version."""
+"""Has the service take over a new bundle without a restart: SIGHUP, then only new workers answer, with that bundle."""
 
 import json
 import signal
@@ -22,16 +22,19 @@ REFUSED = "refused"
 def reload(
     supervisord: Supervisord, name: str, health_url: str, wanted: str, timeout: float, interrupted: threading.Event
 ) -> None:
-    """Send SIGHUP to the program, and wait until its health URL's answer contains `wanted`.
+    """Send SIGHUP to the program; wait until its health URL's answer contains `wanted`, and its old workers have ended.
 
     Raises LocalError with the reason when the program refuses, or takes longer than `timeout` seconds.
     """
     log = supervisord.logs / f"{name}.log"
     begun_at = log.stat().st_size if log.exists() else 0
+    workers: list[psutil.Process] = []  # until they have ended, one of them may answer a request with the old bundle
     with suppress(psutil.Error):
-        psutil.Process(int(supervisord.states()[name]["pid"])).send_signal(signal.SIGHUP)
+        first = psutil.Process(int(supervisord.states()[name]["pid"]))
+        workers = first.children()
+        first.send_signal(signal.SIGHUP)
     deadline = time.monotonic() + timeout
-    while not _says(health_url, wanted):
+    while not says(health_url, wanted) or any(worker.is_running() for worker in workers):
         if reason := _refusal(log, begun_at):
             raise LocalError(f"{name} keeps its old bundle, because it refuses the new one: {reason}")
         if interrupted.is_set():
@@ -43,7 +46,8 @@ def reload(
         time.sleep(0.1)
 
 
-def _says(url: str, wanted: str) -> bool:
+def says(url: str, wanted: str) -> bool:
+    """Whether the answer of the program's health URL contains `wanted`."""
     try:
         with open_url(url, timeout=5) as response:
             return wanted in response.read().decode(errors="replace")

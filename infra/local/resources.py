@@ -51,7 +51,8 @@ class Process(pulumi.CustomResource):
     ) -> None:
         """`timeout` in seconds; `folders` are created before the start; changed `triggers` restart the process.
 
-        If only `reloads` change, it gets SIGHUP instead, and its health URL must answer with the value of `version`.
+        If only `reloads` change, and `version` among them, it gets SIGHUP instead: then its health URL must answer with
+        that version.
         """
         inputs = {
             "name": name,

@@ -1,5 +1,6 @@
 """Free ports, stand-in processes, and a temporary copy of the repository with a small bundle."""
 
+import itertools
 import json
 import logging
 import os
@@ -40,16 +41,29 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()
 """A server that is healthy at once."""
 
 
+def _own_ports() -> Iterator[int]:
+    """Ports for this one of pytest-xdist's workers, from a different one on in each run.
+
+    They are below those that the system gives to connections: a connection of another test could take one of those
+    before the program that is to listen there has started.
+    """
+    first, number = 12_000 + 4_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]), 4_000
+    for turn in itertools.count(os.getpid()):
+        yield first + turn % number
+
+
+PORTS = _own_ports()
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
+    """Ports that nobody listens on now, and that no other test gets."""
+    found: list[int] = []
+    while len(found) < count:
+        port = next(PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
+    return found
 
 
 def listens(port: int) -> bool:
