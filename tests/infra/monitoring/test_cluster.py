@@ -63,7 +63,7 @@ def pod(name: str, app: str, ports: list[dict[str, Any]], code: str = IDLE) -> d
         "image": found.BASE_IMAGE,
         "command": ["python3", "-c", code],
         "ports": ports,
-        "resources": {"requests": {"cpu": "20m", "memory": "32Mi"}, "limits": {"cpu": "50m", "memory": "64Mi"}},
+        "resources": {"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"cpu": "50m", "memory": "64Mi"}},
     }
     return {
         "metadata": {"name": name, "labels": {"app.kubernetes.io/name": app}},
