@@ -164,7 +164,7 @@ def test_it_is_not_root_unless_told_to_be(slim):
 
 
 def test_settings_come_from_the_environment(slim):
-    with running(slim, WORKERS=3, LOG_LEVEL="debug", MAX_ROWS=1) as container:
+    with running(slim, WORKERS=3, MAX_ROWS=1) as container:
         container.wait_ready()
         assert container.request("POST", "/predict", {"rows": [EXAMPLE, EXAMPLE]})[0] == 422
         for _ in range(100):
@@ -172,7 +172,10 @@ def test_settings_come_from_the_environment(slim):
                 break
             time.sleep(0.1)
         assert container.log().count("Booting worker") == 3
-        assert '"level": "debug"' in container.log()
+        assert '"level":"info"' in container.log()
+    with running(slim, LOG_LEVEL="warning") as container:
+        container.wait_ready()
+        assert container.log() == ""
 
 
 def test_another_port_is_served_and_watched(slim):
