@@ -6,7 +6,7 @@ or a document that isn't JSON, is left to the careful decoder (routes/shared.py)
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -28,11 +28,16 @@ class Documents:
         self._predictor = predictor
         schema, bundle = predictor.schema, predictor.bundle
         self._types = [_TYPES.get(feature.type, str) for feature in schema.features]
-        self._decode = msgspec.json.Decoder(_request(schema, self._types)).decode
+        self._decode: Callable[[bytes], Any] | None = None
+        if _can_be_fields([feature.name for feature in schema.features]):
+            self._decode = msgspec.json.Decoder(_request(schema, self._types)).decode
         self._encode = msgspec.json.Encoder().encode
         self._model = {"name": bundle.name, "version": bundle.version}
-        probabilities = _struct("Probabilities", dict.fromkeys(schema.classes, (float, ...)))
-        self._probabilities = probabilities if schema.classes else None
+        self._probabilities: Callable[..., Any] | None = None
+        if schema.classes and _can_be_fields(schema.classes):
+            self._probabilities = _struct("Probabilities", dict.fromkeys(schema.classes, (float, ...)))
+        elif schema.classes:
+            self._probabilities = lambda *shares: dict(zip(schema.classes, shares, strict=True))
         fields = ("prediction", "probabilities", "warnings")
         self._prediction = _struct("Prediction", dict.fromkeys(fields, (Any, ...)))
 
@@ -42,7 +47,7 @@ class Documents:
         Raises InvalidRowsError as the predictor does.
         """
         try:
-            rows = self._decode(body).rows
+            rows = [] if self._decode is None else self._decode(body).rows
         except msgspec.MsgspecError:  # includes a body that isn't UTF-8
             return None
         if not 0 < len(rows) <= limit:
@@ -99,6 +104,11 @@ def _each_key_once(body: bytes, strings: int) -> bool:
     A decoder keeps the last of two equal keys, so the body has more strings than what was decoded.
     """
     return body.count(b'"') == 2 * strings and (b"\\" not in body or b'\\"' not in body)
+
+
+def _can_be_fields(names: Sequence[str]) -> bool:
+    """Whether the keys of an object can be fields of a msgspec type, which takes no name that JSON would escape."""
+    return not any(character in '"\\' or character < " " for name in names for character in name)
 
 
 def _request(schema: Schema, types: Sequence[Any]) -> Any:

@@ -97,6 +97,7 @@ SHAPES = {
         csv(table(60).assign(**ODD)),
         features=5,
     ),
+    "odd labels": Shape(csv(table(60, ('say "no"', "back\\slash", "tab\there"))), data=MULTI),
     "a target with a dot, in another script": Shape(
         csv(table(60).rename(columns={"y": "цель.1"})), data={"target": "цель.1"}
     ),
