@@ -269,7 +269,8 @@ def test_an_interrupted_run_leaves_nothing(
     """The run is at its second chunk, with the answers of the first in its temporary file."""
     written(requests(20), "in.csv")
     code = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests themselves may run where it is ignored
 from service.batch import chunks
 from service.batch.__main__ import main
 from service.predictor import Predictor
@@ -298,6 +299,6 @@ sys.exit(main(sys.argv[1:-3]))
     assert {file.name for file in Path().iterdir()} == {"in.csv", ".out.csv.part"}
     run.send_signal(number)
     _, error = run.communicate(timeout=60)
-    assert run.returncode == 130
+    assert run.returncode == 130, error
     assert error == "atlas predict: interrupted; out.csv is not written\n"
     assert [file.name for file in Path().iterdir()] == ["in.csv"]
