@@ -19,6 +19,8 @@ from service import worker
 from service.connection import HEAD_BYTES, Connection
 from service.worker import Front, Limits
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 30
 """Seconds after which a test that waits for an event fails."""
 HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n"
