@@ -6,7 +6,7 @@ import flask
 
 from service.errors import ApiError
 from service.explanation.document import MAX_ROWS
-from service.routes.shared import answer, read_json
+from service.routes.shared import answer, read_rows, warnings_of
 from service.state import state
 
 blueprint = flask.Blueprint("explain", __name__)
@@ -15,10 +15,7 @@ blueprint = flask.Blueprint("explain", __name__)
 @blueprint.post("/explain")
 def explain() -> dict[str, Any]:
     """{"rows": [{feature: value}]} -> for each row its prediction, a base value, and contributions by feature."""
-    document = read_json(bare_nan=False)
-    if not isinstance(document, dict) or set(document) != {"rows"}:
-        raise ApiError(422, "no_rows", 'send {"rows": [{feature: value, …}, …]} and nothing else')
-    rows = document["rows"]
+    rows = read_rows()
     if isinstance(rows, list) and len(rows) > MAX_ROWS:
         message = f"the request has {len(rows)} rows, but at most {MAX_ROWS} are explained at a time"
         raise ApiError(422, "too_many_rows", message)
@@ -31,7 +28,7 @@ def explain() -> dict[str, Any]:
         if explained.label is not None:
             row |= {"probabilities": predicted.probabilities, "label": explained.label}
         row |= {"base": explained.base, "value": explained.value, "contributions": explained.contributions}
-        row["warnings"] = [{"field": w.field, "code": w.code, "message": w.message} for w in predicted.warnings]
+        row["warnings"] = warnings_of(predicted)
         found.append(row)
     return {
         "model": {"name": loaded.bundle.name, "version": loaded.bundle.version},

@@ -5,9 +5,8 @@ from typing import Any
 import flask
 
 from service.bodies import check_type, compress, read_as, read_body
-from service.errors import ApiError
 from service.protocols import Instances
-from service.routes.shared import answer, parse_json, predictor
+from service.routes.shared import answer, check_model, parse_json, predictor
 from service.scoring import predictions_of, read_instances
 
 blueprint = flask.Blueprint("kserve", __name__, url_prefix="/v1")
@@ -23,21 +22,15 @@ def models() -> dict[str, list[str]]:
 @blueprint.get("/models/<name>")
 def model(name: str) -> dict[str, Any]:
     """The model of that name can predict; 503 otherwise."""
-    _check(name)
+    check_model(name)
     return {"name": name, "ready": True}
 
 
 @blueprint.post("/models/<name>:predict")
 def predict(name: str) -> dict[str, Any]:
     """{"instances": [rows]} -> {"predictions": [{prediction, probability:LABEL…}]}; NaN means missing."""
-    _check(name)
+    check_model(name)
     check_type("application/json", "")
     document = read_as(parse_json(read_body(), bare_nan=True), Instances, "no_rows")
     _, answers = answer(read_instances(document.instances, predictor().schema), "missing")
     return {"predictions": predictions_of(answers)}
-
-
-def _check(name: str) -> None:
-    bundle = predictor().bundle
-    if name != bundle.name:
-        raise ApiError(404, "no_such_model", f"this service has the model {bundle.name}")

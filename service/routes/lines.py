@@ -10,7 +10,7 @@ import msgspec
 from service.bodies import check_type, read_body
 from service.errors import ApiError, invalid_rows
 from service.predictor import Answer, InvalidRowsError
-from service.routes.shared import parse_json, predictor
+from service.routes.shared import parse_json, predictor, warnings_of
 from service.state import state
 
 blueprint = flask.Blueprint("lines", __name__)
@@ -71,8 +71,7 @@ def _predict(rows: dict[int, Any], found: dict[int, dict[str, Any]]) -> None:
 
 def _predicted(answer: Answer) -> dict[str, Any]:
     probabilities = {} if answer.probabilities is None else {"probabilities": answer.probabilities}
-    warnings = [{"field": w.field, "code": w.code, "message": w.message} for w in answer.warnings]
-    return {"prediction": answer.prediction, **probabilities, "warnings": warnings}
+    return {"prediction": answer.prediction, **probabilities, "warnings": warnings_of(answer)}
 
 
 def _refused(error: ApiError) -> dict[str, Any]:

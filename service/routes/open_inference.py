@@ -10,7 +10,7 @@ import numpy as np
 from service.bodies import check_type, compress, read_as, read_body
 from service.errors import ApiError
 from service.protocols import BinaryInferRequest, InferRequest, InferResponse
-from service.routes.shared import answer_columns, parse_json, predictor
+from service.routes.shared import answer_columns, check_model, parse_json, predictor
 from service.state import state
 from service.statistics import model_statistics
 from service.tensors import DATATYPES, outputs_of, read_columns, wanted_outputs, write_output
@@ -172,8 +172,7 @@ def _size(length: str, most: int) -> int:
 
 
 def _check(name: str, version: str | None) -> None:
-    bundle = predictor().bundle
-    if name != bundle.name:
-        raise ApiError(404, "no_such_model", f"this service has the model {bundle.name}")
-    if version not in (None, bundle.version):
-        raise ApiError(404, "no_such_version", f"this service has version {bundle.version}")
+    check_model(name)
+    served = predictor().bundle.version
+    if version not in (None, served):
+        raise ApiError(404, "no_such_version", f"this service has version {served}")

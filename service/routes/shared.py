@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from service.bodies import check_type, read_body
 from service.errors import ApiError, invalid_rows
-from service.predictor import Answers, InvalidRowsError, NonFinite, Predictor
+from service.predictor import Answer, Answers, InvalidRowsError, NonFinite, Predictor
 from service.state import state
 from service.usual import Column
 
@@ -23,6 +23,26 @@ def read_json(*, bare_nan: bool) -> Any:
     """The request's JSON document; NaN and Infinity are a 400 unless `bare_nan`."""
     check_type("application/json")
     return parse_json(read_body(), bare_nan=bare_nan)
+
+
+def read_rows() -> Any:
+    """What is under "rows" in the request's document, which contains nothing else; a 422 otherwise."""
+    document = read_json(bare_nan=False)
+    if not isinstance(document, dict) or set(document) != {"rows"}:
+        raise ApiError(422, "no_rows", 'send {"rows": [{feature: value, …}, …]} and nothing else')
+    return document["rows"]
+
+
+def check_model(name: str) -> None:
+    """A 404 unless the service has the model of that name; a 503 while no model is loaded."""
+    bundle = predictor().bundle
+    if name != bundle.name:
+        raise ApiError(404, "no_such_model", f"this service has the model {bundle.name}")
+
+
+def warnings_of(answer: Answer) -> list[dict[str, Any]]:
+    """A row's warnings as an answer contains them."""
+    return [{"field": each.field, "code": each.code, "message": each.message} for each in answer.warnings]
 
 
 def parse_json(body: bytes, *, bare_nan: bool) -> Any:
