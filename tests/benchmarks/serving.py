@@ -179,7 +179,7 @@ def started(name: str, server: Server, bundle: Path, **variables: str) -> Iterat
         while post(port, server.path, body) != 200:
             if process.poll() is not None or time.perf_counter() - begun > 120:
                 sys.exit(f"serving: {name} doesn't answer: {' '.join(command)}")
-            time.sleep(0.01)
+            time.sleep(0.01)  # the time until the first answer is what is measured: so often it is asked for
         yield process, port, time.perf_counter() - begun
     finally:
         with suppress(ProcessLookupError):

@@ -113,7 +113,7 @@ def clients(port: int, body: bytes, answered: Counter[str], stop: threading.Even
                     answered[str(response.status)] += 1
                     if response.headers["Connection"] == "close":
                         break
-                    time.sleep(0.01 * (number % 30))
+                    time.sleep(0.01 * (number % 30))  # callers who pause, each for another time
             except OSError:
                 answered["lost"] += 1
             connection.close()
@@ -157,7 +157,7 @@ def report(bundle: Path, seconds: float) -> None:
     with started("atlas", server, bundle, WORKERS="2") as (process, port, _):
         answered_, stop = Counter[str](), threading.Event()
         threads = clients(port, body, answered_, stop)
-        time.sleep(2)
+        time.sleep(2)  # a load of two seconds before, and of three after
         process.children()[0].kill()
         time.sleep(3)
         print(f"a worker of two killed under load: {dict(answered_)}", flush=True)
@@ -167,7 +167,7 @@ def report(bundle: Path, seconds: float) -> None:
         answered_.clear()
         stop.clear()
         threads = clients(port, body, answered_, stop)
-        time.sleep(2)
+        time.sleep(2)  # a load of two seconds before
         os.kill(process.pid, signal.SIGTERM)
         for thread in threads:
             thread.join()

@@ -89,7 +89,7 @@ def server(command: list[str], ready: str, **settings: str) -> Iterator[None]:
                 if process.poll() is not None or time.monotonic() > end:
                     log.seek(0)
                     raise SystemExit(f"{command[0]} doesn't answer at {ready}:\n{log.read()[-3000:].decode()}")
-                time.sleep(0.2)
+                time.sleep(0.2)  # peers tell nobody when they are ready: they are asked
             yield
         finally:
             os.killpg(process.pid, 15)
