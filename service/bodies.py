@@ -1,6 +1,7 @@
 """Bodies of requests and answers: content types, character sets, compression, and limits to their size."""
 
 import gzip
+import json
 import zlib
 from collections.abc import Iterator
 from typing import Any, TypeVar
@@ -70,6 +71,28 @@ def _inflated(body: bytes, window: int, limit: int) -> Iterator[bytes]:
         body = member.unused_data
         if body and window <= zlib.MAX_WBITS:
             raise zlib.error("something follows it")
+
+
+def parse_json(body: bytes, *, bare_nan: bool) -> Any:
+    """A JSON document; NaN and Infinity are a 400 unless `bare_nan`."""
+
+    def constant(name: str) -> float:
+        if not bare_nan:
+            raise ValueError(f"{name} is not JSON; leave the field out, or send null, when the value is unknown")
+        return float(name)
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        document = dict(pairs)
+        if len(document) != len(pairs):
+            raise ValueError("an object contains a key twice")
+        return document
+
+    try:
+        return json.loads(body.decode("utf-8"), parse_constant=constant, object_pairs_hook=unique)
+    except RecursionError:
+        raise ApiError(400, "not_json", "the body is nested too deeply") from None
+    except ValueError as error:  # includes bad UTF-8 and numbers of thousands of digits
+        raise ApiError(400, "not_json", f"the body is not JSON: {str(error)[:200]}") from None
 
 
 def read_as(document: Any, kind: type[Kind], code: str) -> Kind:

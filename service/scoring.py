@@ -1,4 +1,4 @@
-"""The tables of MLflow's scoring protocol and of KServe's first protocol as rows, and their answers."""
+"""The tables of MLflow's scoring protocol and of KServe's first protocol as rows."""
 
 import csv
 import io
@@ -10,7 +10,6 @@ from msgspec import UNSET
 from ml.schema import Feature, Schema
 from ml.values import is_missing, number
 from service.errors import ApiError
-from service.predictor import Answers
 from service.protocols import Invocation, Split, Table
 
 Rows = list[dict[str, Any]]
@@ -115,13 +114,3 @@ def _cell_reader(feature: Feature, schema: Schema) -> Callable[[str], Any]:
         return text if found is None else found
 
     return read
-
-
-def predictions_of(answers: Answers) -> Rows:
-    """The answers as MLflow's clients get them: {prediction, probability:LABEL…} for each row."""
-    rows = []
-    for one in answers.answers:
-        row: dict[str, Any] = {"prediction": one.prediction}
-        row |= {f"probability:{label}": p for label, p in (one.probabilities or {}).items()}
-        rows.append(row)
-    return rows

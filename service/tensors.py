@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -42,12 +43,21 @@ LENGTH = struct.Struct("<I")
 
 def accepted(feature: Feature) -> list[str]:
     """The datatypes in which the feature's values can be sent, its own first."""
-    every = ACCEPTED[feature.type] | ({"BYTES"} if "text" in feature.forms else set())
-    return [DATATYPES[feature.type], *sorted(every - {DATATYPES[feature.type]})]
+    return _accepted(feature.type, as_text="text" in feature.forms)
 
 
-def read_columns(tensors: Sequence[InputTensor], binary: bytes, schema: Schema) -> dict[str, Column]:
+@cache
+def _accepted(kind: FeatureType, *, as_text: bool) -> list[str]:
+    every = ACCEPTED[kind] | ({"BYTES"} if as_text else set())
+    return [DATATYPES[kind], *sorted(every - {DATATYPES[kind]})]
+
+
+def read_columns(
+    tensors: Sequence[InputTensor], binary: bytes, schema: Schema, decoded: Sequence[Column] | None = None
+) -> dict[str, Column]:
     """The values of each feature, all of the same length; `binary` holds those of tensors without `data`, in order.
+
+    `decoded`: the values of all tensors, where they were decoded already; what is in `data` then doesn't matter.
 
     A 422 that names the tensor when a tensor isn't a feature's, or doesn't fit its shape, or the others' length.
     """
@@ -68,7 +78,7 @@ def read_columns(tensors: Sequence[InputTensor], binary: bytes, schema: Schema) 
         if (tensor.data is UNSET) == (size is UNSET):
             raise _wrong(place, "send either data, or the parameter binary_data_size and the values after the JSON")
         if tensor.data is not UNSET:
-            values: Column = _flat(place, tensor.data, tensor.shape)
+            values: Column = _flat(place, tensor.data, tensor.shape) if decoded is None else decoded[place]
         elif size is not UNSET:
             if size > len(rest):
                 raise _wrong(place, f"binary_data_size is {size}, but {len(rest)} bytes are left")
@@ -91,7 +101,7 @@ def _wrong(place: int, message: str) -> ApiError:
 
 def _flat(place: int, data: list[Any], shape: list[int]) -> list[Any]:
     """The values by row; those of shape [rows, 1] may be nested."""
-    if not any(isinstance(value, list) for value in data):
+    if list not in set(map(type, data)):
         return data
     if len(shape) != 2 or not all(isinstance(value, list) and len(value) == 1 for value in data):
         raise _wrong(place, "data must be a flat list, or with the shape [rows, 1] a list of lists of one value")

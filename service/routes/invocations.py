@@ -1,13 +1,12 @@
 """POST /invocations: MLflow's scoring protocol, so that its clients work unchanged."""
 
-from typing import Any
-
 import flask
 
-from service.bodies import check_type, compress, read_as, read_body
+from service.bodies import check_type, compress, parse_json, read_as, read_body
 from service.protocols import Invocation
-from service.routes.shared import answer, parse_json, predictor
-from service.scoring import predictions_of, read_csv, read_invocation
+from service.routes.shared import answer, counted, documents, predictor, scores
+from service.scoring import read_csv, read_invocation
+from service.state import state
 
 blueprint = flask.Blueprint("invocations", __name__)
 blueprint.after_request(compress)
@@ -31,7 +30,7 @@ def version() -> flask.Response:
 
 
 @blueprint.post("/invocations")
-def invocations() -> dict[str, Any]:
+def invocations() -> flask.Response:
     """Rows in any of MLflow's JSON forms, or CSV -> {"predictions": [{prediction, probability:LABEL…}]}.
 
     NaN means missing.
@@ -40,7 +39,10 @@ def invocations() -> dict[str, Any]:
     if check_type("application/json", "text/csv") == "text/csv":
         rows = read_csv(read_body(), loaded.schema)
     else:
-        document = read_as(parse_json(read_body(), bare_nan=True), Invocation, "no_rows")
-        rows = read_invocation(document, loaded.schema)
+        body = read_body()
+        typed = documents().tables.invocation(body, state().settings.max_rows)
+        if typed is not None:
+            return scores(counted(loaded, typed))
+        rows = read_invocation(read_as(parse_json(body, bare_nan=True), Invocation, "no_rows"), loaded.schema)
     _, answers = answer(rows, "missing")
-    return {"predictions": predictions_of(answers)}
+    return scores(answers)

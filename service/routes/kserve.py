@@ -4,10 +4,11 @@ from typing import Any
 
 import flask
 
-from service.bodies import check_type, compress, read_as, read_body
+from service.bodies import check_type, compress, parse_json, read_as, read_body
 from service.protocols import Instances
-from service.routes.shared import answer, check_model, parse_json, predictor
-from service.scoring import predictions_of, read_instances
+from service.routes.shared import answer, check_model, counted, documents, predictor, scores
+from service.scoring import read_instances
+from service.state import state
 
 blueprint = flask.Blueprint("kserve", __name__, url_prefix="/v1")
 blueprint.after_request(compress)
@@ -27,10 +28,16 @@ def model(name: str) -> dict[str, Any]:
 
 
 @blueprint.post("/models/<name>:predict")
-def predict(name: str) -> dict[str, Any]:
+def predict(name: str) -> flask.Response:
     """{"instances": [rows]} -> {"predictions": [{prediction, probability:LABEL…}]}; NaN means missing."""
     check_model(name)
     check_type("application/json", "")
-    document = read_as(parse_json(read_body(), bare_nan=True), Instances, "no_rows")
-    _, answers = answer(read_instances(document.instances, predictor().schema), "missing")
-    return {"predictions": predictions_of(answers)}
+    body = read_body()
+
+    loaded = predictor()
+    typed = documents().tables.instances(body, state().settings.max_rows)
+    if typed is not None:
+        return scores(counted(loaded, typed))
+    document = read_as(parse_json(body, bare_nan=True), Instances, "no_rows")
+    _, answers = answer(read_instances(document.instances, loaded.schema), "missing")
+    return scores(answers)

@@ -7,10 +7,10 @@ from typing import Any
 import flask
 import msgspec
 
-from service.bodies import check_type, read_body
+from service.bodies import check_type, parse_json, read_body
 from service.errors import ApiError, invalid_rows
 from service.predictor import Answer, InvalidRowsError
-from service.routes.shared import parse_json, predictor, warnings_of
+from service.routes.shared import predictor, warnings_of
 from service.state import state
 
 blueprint = flask.Blueprint("lines", __name__)

@@ -7,13 +7,15 @@ import flask
 import msgspec
 import numpy as np
 
-from service.bodies import check_type, compress, read_as, read_body
+from service.bodies import check_type, compress, parse_json, read_as, read_body
 from service.errors import ApiError
 from service.protocols import BinaryInferRequest, InferRequest, InferResponse
-from service.routes.shared import answer_columns, check_model, parse_json, predictor
+from service.routes.shared import answer_columns, check_model, documents, predictor
 from service.state import state
 from service.statistics import model_statistics
 from service.tensors import DATATYPES, outputs_of, read_columns, wanted_outputs, write_output
+from service.typed_tensors import Decoded
+from service.usual import Column
 
 blueprint = flask.Blueprint("open_inference", __name__, url_prefix="/v2")
 blueprint.after_request(compress)
@@ -128,10 +130,10 @@ def model_ready(name: str, version: str | None = None) -> dict[str, Any]:
 def infer(name: str, version: str | None = None) -> flask.Response:
     """One tensor per feature in, `prediction` and `probabilities` out, as JSON or binary; NaN means missing."""
     _check(name, version)
-    request, binary = _read()
+    request, values, binary = _read()
     loaded = predictor()
     wanted = wanted_outputs(request.outputs, loaded.schema)
-    columns = read_columns(request.inputs, binary, loaded.schema)
+    columns = read_columns(request.inputs, binary, loaded.schema, values)
     _, answers = answer_columns(columns, "missing")
     predictions = [answers.values[winner] for winner in answers.winners] if answers.values else answers.scores
     scores = np.array(answers.scores)
@@ -148,20 +150,23 @@ def infer(name: str, version: str | None = None) -> flask.Response:
     return found
 
 
-def _read() -> tuple[InferRequest, bytes]:
-    """The request, and the binary part of its body."""
+def _read() -> tuple[InferRequest, list[Column] | None, bytes]:
+    """The request, the values of its tensors if they were decoded already, and the binary part of its body."""
     # Triton's client names no type, or application/octet-stream, also for a body that is all JSON.
     check_type("application/json", "application/octet-stream", "")
     body = read_body()
     length = flask.request.headers.get(HEADER_LENGTH)
     size = len(body) if length is None else _size(length, len(body))
-    document = parse_json(body[:size], bare_nan=True)
-    request = read_as(document, InferRequest if length is None else BinaryInferRequest, "wrong_tensor")
+    typed = documents().tensors.read(body) if length is None else None
+    if typed is None:
+        document = parse_json(body[:size], bare_nan=True)
+        typed = Decoded(read_as(document, InferRequest if length is None else BinaryInferRequest, "wrong_tensor"), None)
+    request, values = typed
     try:
         (request.id or "").encode()
     except UnicodeEncodeError:
         raise ApiError(422, "wrong_id", "id contains half of a surrogate pair, which can't be sent back") from None
-    return request, body[size:]
+    return request, values, body[size:]
 
 
 def _size(length: str, most: int) -> int:

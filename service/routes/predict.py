@@ -2,8 +2,7 @@
 
 import flask
 
-from service.routes.shared import answer, read_rows
-from service.state import state
+from service.routes.shared import answer, documents, read_rows
 
 blueprint = flask.Blueprint("predict", __name__)
 
@@ -12,6 +11,4 @@ blueprint = flask.Blueprint("predict", __name__)
 def predict() -> flask.Response:
     """{"rows": [{feature: value}]} -> a prediction per row, with probabilities and warnings."""
     _, answers = answer(read_rows(), "error")
-    documents = state().documents
-    assert documents is not None  # noqa: S101 - there is one for each predictor
-    return flask.Response(documents.answer(answers), content_type="application/json")
+    return flask.Response(documents().answer(answers), content_type="application/json")

@@ -1,10 +1,13 @@
 """What all prediction routes have in common: find the predictor, read JSON, limit rows, count."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
-from service.bodies import check_type, read_body
+import flask
+import numpy as np
+
+from service.bodies import check_type, parse_json, read_body
+from service.documents import Documents
 from service.errors import ApiError, invalid_rows
 from service.predictor import Answer, Answers, InvalidRowsError, NonFinite, Predictor
 from service.state import state
@@ -17,6 +20,18 @@ def predictor() -> Predictor:
     if found is None:
         raise ApiError(503, "not_ready", "the model is not loaded yet: wait until /health/ready answers 200")
     return found
+
+
+def documents() -> Documents:
+    """The predictor's documents, while a predictor is loaded."""
+    found = state().documents
+    assert found is not None  # noqa: S101 - there is one for each predictor
+    return found
+
+
+def scores(answers: Answers) -> flask.Response:
+    """The answer of MLflow's scoring protocol, and of KServe's first protocol."""
+    return flask.Response(documents().tables.scores(answers), content_type="application/json")
 
 
 def read_json(*, bare_nan: bool) -> Any:
@@ -45,28 +60,6 @@ def warnings_of(answer: Answer) -> list[dict[str, Any]]:
     return [{"field": each.field, "code": each.code, "message": each.message} for each in answer.warnings]
 
 
-def parse_json(body: bytes, *, bare_nan: bool) -> Any:
-    """A JSON document; NaN and Infinity are a 400 unless `bare_nan`."""
-
-    def constant(name: str) -> float:
-        if not bare_nan:
-            raise ValueError(f"{name} is not JSON; leave the field out, or send null, when the value is unknown")
-        return float(name)
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        document = dict(pairs)
-        if len(document) != len(pairs):
-            raise ValueError("an object contains a key twice")
-        return document
-
-    try:
-        return json.loads(body.decode("utf-8"), parse_constant=constant, object_pairs_hook=unique)
-    except RecursionError:
-        raise ApiError(400, "not_json", "the body is nested too deeply") from None
-    except ValueError as error:  # includes bad UTF-8 and numbers of thousands of digits
-        raise ApiError(400, "not_json", f"the body is not JSON: {str(error)[:200]}") from None
-
-
 def answer(rows: Any, non_finite: NonFinite) -> tuple[Predictor, Answers]:
     """The answers for these rows, counted; a 4xx when they aren't a list of objects, are too many, or invalid."""
     loaded = predictor()
@@ -85,13 +78,16 @@ def answer_columns(columns: Mapping[str, Column], non_finite: NonFinite) -> tupl
     length = len(next(iter(columns.values()), ()))
     _check_length(length)
     blank = [None] * length
-    columns = {name: columns.get(name, blank) for name in loaded.names}
-    return loaded, _counted(loaded, lambda: loaded.predict_columns([*columns.values()], non_finite))
+    given = [columns.get(name, blank) for name in loaded.names]
+    if length == 1:
+        row = [column.item(0) if isinstance(column, np.ndarray) else column[0] for column in given]
+        return loaded, counted(loaded, lambda: loaded.predict_row(row, non_finite))
+    return loaded, counted(loaded, lambda: loaded.predict_columns(given, non_finite))
 
 
 def predict_and_count(loaded: Predictor, rows: Sequence[Mapping[str, Any]], non_finite: NonFinite) -> Answers:
     """Predict and count."""
-    return _counted(loaded, lambda: loaded.predict(rows, non_finite))
+    return counted(loaded, lambda: loaded.predict(rows, non_finite))
 
 
 def _check_length(rows: int) -> None:
@@ -102,7 +98,8 @@ def _check_length(rows: int) -> None:
         raise ApiError(422, "too_many_rows", f"the request has {rows} rows, but the limit is {limit}")
 
 
-def _counted(loaded: Predictor, predict: Callable[[], Answers]) -> Answers:
+def counted(loaded: Predictor, predict: Callable[[], Answers]) -> Answers:
+    """The answers of `predict`, counted; a 422 when a row is invalid."""
     try:
         answers = predict()
     except InvalidRowsError as error:
