@@ -9,7 +9,7 @@ from pulumi import automation as auto
 
 from infra.engine.events import Events, Step
 from infra.engine.unrecorded import Find, take_up
-from infra.engine.workspace import POLICIES, REPOSITORY, unlocked
+from infra.engine.workspace import POLICIES, REPOSITORY, drop_debug_messages, unlocked
 from infra.names import PROJECT
 from infra.settings import AnySettings
 
@@ -107,6 +107,7 @@ class AtlasStack:
 
         Raises FailedError with what the engine reported, CredentialsError when the credentials expired.
         """
+        drop_debug_messages()
         with _reported(events):
             self._made().preview(
                 program=program,
@@ -129,6 +130,7 @@ class AtlasStack:
         Raises FailedError with what the engine reported, CredentialsError when the credentials expired.
         """
         events = Events(self.say)
+        drop_debug_messages()
         with _reported(events):
             result = self._made().up(
                 program=program,
@@ -136,6 +138,7 @@ class AtlasStack:
                 target=list(target) or None,
                 on_event=events,
                 suppress_outputs=True,
+                show_secrets=False,
                 color="never",
                 policy_packs=None if target else POLICIES,
             )
@@ -146,7 +149,7 @@ class AtlasStack:
         found = self._found()
         if found is None:
             return {}
-        result = found.refresh(clear_pending_creates=True, suppress_outputs=True, color="never")
+        result = found.refresh(clear_pending_creates=True, suppress_outputs=True, show_secrets=False, color="never")
         changes = result.summary.resource_changes or {}
         return {str(getattr(operation, "value", operation)): count for operation, count in changes.items()}
 
@@ -173,7 +176,7 @@ class AtlasStack:
             found.workspace.env_vars = {**found.workspace.env_vars, "PULUMI_K8S_DELETE_UNREACHABLE": "true"}
         events = Events(self.say)
         with _reported(events):
-            found.destroy(on_event=events, suppress_outputs=True, color="never")
+            found.destroy(on_event=events, suppress_outputs=True, show_secrets=False, color="never")
         return sorted(events.changes)
 
     def forget(self, name: str | None = None, *, force: bool = False) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 from pulumi import automation as auto
+from pulumi import log
 
 from infra.engine.install import ensure
 from infra.engine.interruption import Engine
@@ -151,3 +152,16 @@ def _options(
         env_vars=environment(settings, repository, backend),
         pulumi_command=Engine(root=str(binary.parents[1])),
     )
+
+
+def drop_debug_messages() -> None:
+    """Let programs of this process send no debug messages to the engine, which shows them with --debug only.
+
+    The SDK sends each of them by a call that waits for its answer, several for each resource: for a stack of a hundred
+    resources that was a third of the CPU time of a preview (4.0 s of program and engine together, 2.7 s without).
+    """
+    log.debug = _ignored
+
+
+def _ignored(*_: object, **__: object) -> None:
+    pass

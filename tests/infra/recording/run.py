@@ -14,6 +14,7 @@ from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from pulumi import automation as auto
 from pulumi.automation import events
 
 from infra.engine.install import ensure
+from infra.engine.workspace import drop_debug_messages
 from infra.names import PROJECT
 from tests.infra.recording import sdk_internals
 from tests.infra.recording.eks import Components
@@ -36,6 +38,9 @@ PACKAGES = ("aws", "eks", "kubernetes", "docker-build", "random")
 SAVED_AT_THE_END = {"PULUMI_EXPERIMENTAL": "true", "PULUMI_SKIP_CHECKPOINTS": "true"}
 """Variables for an engine that saves the state when a run ends, well or badly, and not after each step besides: half of
 its work in a stack of a hundred things. A killed engine has then saved nothing: not for tests that kill."""
+
+NOT_ASKED = auto.UpdateSummary("update", datetime.min, "", {}, {}, "succeeded")
+"""Instead of an entry of the stack's history."""
 
 
 @dataclass(slots=True)
@@ -119,6 +124,7 @@ class Life:
         self.world = World(folder / "record.jsonl")
         self.loops: list[asyncio.AbstractEventLoop] = []
         sdk_internals.open_own_connections()
+        drop_debug_messages()
         given = {**({} if checkpoints else SAVED_AT_THE_END), **(environment or {})}
         state, work = folder / "state", folder / "work"
         for path in (state, work):
@@ -153,6 +159,9 @@ class Life:
                 },
             ),
         )
+        # What ran is noted from the engine's events: to ask for outputs and history after each run took a quarter of it.
+        setattr(self.stack, "outputs", dict)  # noqa: B010 - mypy refuses to assign to a method
+        setattr(self.stack, "info", lambda *_: NOT_ASKED)  # noqa: B010
         self.configure(config)
 
     def _in_loop(self) -> None:
@@ -210,7 +219,7 @@ class Life:
         return self._run(self.stack.destroy, **options)
 
     def outputs(self) -> dict[str, Any]:
-        return {name: output.value for name, output in self.stack.outputs().items()}
+        return {name: output.value for name, output in self.stack.workspace.stack_outputs(self.name).items()}
 
     def state(self) -> list[dict[str, Any]]:
         """The resources in the stack's state, secrets in plain."""
