@@ -4,10 +4,12 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import psutil
 from pulumi import automation as auto
+from semver import VersionInfo
 
 
 class Interruption:
@@ -39,6 +41,10 @@ class Engine(auto.PulumiCommand):
 
     Otherwise `atlas` would retry the interrupted operation, or start an `up` after an interrupted preview.
     """
+
+    def __init__(self, executable: Path, version: str) -> None:
+        """`version`: the executable's own, which the SDK would ask it for a second time."""
+        self.command, self.version = str(executable), VersionInfo.parse(version)
 
     def run(self, *arguments: Any, **options: Any) -> auto.CommandResult:
         """Raises KeyboardInterrupt after an interruption, CommandError when the engine failed."""

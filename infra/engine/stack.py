@@ -1,5 +1,6 @@
 """A stack of this repository on the pinned engine: the operations on it, and the contents of its state."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from pulumi import automation as auto
 
 from infra.engine.events import Events, Step
 from infra.engine.unrecorded import Find, take_up
-from infra.engine.workspace import POLICIES, REPOSITORY, drop_debug_messages, unlocked
+from infra.engine.workspace import POLICIES, REPOSITORY, ask_nothing_afterwards, drop_debug_messages, unlocked
 from infra.names import PROJECT
 from infra.settings import AnySettings
 
@@ -17,6 +18,8 @@ Program = Callable[[], None]
 """Declares a stack's resources."""
 Say = Callable[[str], None]
 """Prints a line of progress."""
+SIGNATURE, SECRET = "4dabf18193072939515e22adb298388d", "1b47061264138c4ac30d75fd1eb44270"
+"""The key and the value by which a state marks a secret (sdk/go/common/resource/sig)."""
 IN_CLUSTER = "**$kubernetes:**"
 """The URNs of the objects in the cluster; all of them are in a component."""
 
@@ -47,10 +50,11 @@ class AtlasStack:
         self._repository, self._backend, self._secrets_provider = repository, backend, secrets_provider
         self._opened: auto.Stack | None = None
         self._looked = False
+        self._exported: auto.Deployment | None = None
 
     def open(self) -> Self:
         """Create the stack if necessary; locks are checked again, even if the stack was already open."""
-        self._opened = self._create()
+        self._opened, self._exported = self._create(), None
         return self
 
     @property
@@ -60,13 +64,13 @@ class AtlasStack:
 
     def outputs(self) -> dict[str, Any]:
         """The outputs of its last `up`."""
-        found = self._found()
-        return _values(found.outputs()) if found else {}
+        roots = [resource for resource in self.resources() if resource["type"] == "pulumi:pulumi:Stack"]
+        return {name: _plain(value) for root in roots for name, value in (root.get("outputs") or {}).items()}
 
     def resources(self) -> list[dict[str, Any]]:
         """The resources in its state."""
         found = self._found()
-        return list((found.export_stack().deployment or {}).get("resources") or []) if found else []
+        return list((self._state(found).deployment or {}).get("resources") or []) if found else []
 
     def deployed(self) -> tuple[str | None, bool]:
         """The image of its Deployment, and whether its pods became ready.
@@ -91,8 +95,8 @@ class AtlasStack:
         `find` looks for resources whose ids aren't names.
         """
         found = self._found()
-        if found is not None:
-            take_up(found, self.say, find)
+        if found is not None and take_up(found, self._state(found), self.say, find):
+            self._exported = None
 
     def preview(
         self,
@@ -132,25 +136,25 @@ class AtlasStack:
         events = Events(self.say)
         drop_debug_messages()
         with _reported(events):
-            result = self._made().up(
+            self._changing(self._made()).up(
                 program=program,
                 refresh=refresh,
                 target=list(target) or None,
                 on_event=events,
                 suppress_outputs=True,
-                show_secrets=False,
                 color="never",
                 policy_packs=None if target else POLICIES,
             )
-        return _values(result.outputs), events.changes
+        return self.outputs(), events.changes
 
     def refresh(self) -> dict[str, int]:
         """Read the real state of all resources into Pulumi's state; returns operation -> number of resources."""
         found = self._found()
         if found is None:
             return {}
-        result = found.refresh(clear_pending_creates=True, suppress_outputs=True, show_secrets=False, color="never")
-        changes = result.summary.resource_changes or {}
+        self._changing(found).refresh(clear_pending_creates=True, suppress_outputs=True, color="never")
+        done = self.last()
+        changes = (done.resource_changes if done else None) or {}
         return {str(getattr(operation, "value", operation)): count for operation, count in changes.items()}
 
     def compare_cluster(self, *, save: bool) -> list[Step]:
@@ -161,7 +165,7 @@ class AtlasStack:
         found = self._found()
         if found is None or not any(resource["type"].startswith("kubernetes:") for resource in self.resources()):
             return []
-        return compare_cluster(found, save=save)
+        return compare_cluster(self._changing(found) if save else found, save=save)
 
     def destroy(self, *, forget_unreachable: bool = False) -> list[str]:
         """Remove its resources; returns the names of the removed resources.
@@ -176,7 +180,7 @@ class AtlasStack:
             found.workspace.env_vars = {**found.workspace.env_vars, "PULUMI_K8S_DELETE_UNREACHABLE": "true"}
         events = Events(self.say)
         with _reported(events):
-            found.destroy(on_event=events, suppress_outputs=True, show_secrets=False, color="never")
+            self._changing(found).destroy(on_event=events, suppress_outputs=True, color="never")
         return sorted(events.changes)
 
     def forget(self, name: str | None = None, *, force: bool = False) -> None:
@@ -197,6 +201,7 @@ class AtlasStack:
             options = self._unlocked()
             try:
                 self._opened = auto.select_stack(self.name, project_name=PROJECT, program=_no_program, opts=options)
+                ask_nothing_afterwards(self._opened)
             except auto.StackNotFoundError:
                 self._looked = True
         return self._opened
@@ -209,7 +214,20 @@ class AtlasStack:
     def _create(self) -> auto.Stack:
         options = self._unlocked()
         options.secrets_provider = self._secrets_provider
-        return auto.create_or_select_stack(self.name, project_name=PROJECT, program=_no_program, opts=options)
+        made = auto.create_or_select_stack(self.name, project_name=PROJECT, program=_no_program, opts=options)
+        ask_nothing_afterwards(made)
+        return made
+
+    def _state(self, found: auto.Stack) -> auto.Deployment:
+        """The stack's state with its secrets in plain; the engine is asked again only after a change."""
+        if self._exported is None:
+            self._exported = found.export_stack()
+        return self._exported
+
+    def _changing(self, found: auto.Stack) -> auto.Stack:
+        """The stack, for a run that changes its state."""
+        self._exported = None
+        return found
 
     def _unlocked(self) -> auto.LocalWorkspaceOptions:
         return unlocked(self.name, self.settings, self._repository, self.say, self._backend)
@@ -234,8 +252,13 @@ def _reported(events: Events) -> Iterator[None]:
         raise
 
 
-def _values(outputs: auto.OutputMap) -> dict[str, Any]:
-    return {name: output.value for name, output in outputs.items()}
+def _plain(value: Any) -> Any:
+    """An output as the program exported it; an exported state has secrets as {signature of a secret, JSON text}."""
+    if isinstance(value, dict):
+        if value.get(SIGNATURE) == SECRET:
+            return json.loads(value["plaintext"])
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _no_program() -> None:

@@ -26,14 +26,13 @@ Find = Callable[[str, Mapping[str, Any], Collection[str]], Found | None]
 """Looks in AWS for a resource: type, inputs, ids in the state -> what it found, or None."""
 
 
-def take_up(stack: auto.Stack, say: Callable[[str], None], find: Find | None = None) -> None:
+def take_up(stack: auto.Stack, before: auto.Deployment, say: Callable[[str], None], find: Find | None = None) -> bool:
     """Adopt resources that a killed run was creating, if they exist; otherwise `up` would fail because they exist.
 
     This needs their ids. Where the id consists of names, it is in the inputs, also if the engine generated the name.
     `find` looks for the others. What isn't found was reported by `unfinished`; import and refresh drop its pending
-    creation, and `up` creates it.
+    creation, and `up` creates it. `before`: the state of the stack. Returns whether it was changed.
     """
-    before = stack.export_stack()
     deployment = before.deployment or {}
     resources = deployment.get("resources") or []
     noted = {resource["urn"] for resource in resources}
@@ -49,7 +48,7 @@ def take_up(stack: auto.Stack, say: Callable[[str], None], find: Find | None = N
         if there is not None:
             found.append({**made, "id": there[0], "outputs": dict(there[1])})
     if not found:
-        return
+        return False
     say(f"  checking whether it created {', '.join(sorted(made['urn'].rsplit('::', 1)[-1] for made in found))}")
     after = {**deployment, "resources": [*resources, *found], "pending_operations": []}
     try:
@@ -59,6 +58,7 @@ def take_up(stack: auto.Stack, say: Callable[[str], None], find: Find | None = N
     except (auto.CommandError, KeyboardInterrupt):
         stack.import_stack(before)
         raise
+    return True
 
 
 def _id(kind: str, inputs: Mapping[str, Any]) -> str | None:

@@ -62,7 +62,7 @@ def recovered(made: Life) -> str:
     """What `atlas` does before its next run; what it says."""
     backend = (made.folder / "state").as_uri()
     said = [*release_dead_locks("dev", backend), *unfinished("dev", backend)]
-    take_up(made.stack, said.append, looked_for(made))
+    take_up(made.stack, made.stack.export_stack(), said.append, looked_for(made))
     return "\n".join(said)
 
 

@@ -14,7 +14,6 @@ from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from pulumi import automation as auto
 from pulumi.automation import events
 
 from infra.engine.install import ensure
-from infra.engine.workspace import drop_debug_messages
+from infra.engine.workspace import ask_nothing_afterwards, drop_debug_messages
 from infra.names import PROJECT
 from tests.infra.recording import sdk_internals
 from tests.infra.recording.eks import Components
@@ -38,9 +37,6 @@ PACKAGES = ("aws", "eks", "kubernetes", "docker-build", "random")
 SAVED_AT_THE_END = {"PULUMI_EXPERIMENTAL": "true", "PULUMI_SKIP_CHECKPOINTS": "true"}
 """Variables for an engine that saves the state when a run ends, well or badly, and not after each step besides: half of
 its work in a stack of a hundred things. A killed engine has then saved nothing: not for tests that kill."""
-
-NOT_ASKED = auto.UpdateSummary("update", datetime.min, "", {}, {}, "succeeded")
-"""Instead of an entry of the stack's history."""
 
 
 @dataclass(slots=True)
@@ -159,9 +155,7 @@ class Life:
                 },
             ),
         )
-        # What ran is noted from the engine's events: to ask for outputs and history after each run took a quarter of it.
-        setattr(self.stack, "outputs", dict)  # noqa: B010 - mypy refuses to assign to a method
-        setattr(self.stack, "info", lambda *_: NOT_ASKED)  # noqa: B010
+        ask_nothing_afterwards(self.stack)
         self.configure(config)
 
     def _in_loop(self) -> None:
