@@ -1,6 +1,8 @@
 """`python -m service`: the application under gunicorn, several workers, one model each."""
 
 import errno
+import gc
+import importlib
 import logging
 import logging.config
 import os
@@ -28,6 +30,9 @@ def main() -> int:
     # A container's first process ignores signals without a handler. This handler is set before slow work starts, and is
     # used until gunicorn sets its own.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    gc.disable()  # until all is imported, which stays: looking for garbage among it takes a tenth of the time
+    # pydantic would look for plugins in the metadata of each package that is installed.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     from service.settings import SettingsError, load_settings
 
     try:
@@ -73,12 +78,18 @@ def _start(settings: "Settings") -> int:
         return 1
     # Loaded once here, so that a bad bundle gives one error instead of an error in each worker.
     try:
-        bundle = read_and_try(settings, _cache())
+        bundle = read_and_try(settings, _cache(), _import)
     except BundleError as error:
         print(f"service: {error}", file=sys.stderr)
         return 1
     _serve(settings, bundle, listener)
     return 0
+
+
+def _import() -> None:
+    """Import what `_serve` and the workers need; a worker finds it there after the fork."""
+    for name in ("gunicorn.arbiter", "prometheus_flask_exporter.multiprocess", "service.app", "service.worker"):
+        importlib.import_module(name)
 
 
 def _cache() -> Path:
@@ -172,6 +183,9 @@ def _serve(settings: "Settings", tried: "Tried", listener: socket.socket) -> Non
 
     fields = {"bundle": settings.model_uri, "version": tried[0], "workers": settings.workers, "port": settings.port}
     log.info("starting", extra={"fields": fields})
+    # A page that the collector writes to is no longer shared with the workers: it leaves alone what is there now.
+    gc.freeze()
+    gc.enable()
     Server().run()
 
 

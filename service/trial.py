@@ -2,6 +2,7 @@
 
 import multiprocessing
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,9 +19,10 @@ Tried = tuple[str, Parts]
 """Version and parts, in memory: what happens to the bundle's folder later doesn't concern a worker that starts then."""
 
 
-def read_and_try(settings: Settings, cache: Path) -> Tried:
+def read_and_try(settings: Settings, cache: Path, meanwhile: Callable[[], object] = lambda: None) -> Tried:
     """The bundle of `settings.model_uri`, which has predicted its example.
 
+    `meanwhile` is called while another process tries the bundle.
     Raises BundleError when it can't be read, or can't predict.
     """
     version, parts = read_parts(registry.fetch(settings, cache))
@@ -33,6 +35,7 @@ def read_and_try(settings: Settings, cache: Path) -> Tried:
     trial.start()
     sender.close()
     try:
+        meanwhile()
         why = receiver.recv() if receiver.poll(PATIENCE) else f"it took more than {PATIENCE} s to load"
     except EOFError:
         why = None

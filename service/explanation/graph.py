@@ -9,7 +9,6 @@ from functools import cache
 from typing import Any, Literal, cast
 
 import numpy as np
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from numpy.typing import NDArray
 
 Link = Literal["NONE", "LOGISTIC", "SOFTMAX"]
@@ -204,6 +203,8 @@ _FIELDS: dict[str, dict[str, tuple[int, str]]] = {
 @cache
 def _message() -> Any:
     """The class of a model's message."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory  # 5 % of a start; only this needs it
+
     field = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name="atlas_onnx.proto", package="atlas_onnx", syntax="proto2")
     for name, fields in _FIELDS.items():

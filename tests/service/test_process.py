@@ -21,6 +21,7 @@ from tests.bundles import EXAMPLE
 pytestmark = pytest.mark.slow
 
 BODY = json.dumps({"rows": [EXAMPLE]}).encode()
+REPOSITORY = Path(__file__).parents[2]
 PATIENCE = 30
 """Time limit, in seconds, for waiting."""
 
@@ -316,6 +317,13 @@ def failed_start(**variables: object) -> str:
     )
     assert done.returncode == 1
     return done.stderr
+
+
+def test_a_start_imports_nothing_that_only_some_requests_need():
+    code = "import sys, service.app, service.worker; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    slow = {"google.protobuf", "google.protobuf.descriptor_pb2", "onnxruntime", "pandas", "sklearn"}
+    assert not slow & set(found.stdout.split())
 
 
 def test_sigterm_ends_a_start_too(bundles, tmp_path):
