@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from service.access.keys import KeyFile
     from service.settings import Settings
     from service.trial import Tried
 
@@ -62,6 +63,7 @@ def main() -> int:
 def _start(settings: "Settings") -> int:
     from ml.bundle import BundleError
     from service import logs
+    from service.access.keys import KeyFile, KeysError, usual_limit
     from service.trial import read_and_try
 
     logging.config.dictConfig(logs.configuration(settings.log_level))
@@ -76,13 +78,18 @@ def _start(settings: "Settings") -> int:
             f"service: can't listen on {settings.host}, port {settings.port}: {error.strerror}{hint}", file=sys.stderr
         )
         return 1
+    try:
+        keys = None if settings.api_keys_file is None else KeyFile(settings.api_keys_file, usual_limit(settings))
+    except KeysError as error:
+        print(f"service: API_KEYS_FILE: {error}", file=sys.stderr)
+        return 1
     # Loaded once here, so that a bad bundle gives one error instead of an error in each worker.
     try:
         bundle = read_and_try(settings, _cache(), _import)
     except BundleError as error:
         print(f"service: {error}", file=sys.stderr)
         return 1
-    _serve(settings, bundle, listener)
+    _serve(settings, bundle, listener, keys)
     return 0
 
 
@@ -98,13 +105,16 @@ def _cache() -> Path:
 
 
 def _empty(folder: Path) -> None:
-    """Create the folder, and delete the metrics of an earlier run: they would be counted again."""
+    """Create the folder, and delete the metrics and limits of an earlier run: they would be counted again."""
+    from service.access.limits import SUFFIX
+
     folder.mkdir(parents=True, exist_ok=True)
-    for file in folder.glob("*.db"):
-        file.unlink()
+    for pattern in ("*.db", f"*{SUFFIX}"):
+        for file in folder.glob(pattern):
+            file.unlink()
 
 
-def _serve(settings: "Settings", tried: "Tried", listener: socket.socket) -> None:
+def _serve(settings: "Settings", tried: "Tried", listener: socket.socket, keys: "KeyFile | None") -> None:
     from gunicorn.app.base import BaseApplication
     from prometheus_flask_exporter.multiprocess import GunicornPrometheusMetrics
 
@@ -150,7 +160,9 @@ def _serve(settings: "Settings", tried: "Tried", listener: socket.socket) -> Non
 
         def load(self) -> Any:
             # Each worker loads the model itself, because the model's threads would not survive the fork.
-            app = create_app(settings, predictor_of(self.bundle))
+            if keys is not None:
+                keys.logs = False  # the first process says what has changed
+            app = create_app(settings, predictor_of(self.bundle), keys)
             self.refused = app.extensions["atlas"].metrics.turned_away
             return app
 
@@ -169,6 +181,11 @@ def _serve(settings: "Settings", tried: "Tried", listener: socket.socket) -> Non
                 return False
             self.previous, self.bundle = self.bundle, fresh
             return True
+
+        def watch(self) -> None:
+            """Look at the API keys, so that a worker that starts later begins with the newest that could be used."""
+            if keys is not None:
+                keys.refresh()
 
         def keep_old(self, reason: str) -> None:
             """Return to the bundle before the last `renew`."""

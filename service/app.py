@@ -2,23 +2,28 @@
 
 import hashlib
 import logging
+import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+from wsgiref.types import WSGIApplication
 
 import flask
 import msgspec
 from werkzeug.exceptions import HTTPException
 
 from service import logs
+from service.access.guard import Guard
+from service.access.keys import KeyFile, usual_limit
+from service.access.limits import Buckets
 from service.direct import Direct
 from service.documents import Documents
 from service.errors import ApiError
 from service.explanation.explainer import Explainer
-from service.metrics import ModelMetrics
+from service.metrics import METHODS, ModelMetrics
 from service.predictor import Predictor
 from service.routes import explain, health, invocations, kserve, lines, open_inference, pages, predict
 from service.settings import Settings
@@ -35,11 +40,14 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
-METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 
 
-def create_app(settings: Settings, predictor: Predictor | None) -> flask.Flask:
-    """The application. Without a predictor it is alive but not ready: prediction routes answer 503."""
+def create_app(settings: Settings, predictor: Predictor | None, keys: KeyFile | None = None) -> flask.Flask:
+    """The application. Without a predictor it is alive but not ready: prediction routes answer 503.
+
+    `keys`: those of `settings.api_keys_file` if a process has read them already. Raises KeysError when they can't be
+    read.
+    """
     app = flask.Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it
@@ -63,7 +71,14 @@ def create_app(settings: Settings, predictor: Predictor | None) -> flask.Flask:
     app.register_error_handler(Exception, _answer_unexpected)
     for module in (health, predict, lines, explain, invocations, kserve, open_inference, pages):
         app.register_blueprint(module.blueprint)
-    app.wsgi_app = Direct(app.wsgi_app, lambda: shared, HEADERS)  # type: ignore[method-assign]  # Flask's way
+    application: WSGIApplication = Direct(app.wsgi_app, lambda: shared, HEADERS)
+    if settings.api_keys_file is not None:
+        keys = keys or KeyFile(settings.api_keys_file, usual_limit(settings))
+        folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        buckets = Buckets(Path(folder) if folder else None)
+        routes = {rule.rule for rule in app.url_map.iter_rules()}
+        application = Guard(application, keys, buckets, metrics, routes, HEADERS)
+    app.wsgi_app = application  # type: ignore[method-assign, assignment]  # Flask's way
     return app
 
 
@@ -95,7 +110,7 @@ def _finish(response: flask.Response) -> flask.Response:
         response.headers.setdefault(name, value)
     rule = flask.request.url_rule
     logs.log_request(
-        flask.request.method,
+        flask.request.environ,
         None if rule is None else rule.rule,
         response.status_code,
         time.perf_counter() - flask.g.begun,

@@ -60,6 +60,11 @@ class ReloadingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self.kill_worker(worker, signal.SIGTERM)
         self.app.keep_old("its workers don't start")
 
+    def murder_workers(self) -> None:
+        """What gunicorn does once a second; here, too, the application looks whether its API keys have changed."""
+        self.app.watch()
+        super().murder_workers()
+
     def _become_ready(self, fresh: set[int]) -> bool:
         waiting, end = set(fresh), time.monotonic() + PATIENCE
         while waiting and time.monotonic() < end:

@@ -43,7 +43,7 @@ class Direct:
         identity = logs.request_id(environ.get("HTTP_X_REQUEST_ID"))
         seconds = time.perf_counter() - begun
         state.metrics.requested("POST", ROUTE, 200, seconds)
-        logs.log_request("POST", ROUTE, 200, seconds, identity)
+        logs.log_request(environ, ROUTE, 200, seconds, identity)
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(answer)))]
         start_response("200 OK", [*headers, ("X-Request-ID", identity), *self._headers])
         return [answer]

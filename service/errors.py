@@ -10,8 +10,11 @@ from service.protocols import Error, MlflowError, Reason, Refused
 OPEN_INFERENCE = re.compile(r"/v[12](/.*)?", re.DOTALL)
 MLFLOW = frozenset({"/invocations", "/ping", "/health", "/version"})
 MLFLOW_CODES = {
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
     404: "ENDPOINT_NOT_FOUND",
     422: "INVALID_PARAMETER_VALUE",
+    429: "REQUEST_LIMIT_EXCEEDED",
     500: "INTERNAL_ERROR",
     503: "TEMPORARILY_UNAVAILABLE",
 }

@@ -5,6 +5,7 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +13,8 @@ import flask
 import msgspec
 
 LOG = logging.getLogger("service")
+KEY = "atlas.key"
+"""Where WSGI's environ has the name of the API key of the request."""
 QUIET = frozenset({"/health/live", "/health/ready", "/metrics"})
 """Routes that machines request all the time: logged at debug level only."""
 
@@ -46,17 +49,20 @@ def _second(moment: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment))
 
 
-def log_request(method: str, route: str | None, status: int, seconds: float, identity: str) -> None:
+def log_request(environ: Mapping[str, Any], route: str | None, status: int, seconds: float, identity: str) -> None:
     """Log an answered request; `route`: the rule that matched its path."""
     level = logging.DEBUG if route in QUIET else logging.INFO
     if LOG.isEnabledFor(level):
         fields = {
-            "method": method,
+            "method": environ["REQUEST_METHOD"],
             "route": route,
             "status": status,
             "milliseconds": round(seconds * 1000, 2),
+            "client": environ.get("REMOTE_ADDR"),
             "request_id": identity,
         }
+        if KEY in environ:
+            fields["key"] = environ[KEY]
         # As LOG.log, but without a search for the calling line, the thread and the process, which no log line shows.
         now = time.time()
         own = {"levelno": level, "levelname": logging.getLevelName(level), "created": now, "msecs": now % 1 * 1000}

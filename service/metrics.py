@@ -16,6 +16,14 @@ from prometheus_flask_exporter.multiprocess import GunicornPrometheusMetrics
 
 from service.predictor import Answers, InvalidRowsError, Predictor
 
+METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
+"""Methods that may be labels: callers can invent any number of others."""
+REFUSALS = (
+    "overloaded", "too_slow", "malformed",
+    "no_key", "unknown_key", "expired_key", "key_in_address", "rate_limit",
+)  # fmt: skip
+"""Why the service refuses a request before the application sees it."""
+
 
 class WorkersCollector(MultiProcessCollector):
     """The metrics of all workers, from their files; a file that a worker has just created is still empty.
@@ -73,8 +81,20 @@ class ModelMetrics:
             ["reason"],
             registry=registry,
         )
-        for reason in ("overloaded", "too_slow", "malformed"):
+        for reason in REFUSALS:
             self._turned_away.labels(reason)
+        self._by_key = Counter(
+            "atlas_api_key_requests",
+            "Requests with a known API key: admitted, or refused because it has expired or its limit is used up",
+            ["key", "outcome"],
+            registry=registry,
+        )
+        self._keys_broken = Gauge(
+            "atlas_api_keys_file_broken",
+            "1 while the file of the API keys can't be used and the old keys stay in force",
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
         self._info = Gauge(
             "atlas_model_info",
             "The model that is served",
@@ -132,5 +152,13 @@ class ModelMetrics:
             self._rejected.labels(reason).inc(rows)
 
     def turned_away(self, reason: str) -> None:
-        """Count a request that the server refused: the queue is full, its caller is too slow, or it isn't HTTP."""
-        self._turned_away.labels(reason).inc()
+        """Count a request that was refused before the application saw it, for one of REFUSALS."""
+        _child(self._turned_away, reason).inc()
+
+    def key_used(self, name: str, outcome: str) -> None:
+        """Count a request with a known API key."""
+        _child(self._by_key, name, outcome).inc()
+
+    def keys_broken(self, broken: bool) -> None:
+        """Record whether the file of the API keys can't be used."""
+        self._keys_broken.set(int(broken))

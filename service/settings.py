@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Literal, cast
 
 from pydantic import AliasGenerator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
@@ -41,6 +42,10 @@ class Settings(BaseModel):
     max_rows: Annotated[int, Field(ge=1)] = 1000
     """Maximum number of rows per request."""
     max_body_bytes: Annotated[int, Field(ge=1)] = 1024 * 1024
+    api_keys_file: Path | None = None
+    """A file with the hashes of API keys (`python -m service.access`). None: no key is needed."""
+    api_key_per_second: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    """Requests per second of a key whose entry in the file has no limit; None: no limit."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     prometheus_multiproc_dir: str | None = None
     """The directory in which the workers share their metrics; emptied at start. None: a new temporary directory."""

@@ -1,0 +1,1 @@
+"""Who may call the service: API keys, their limits, and the addresses of callers behind proxies."""
