@@ -1,18 +1,21 @@
 """Atlas's service beside other ways to serve a scikit-learn model: rates, latency, batches, start, memory.
 
-    PYTHONPATH=. .venv/bin/python tests/benchmarks/serving.py [--servers atlas,mlflow] [--seconds 5] [--faults]
+    PYTHONPATH=. .venv/bin/python tests/benchmarks/serving.py [--servers atlas,mlflow] [--seconds 3] [--part workers]
 
-Needs Linux, two cores, `wrk` (apt install wrk) and models/bundle. Each server has one worker, alone on the first core;
-wrk runs on the second. The script makes the peers' environments with the pinned versions below. It prints a table in
-Markdown: rates, and the processor time of a request, which depends less on what else runs. --faults measures
-instead what stalled callers, overload and a killed worker do to the service (serving_faults.py).
+Needs Linux, two cores, `wrk` (apt install wrk) and models/bundle. The parts, by default all of them in turn:
+
+    one      a table in Markdown: each server with one worker, alone on the first core; wrk runs on the second
+    workers  the same with two workers; they and wrk have all cores
+    faults   what stalled callers, overload and a killed worker do to the service (serving_faults.py)
+
+The script makes an environment for each server: the peers' packages with the pinned versions below, Atlas's with those
+of its image. All parts take half an hour, ten minutes of it for the environments; --short tries the script in two
+minutes: three servers, a second for each figure. The processor time of a request depends less on what else runs than
+rates do.
 """
 
 import argparse
-import csv
-import json
 import os
-import random
 import re
 import shutil
 import signal
@@ -24,118 +27,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 
-from ml.bundle import read_parts
-from ml.schema import Feature
+from tests.benchmarks.serving_servers import FOLDER, HERE, SERVERS, Server, body_of, environment, installed, rows_of
 
-HERE = Path(__file__).parent
-FOLDER = HERE.parents[1] / ".atlas/benchmarks/serving"
-SCIKIT = ("scikit-learn==1.9.1", "pandas==3.1.1", "joblib==1.6.0")
 CONNECTIONS = (1, 8, 32, 256)
 BATCHES = (1000, 10_000)
-TRAINING_ROWS = 20_000
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """A way to serve; `{port}` and `{bin}` stand in its command."""
-
-    title: str
-    packages: tuple[str, ...]
-    command: str
-    path: str = "/predict"
-    document: str = "rows"
-    """rows: {"rows": [{…}]}; split: MLflow's {"dataframe_split": …}; tensors: a tensor a column, for MLServer."""
-    model: bool = True
-
-
-GUNICORN = "{bin}/gunicorn --worker-class gthread --threads 4 --bind 127.0.0.1:{port} --log-level error"
-SERVERS = {
-    "bare": Server("bare Flask route, gunicorn gthread", ("flask==3.1.3", "gunicorn==26.2.0"),
-                   GUNICORN + " serving_peers:bare()", model=False),
-    "bare-granian": Server("bare Flask route, granian", ("flask==3.1.3", "granian==2.8.9"),
-                           "{bin}/granian --interface wsgi --port {port} --no-ws --log-level error --factory "
-                           "serving_peers:bare",
-                           model=False),
-    "atlas": Server("Atlas", (), sys.executable + " -m service"),
-    "mlflow": Server("`mlflow models serve`", ("mlflow==3.17.2", *SCIKIT),
-                     "{bin}/mlflow models serve -m mlflow --env-manager local --workers 1 --port {port}",
-                     path="/invocations", document="split"),
-    "mlserver": Server("MLServer", ("mlserver==1.7.1", "mlserver-sklearn==1.7.1", *SCIKIT), "{bin}/mlserver start .",
-                       path="/v2/models/peer/infer", document="tensors"),
-    "bentoml": Server("BentoML", ("bentoml==1.4.40", *SCIKIT),
-                      "{bin}/bentoml serve bento:Peer --host 127.0.0.1 --port {port}"),
-    "fastapi": Server("FastAPI, pandas", ("fastapi==0.165.0", "uvicorn[standard]==0.54.0", *SCIKIT),
-                      "{bin}/uvicorn --factory serving_peers:fastapi_pandas --port {port} --log-level error"),
-    "flask": Server("Flask on gunicorn, pandas", ("flask==3.1.3", "gunicorn==26.2.0", *SCIKIT),
-                    GUNICORN + " serving_peers:flask_pandas()"),
-}  # fmt: skip
-
-
-def value_of(feature: Feature, draw: random.Random) -> Any:
-    """A plausible value."""
-    if feature.categories:
-        return draw.choice(feature.categories)
-    if feature.type == "numeric" and feature.low is not None and feature.high is not None:
-        value = draw.uniform(feature.low, feature.high)
-        return round(value) if feature.integer else round(value, 2)
-    return feature.example
-
-
-def rows_of(bundle: Path, number: int) -> list[dict[str, Any]]:
-    """Rows of a request, with all inputs."""
-    draw = random.Random(7)
-    features = read_parts(bundle)[1].schema.features
-    return [{feature.name: value_of(feature, draw) for feature in features} for _ in range(number)]
-
-
-def body_of(server: Server, rows: list[dict[str, Any]]) -> bytes:
-    """The request's document in the server's protocol."""
-    if server.document == "split":
-        columns = list(rows[0])
-        return json.dumps(
-            {"dataframe_split": {"columns": columns, "data": [[row[name] for name in columns] for row in rows]}}
-        ).encode()
-    if server.document == "tensors":
-        inputs = [tensor(name, [row[name] for row in rows]) for name in rows[0]]
-        wanted = [{"name": "predict_proba"}]
-        return json.dumps({"parameters": {"content_type": "pd"}, "inputs": inputs, "outputs": wanted}).encode()
-    return json.dumps({"rows": rows}).encode()
-
-
-def tensor(name: str, values: list[Any]) -> dict[str, Any]:
-    """A column as a tensor of numbers or texts."""
-    kind: dict[str, Any] = {"datatype": "FP64"}
-    if isinstance(values[0], str):
-        kind = {"datatype": "BYTES", "parameters": {"content_type": "str"}}
-    return {"name": name, "shape": [len(values)], "data": values, **kind}
-
-
-def environment(name: str, server: Server, bundle: Path) -> Path:
-    """The folder of the server's environment, made and with a fitted model if it isn't there."""
-    folder = FOLDER / name
-    python = folder / "environment/bin/python"
-    if not server.packages or (folder / "made").exists():
-        return folder
-    uv = Path(sys.executable).with_name("uv")
-    subprocess.run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, python.parents[1]], check=True)
-    subprocess.run([uv, "pip", "install", "--quiet", "--python", python, *server.packages], check=True)
-    shutil.copy(HERE / "serving_peers.py", folder)
-    if server.model:
-        rows = rows_of(bundle, TRAINING_ROWS)
-        with (folder / "rows.csv").open("w") as file:
-            writer = csv.writer(file)
-            writer.writerow([*rows[0], "target"])
-            writer.writerows([*row.values(), random.Random(number).random() < 0.3] for number, row in enumerate(rows))
-        alone = {**os.environ, "OMP_NUM_THREADS": "1"}  # on a busy machine, threads wait for each other
-        subprocess.run([python, "serving_peers.py", "."], cwd=folder, env=alone, check=True, stdout=subprocess.DEVNULL)
-    (folder / "made").touch()
-    return folder
 
 
 def post(port: int, path: str, body: bytes) -> int:
@@ -152,27 +51,43 @@ def post(port: int, path: str, body: bytes) -> int:
 
 
 @contextmanager
-def started(name: str, server: Server, bundle: Path, **variables: str) -> Iterator[tuple[psutil.Process, int, float]]:
-    """The server's process, its port, and the seconds from its start to its first prediction."""
+def started(
+    name: str, server: Server, bundle: Path, workers: int = 1, **variables: str
+) -> Iterator[tuple[psutil.Process, int, float]]:
+    """The server's process, its port, and the seconds from its start to its first prediction.
+
+    A single worker has the first core for itself.
+    """
     folder = environment(name, server, bundle)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = server.command.format(bin=folder / "environment/bin", port=port).split()
+    command = server.command.format(bin=folder / "environment/bin", port=port, workers=workers).split()
     body = body_of(server, rows_of(bundle, 1))
-    ours = {"PORT": str(port), "WORKERS": "1", "MODEL_URI": str(bundle), "MAX_ROWS": "10000", "FOLDER": str(folder)}
+    ours = {
+        "PORT": str(port),
+        "WORKERS": str(workers),
+        "MODEL_URI": str(bundle),
+        "MAX_ROWS": "10000",
+        "FOLDER": str(folder),
+    }
     ours["PATH"] = f"{folder / 'environment/bin'}:{os.environ['PATH']}"  # MLflow starts uvicorn by its name
-    ours |= {"MLSERVER_HTTP_PORT": str(port), "MLSERVER_HOST": "127.0.0.1", "MLSERVER_PARALLEL_WORKERS": "0"}
+    ours |= {
+        "MLSERVER_HTTP_PORT": str(port),
+        "MLSERVER_HOST": "127.0.0.1",
+        "MLSERVER_PARALLEL_WORKERS": str(workers if workers > 1 else 0),
+    }
     ours |= {"MLSERVER_GRPC_PORT": "0", "MLSERVER_METRICS_PORT": "0"}
     ours |= {"MAX_BODY_BYTES": str(64 << 20), "OMP_NUM_THREADS": "1", **variables}
+    cores = {0} if workers == 1 else every_core()
     begun = time.perf_counter()
     process = psutil.Popen(
         command,
-        cwd=folder if server.packages else HERE.parents[1],
-        env={**os.environ, **ours},
+        cwd=HERE.parents[1] if server.requirements else folder,
+        env={name: value for name, value in {**os.environ, **ours}.items() if name != "PYTHONDONTWRITEBYTECODE"},
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        preexec_fn=lambda: os.sched_setaffinity(0, {0}),
+        preexec_fn=lambda: os.sched_setaffinity(0, cores),
         process_group=0,
     )
     try:
@@ -190,6 +105,11 @@ def started(name: str, server: Server, bundle: Path, **variables: str) -> Iterat
                 os.killpg(process.pid, signal.SIGKILL)
 
 
+def every_core() -> set[int]:
+    """Also where this process itself is limited to some of them."""
+    return set(range(os.cpu_count() or 1))
+
+
 def tree(process: psutil.Process) -> list[psutil.Process]:
     return [process, *process.children(recursive=True)]
 
@@ -199,8 +119,13 @@ def processor_seconds(process: psutil.Process) -> float:
     return sum(sum(each.cpu_times()[:2]) for each in tree(process))
 
 
-def load(process: psutil.Process, url: str, body: bytes, connections: int, seconds: float) -> dict[str, float]:
-    """Requests per second, p50 and p99 in ms, failures, and the processor's µs per request."""
+def load(
+    process: psutil.Process, url: str, body: bytes, connections: int, seconds: float, *, alone: bool = True
+) -> dict[str, float]:
+    """Requests per second, p50 and p99 in ms, failures, and the processor's µs per request.
+
+    `alone`: wrk has the second core for itself; otherwise it may use all of them.
+    """
     script = FOLDER / "wrk.lua"
     (FOLDER / "body.json").write_bytes(body)
     script.write_text(
@@ -213,8 +138,9 @@ def load(process: psutil.Process, url: str, body: bytes, connections: int, secon
     )
     before = processor_seconds(process)
     wrk = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "60s", "-s", str(script), url]
+    cores = {1} if alone else every_core()
     done = subprocess.run(
-        wrk, check=True, capture_output=True, text=True, preexec_fn=lambda: os.sched_setaffinity(0, {1})
+        wrk, check=True, capture_output=True, text=True, preexec_fn=lambda: os.sched_setaffinity(0, cores)
     )
     found = re.search(r"^figures (.*)$", done.stdout, re.MULTILINE)
     assert found is not None, done.stdout
@@ -223,18 +149,21 @@ def load(process: psutil.Process, url: str, body: bytes, connections: int, secon
     return {"rate": rate, "p50": median, "p99": late, "failed": failed, "micros": used}
 
 
-def measure(name: str, bundle: Path, seconds: float) -> str:
+def measure(name: str, bundle: Path, seconds: float, workers: int) -> str:
     """A server's line of the table."""
-    server = SERVERS[name]
-    with started(name, server, bundle) as (process, port, start):
+    server, alone = SERVERS[name], workers == 1
+    with started(name, server, bundle, workers):
+        pass  # a first start writes bytecode
+    with started(name, server, bundle, workers) as (process, port, start):
         url = f"http://127.0.0.1:{port}{server.path}"
         body = body_of(server, rows_of(bundle, 1))
-        load(process, url, body, 8, 1)
-        single = [load(process, url, body, number, seconds) for number in CONNECTIONS]
+        load(process, url, body, 8, 1, alone=alone)
+        single = [load(process, url, body, number, seconds, alone=alone) for number in CONNECTIONS]
         memory = sum(each.memory_full_info().pss for each in tree(process)) / 1e6
         batches = []
         for rows in BATCHES if server.model else ():
-            figures = load(process, url, body_of(server, rows_of(bundle, rows)), 1, seconds)
+            batch = body_of(server, rows_of(bundle, rows))
+            figures = load(process, url, batch, workers, seconds, alone=alone)
             batches.append(f"{figures['rate'] * rows:,.0f}")
             single.append(figures)
     failed = sum(figures["failed"] for figures in single)
@@ -247,31 +176,48 @@ def measure(name: str, bundle: Path, seconds: float) -> str:
         " / ".join(batches) or "-",
         f"{start:.2f}",
         f"{memory:.0f}",
+        f"{installed(FOLDER / name):.0f}",
     ]
     return f"| {server.title} | {' | '.join(cells)} |" + (f" {failed:.0f} requests failed" if failed else "")
 
 
+def table(servers: list[str], bundle: Path, seconds: float, workers: int) -> None:
+    """Print a table in Markdown, a line for each server."""
+    single = "/".join(map(str, CONNECTIONS))
+    heads = ["server", f"requests/s at {single} connections", "p50, ms", "p99, ms", "processor µs a request",
+             "rows/s in batches of " + "/".join(f"{rows:,}" for rows in BATCHES), "start, s", "memory, MB",
+             "installed, MB"]  # fmt: skip
+    print(f"{workers} worker{'s' * (workers > 1)}\n\n| {' | '.join(heads)} |\n|{' --- |' * len(heads)}", flush=True)
+    for name in servers:
+        print(measure(name, bundle, seconds, workers), flush=True)
+    print(flush=True)
+
+
 def main() -> None:
+    from tests.benchmarks.serving_faults import report
+
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--servers", default=",".join(SERVERS))
-    parser.add_argument("--seconds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=3, help="seconds for each figure")
     parser.add_argument("--bundle", type=Path, default=HERE.parents[1] / "models/bundle")
-    parser.add_argument("--faults", action="store_true")
+    parser.add_argument("--part", choices=("one", "workers", "faults"), action="append")
+    parser.add_argument("--short", action="store_true", help="try the script")
     given = parser.parse_args()
     if shutil.which("wrk") is None:
         sys.exit("serving: wrk isn't installed: apt install wrk")
     FOLDER.mkdir(parents=True, exist_ok=True)
-    if given.faults:
-        from tests.benchmarks.serving_faults import report
-
-        report(given.bundle.resolve(), given.seconds)
-        return
-    single = "/".join(map(str, CONNECTIONS))
-    heads = ["server", f"requests/s at {single} connections", "p50, ms", "p99, ms", "processor µs a request",
-             "rows/s in batches of " + "/".join(f"{rows:,}" for rows in BATCHES), "start, s", "memory, MB"]  # fmt: skip
-    print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}", flush=True)
-    for name in given.servers.split(","):
-        print(measure(name, given.bundle.resolve(), given.seconds), flush=True)
+    bundle, parts = given.bundle.resolve(), given.part or ["one", "workers", "faults"]
+    servers, seconds = given.servers.split(","), given.seconds
+    if given.short:
+        servers, seconds = ["bare", "atlas", "flask"], 1
+    for name in servers:
+        environment(name, SERVERS[name], bundle)
+    if "one" in parts:
+        table(servers, bundle, seconds, 1)
+    if "workers" in parts:
+        table(servers, bundle, seconds, 2)
+    if "faults" in parts:
+        report(bundle, seconds, short=given.short)
 
 
 if __name__ == "__main__":

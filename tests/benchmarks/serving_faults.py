@@ -1,4 +1,4 @@
-"""What stalled callers, overload, a killed worker and a stop do to the service: `serving.py --faults`."""
+"""What stalled callers, overload, a killed worker and a stop do to the service: `serving.py --part faults`."""
 
 import asyncio
 import http.client
@@ -14,13 +14,17 @@ from pathlib import Path
 
 import psutil
 
-from tests.benchmarks.serving import SERVERS, body_of, load, rows_of, started
+from tests.benchmarks.serving import load, started
+from tests.benchmarks.serving_overload import offer
+from tests.benchmarks.serving_servers import SERVERS, body_of, rows_of
 
 STALLED = 2000
 STALLS = ("nothing", "half a request line", "half the headers", "half a body", "a byte every two seconds")
 OVERLOAD = 2000
 """Connections that send their next request at once: more than wait for a thread, so some are refused."""
 CLIENTS = 40
+BATCH, TIMES = 100, 4
+"""Rows of a request, and times the sustainable rate: single rows would need more requests than a client can offer."""
 
 
 def beginnings(body: bytes) -> dict[str, bytes]:
@@ -124,8 +128,8 @@ def clients(port: int, body: bytes, answered: Counter[str], stop: threading.Even
     return threads
 
 
-def report(bundle: Path, seconds: float) -> None:
-    """Print a line for each fault."""
+def report(bundle: Path, seconds: float, *, short: bool) -> None:
+    """Print a line for each fault; `short`: less of what takes long."""
     server = SERVERS["atlas"]
     body = body_of(server, rows_of(bundle, 1))
     os.sched_setaffinity(0, {1})
@@ -151,10 +155,11 @@ def report(bundle: Path, seconds: float) -> None:
               f"{now['failed'] / seconds:,.0f} a second refused; {probing.end()}", flush=True)  # fmt: skip
         before = memory(process)
         requests = 0.0
-        while requests < 100_000:
+        while requests < (2_000 if short else 100_000):
             requests += load(process, url, body, 32, seconds)["rate"] * seconds
         print(f"{requests:,.0f} requests later: {before:.1f} MB became {memory(process):.1f} MB", flush=True)
-    with started("atlas", server, bundle, WORKERS="2") as (process, port, _):
+    overload(bundle, seconds, 5 if short else 60)
+    with started("atlas", server, bundle, 2) as (process, port, _):
         answered_, stop = Counter[str](), threading.Event()
         threads = clients(port, body, answered_, stop)
         time.sleep(2)  # a load of two seconds before, and of three after
@@ -172,6 +177,29 @@ def report(bundle: Path, seconds: float) -> None:
         for thread in threads:
             thread.join()
         print(f"SIGTERM under load, {CLIENTS} clients: {dict(answered_)}", flush=True)
+
+
+def overload(bundle: Path, seconds: float, duration: float) -> None:
+    """Print what happens when TIMES the sustainable number of batches come, whether they are answered or not."""
+    server = SERVERS["atlas"]
+    body = body_of(server, rows_of(bundle, BATCH))
+    with started("atlas", server, bundle) as (process, port, _):
+        url = f"http://127.0.0.1:{port}/predict"
+        load(process, url, body, 8, 1)
+        sustainable = load(process, url, body, 8, seconds)["rate"]
+        before, probing = memory(process), Probing(port)
+        probing.start()
+        found = asyncio.run(offer(port, body, TIMES * sustainable, duration))
+        probes = probing.end()
+        print(
+            f"{TIMES} x {sustainable:,.0f} requests/s of {BATCH} rows, {duration:.0f} s: {found.offered:,} offered, "
+            f"{found.answered / found.seconds / sustainable:.2f} of the sustainable rate answered, "
+            f"p50 {found.percentile(50):,.0f} ms, p99 {found.percentile(99):,.0f} ms; "
+            f"other outcomes {dict(found.others)}; {probes}; {before:.1f} MB became {memory(process):.1f} MB",
+            flush=True,
+        )
+        after = load(process, url, body, 8, seconds)
+        print(f"afterwards: {after['rate'] / sustainable:.2f} of the sustainable rate, {after['failed']:.0f} failed")
 
 
 def memory(process: psutil.Process) -> float:

@@ -119,7 +119,7 @@ def bentoml_pandas() -> Any:
         def predict(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
             return predictions(rows, self.model)
 
-    return bentoml.service(workers=1)(Peer)
+    return bentoml.service(workers=int(os.environ.get("WORKERS", "1")))(Peer)
 
 
 if __name__ == "__main__":
