@@ -4,13 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 
-from tests.github.runner import Runner, shared_cache
+from tests.github.runner import Runner, install_packages, shared_cache
 from tests.github.server import GithubServer, serving
 from tests.github.workflows import REPOSITORY
 from tests.infra.conftest import moto, moto_server  # noqa: F401 - fixtures
@@ -57,11 +58,29 @@ def write_stack(folder: Path, stack: str, settings: Mapping[str, object]) -> Non
     file.write_text(yaml.safe_dump({**kept, "config": {f"atlas:{key}": value for key, value in settings.items()}}))
 
 
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that the first of this run's workers that needs it makes; the others wait, and nobody changes it."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    folder, done = base / name, base / f"{name}.done"
+    with FileLock(base / f"{name}.lock"):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # another worker failed in the middle
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The content of `main`: the files of this working tree."""
+    """The content of `main`: the files of this working tree, a small table, and what the pipeline makes of it."""
     path = tmp_path_factory.mktemp("jobs") / "origin"
-    path.mkdir()
+    return shutil.copytree(made_once(tmp_path_factory, "adopted", _adopt), path, symlinks=True)
+
+
+def _adopt(path: Path) -> None:
     files = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=REPOSITORY, capture_output=True, text=True, check=True,
@@ -76,12 +95,12 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small_pipeline(path)
     repro(path)
     commit(path, "A table of ours")
-    return path
 
 
 @pytest.fixture(scope="module")
 def runner(origin: Path, tmp_path_factory: pytest.TempPathFactory) -> Runner:
-    return Runner(origin, tmp_path_factory.mktemp("runner"))
+    packages = made_once(tmp_path_factory, "packages", lambda folder: install_packages(origin, folder))
+    return Runner(origin, tmp_path_factory.mktemp("runner"), packages / ".venv")
 
 
 @pytest.fixture
