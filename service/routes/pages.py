@@ -19,6 +19,16 @@ from service.state import state
 blueprint = flask.Blueprint("pages", __name__)
 
 SWAGGER = Path(flask_swagger_ui.__file__).parent / "dist"
+FIRST = 8
+"""Fields that a long form shows at once."""
+GROUPS = {
+    "numeric": "More numbers",
+    "categorical": "More categories",
+    "datetime": "More times",
+    "boolean": "More yes or no",
+    "text": "More texts",
+}
+"""The titles of the groups of other fields, by their type."""
 SELECT_LIMIT = 200
 """Up to this number of categories, the form has a drop-down list; with more, it suggests them during typing."""
 
@@ -29,6 +39,7 @@ def index() -> str:
     loaded = predictor()
     example = loaded.example()
     fields = _fields(loaded, example)
+    first, groups = _grouped([field for field in fields if not field["live"]], loaded.bundle.parts.card.importance)
     return flask.render_template(
         "index.html",
         bundle=loaded.bundle,
@@ -36,7 +47,8 @@ def index() -> str:
         card=loaded.bundle.parts.card,
         threshold=loaded.bundle.parts.decision.threshold,
         fitted_through=loaded.bundle.parts.reference.fitted_through,
-        fields=[field for field in fields if not field["live"]],
+        fields=first,
+        groups=groups,
         live_fields=[field for field in fields if field["live"]],
         plots=[_plot(name, points) for name, points in loaded.bundle.parts.card.curves.items() if points],
         importance=_bars(loaded.bundle.parts.card.importance),
@@ -85,6 +97,29 @@ def examples(loaded: Predictor) -> dict[str, dict[str, Any]]:
 def _fields(loaded: Predictor, row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The input fields of the form, filled with this row."""
     return [_field(feature, row.get(feature.name)) for feature in loaded.schema.features]
+
+
+def _grouped(
+    fields: list[dict[str, Any]], importance: Mapping[str, float]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The fields that come first: required, or among the most important; and groups of the others by type.
+
+    A form of few fields has no groups; in a longer one they are closed, because the example has filled their fields.
+    """
+    if len(fields) <= FIRST + FIRST // 2:
+        return fields, []
+    required = [field["name"] for field in fields if field["required"]]
+    known = [name for name, _ in sorted(importance.items(), key=lambda entry: -entry[1])]
+    names = dict.fromkeys((*known, *(field["name"] for field in fields)))
+    among = {field["name"] for field in fields} - {*required}
+    shown = {*required, *[name for name in names if name in among][: max(0, FIRST - len(required))]}
+    rest = [field for field in fields if field["name"] not in shown]
+    groups = [
+        {"title": title, "fields": found}
+        for kind, title in GROUPS.items()
+        if (found := [field for field in rest if field["type"] == kind])
+    ]
+    return [field for field in fields if field["name"] in shown], groups
 
 
 def _field(feature: Feature, value: Any) -> dict[str, Any]:

@@ -141,6 +141,11 @@ form.addEventListener("submit", async (event) => {
   output.scrollIntoView({ block: "nearest" });
 });
 form.addEventListener("reset", () => { output.hidden = true; });
+// The browser can't show what is wrong with a field in a group that is closed.
+form.addEventListener("invalid", (event) => {
+  const group = event.target.closest("details");
+  if (group) group.open = true;
+}, true);
 
 // Examples: a row of the training sample for each label, to begin from.
 const example = document.getElementById("example");

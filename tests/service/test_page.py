@@ -1,5 +1,6 @@
 """The page in a real browser: fills in the form and requests a prediction, for each kind of model."""
 
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from werkzeug.serving import make_server
 
 from ml.bundle import Parts, write_bundle
+from ml.schema import Feature
 from service.explanation.explainer import Explainer
 from service.predictor import Predictor
 from service.routes.pages import examples
@@ -190,7 +192,7 @@ def test_the_pages_numbers_are_rounded(open_page: Callable[..., tuple[Page, list
     page, _ = open_page(wanted, "/")
     assert "in training 0.0167 to 24\n" in page.inner_text("form")
     assert page.input_value("[name=amount]") == "120.3"
-    assert "yes from a probability of 40.0 %" in page.inner_text("dl")
+    assert "yes from a probability of 40.0 %" in page.inner_text("section[aria-labelledby=card] dl")
     version = page.locator("header code")
     assert version.inner_text() == version_of(wanted)[:7]
     assert version.get_attribute("title") == f"bundle {version_of(wanted)}"
@@ -208,3 +210,56 @@ def test_the_api_documentation_loads_from_this_server_alone(
     page.wait_for_selector(".opblock")
     assert "/predict" in page.inner_text("#docs")
     assert said == []
+
+
+def test_a_long_form_shows_what_matters_and_groups_the_rest(
+    open_page: Callable[[str | Parts, str], tuple[Page, list[str]]],
+) -> None:
+    parts = make_parts("binary")
+    more = tuple(
+        Feature(name=f"number_{place}", type="numeric", low=0, high=9, maximum=9, example=place, required=place == 9)
+        for place in range(10)
+    )
+    schema = parts.schema.model_copy(update={"features": (*parts.schema.features, *more)})
+    card = parts.card.model_copy(update={"importance": {"number_3": 0.5, "note": 0.2, "member": 0.1}})
+    page, said = open_page(replace(parts, schema=schema, card=card), "/")
+    first = page.locator("form > .fields label").evaluate_all("all => all.map(e => e.querySelector('[name]').name)")
+    assert first == ["amount", "colour", "shop", "bought", "member", "note", "number_3", "number_9"]
+    summaries = [text.strip() for text in page.locator("details.group summary").all_inner_texts()]
+    assert summaries == ["More numbers (8)", "More times (1)"]
+    # A group opens when a field in it is wrong, so that the browser can show it.
+    page.locator("[name=number_5]").evaluate("field => { field.value = 99; }")
+    page.get_by_role("button", name="Predict").click()
+    page.locator("[name=number_5]").wait_for(state="visible")
+    page.fill("[name=number_5]", "5")
+    page.get_by_role("button", name="Predict").click()
+    page.wait_for_selector(".prediction")
+    assert said == []
+
+
+def test_the_page_shows_what_the_service_does_now(
+    open_page: Callable[[str, str], tuple[Page, list[str]]],
+) -> None:
+    page, said = open_page("binary", "/")
+    page.wait_for_selector("#live:not([hidden])")
+    assert page.inner_text("[data-fact=requests]") == "0 requests since the start"
+    page.get_by_role("button", name="Predict").click()
+    page.wait_for_selector(".prediction")
+    page.reload()
+    page.wait_for_selector("#live:not([hidden])")
+    # The page asks for a prediction and for its explanation.
+    assert page.inner_text("[data-fact=requests]") == "2 requests since the start"
+    assert re.fullmatch(r"half within .+ m?s, 99 % within .+", page.inner_text("[data-fact=times]"))
+    assert page.inner_text("[data-fact=rows]").startswith("2 rows since the start")
+    assert said == []
+
+
+def test_whoever_may_not_read_the_metrics_sees_no_figures(
+    open_page: Callable[[str, str], tuple[Page, list[str]]],
+) -> None:
+    page, _ = open_page("binary", "/")
+    page.route("**/metrics", lambda route: route.fulfill(status=401, body="{}"))
+    with page.expect_response("**/metrics"):
+        page.reload()
+    page.wait_for_load_state("networkidle")
+    assert not page.locator("#live").is_visible()
