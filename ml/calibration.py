@@ -16,7 +16,7 @@ HeldOut = tuple[Scores, NDArray[np.float64]]
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class CalibrationChoice:
     """The chosen calibration, and what was found out about each candidate."""
 
     calibration: Calibration
@@ -26,7 +26,7 @@ class Choice:
     """Why a method could not be chosen, by method."""
 
 
-def choose_calibration(held_out: list[HeldOut], methods: tuple[str, ...], *, in_order: bool) -> Choice:
+def choose_calibration(held_out: list[HeldOut], methods: tuple[str, ...], *, in_order: bool) -> CalibrationChoice:
     """Choose the method with the lowest mean log-loss, or `none` on a tie.
 
     Each method is judged on a fold of `held_out` after it was fitted on the other folds; if folds are `in_order` of
@@ -60,7 +60,7 @@ def choose_calibration(held_out: list[HeldOut], methods: tuple[str, ...], *, in_
             )
     allowed = {method: loss for method, loss in losses.items() if method in methods}
     best = min(allowed, key=lambda method: (round(allowed[method], 6), method != "none"), default="none")
-    return Choice(fit_calibration(best, held_out), losses, excluded)
+    return CalibrationChoice(fit_calibration(best, held_out), losses, excluded)
 
 
 def log_loss(scores: Scores, target: NDArray[np.float64]) -> float:

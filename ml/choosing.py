@@ -38,7 +38,7 @@ OVERRUN = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ChosenModel:
     """What was chosen."""
 
     estimators: dict[str, EstimatorParams]
@@ -51,7 +51,7 @@ class Choice:
     facts: AutomaticChoice
 
 
-def choose(rows: Rows, schema: Schema, params: Params, log: logging.Logger) -> Choice:
+def choose(rows: Rows, schema: Schema, params: Params, log: logging.Logger) -> ChosenModel:
     """Choose estimators by cross-validation on these rows, within `model.budget` seconds."""
     start = monotonic()
     timed, metric = params.split.method == "time", "rmse" if schema.task == "regression" else "log_loss"
@@ -64,16 +64,17 @@ def choose(rows: Rows, schema: Schema, params: Params, log: logging.Logger) -> C
         for one in candidates(Size(schema.task, len(sample), width, per_round, timed))
         if not params.model.monotone or one.stops_early  # the boosted trees
     ]
-    planned = _plan(listed, len(folds), params.model.budget.total_seconds()) if folds else []
+    budget = params.model.budget.total_seconds()
+    planned = _plan(listed, len(folds), budget, undecided=_is_undecided(rows.target, schema, params)) if folds else []
     facts = AutomaticChoice(rows=len(sample), folds=len(folds), metric=metric, planned=len(planned), tried=())
-    transform = _choose_target(planned, folds, rows.target, schema, params, log)
+    transform, known = _choose_target(planned, folds, rows.target, schema, params, log)
 
-    judged, tried, stopped = _try_all(planned, folds, transform, schema, params, start, log)
+    judged, tried, stopped = _try_all(planned, known, folds, transform, schema, params, start, log)
     facts = facts.model_copy(update={"tried": tuple(tried), "stopped_by_clock": stopped})
     if not judged:
         plain = min(listed, key=lambda one: (one.estimator.kind != "linear", one.seconds))
         log.warning("there are too few rows to compare estimators: %s is taken", plain.name)
-        return Choice(
+        return ChosenModel(
             {plain.name: plain.estimator.model_copy(update=FEW if plain.stops_early else {})}, transform, [], facts
         )
     able = _follow_trend(judged) if timed and schema.task == "regression" else judged
@@ -83,7 +84,7 @@ def choose(rows: Rows, schema: Schema, params: Params, log: logging.Logger) -> C
     log.info("chosen: %s: %s %.4f over the held-out rows", shown, metric, loss)
     shares = {name: round(weight, 4) for name, (_, weight) in chosen.items()}
     weighed = tuple(each.model_copy(update={"weight": shares.get(each.name, 0.0)}) for each in tried)
-    return Choice(
+    return ChosenModel(
         {
             name: one.candidate.estimator.model_copy(update={"weight": shares[name]})
             for name, (one, _) in chosen.items()
@@ -100,6 +101,7 @@ def choose(rows: Rows, schema: Schema, params: Params, log: logging.Logger) -> C
 
 def _try_all(
     planned: list[Candidate],
+    known: dict[str, Judged],
     folds: list[EncodedFold],
     transform: TargetTransform,
     schema: Schema,
@@ -107,7 +109,10 @@ def _try_all(
     start: float,
     log: logging.Logger,
 ) -> tuple[list[Judged], list[Tried], bool]:
-    """The judged candidates, all that were tried, and whether the clock stopped the search."""
+    """The judged candidates, all that were tried, and whether the clock stopped the search.
+
+    `known`: candidates by name that the choice of the target has judged.
+    """
     judged: list[Judged] = []
     tried: list[Tried] = []
     budget = params.model.budget.total_seconds()
@@ -122,7 +127,9 @@ def _try_all(
             log.warning("model.budget (%.0f s) is spent after %d of %d candidates", budget, count, len(planned))
             return judged, tried, True
         try:
-            found = judge(candidate, folds, transform, schema, params.model, params.seed + place)
+            found = known.get(candidate.name) or judge(
+                candidate, folds, transform, schema, params.model, params.seed + place
+            )
             if not np.isfinite(found.loss):
                 raise ValueError("its loss is not a finite number")
         except ValueError as error:  # it can't learn from a fold, such as one that has a single class
@@ -139,8 +146,13 @@ def _try_all(
     return judged, tried, False
 
 
-def standardised(target: NDArray[np.float64], schema: Schema, kind: str = "identity") -> TargetTransform:
-    """The transform that gives a regression's target the mean 0 and the standard deviation 1."""
+def standardised(
+    target: NDArray[np.float64], schema: Schema, kind: str = "identity", *, shifted: bool = True
+) -> TargetTransform:
+    """The transform that gives a regression's target the mean 0 and the standard deviation 1.
+
+    `shifted=False` leaves the mean, so that a target without negative numbers keeps having none.
+    """
     if schema.task != "regression":
         return TargetTransform()
     if kind == "log" and target.min() <= -1:
@@ -149,7 +161,7 @@ def standardised(target: NDArray[np.float64], schema: Schema, kind: str = "ident
         raise ParamsError(f"the target {schema.target!r} has {largest:g}, too large to learn: divide it in the table")
     number = np.log1p(target) if kind == "log" else target
     return TargetTransform.model_validate(
-        {"kind": kind, "shift": float(number.mean()), "scale": float(number.std()) or 1.0}
+        {"kind": kind, "shift": float(number.mean()) if shifted else 0.0, "scale": float(number.std()) or 1.0}
     )
 
 
@@ -163,24 +175,32 @@ def _sample(rows: Rows, schema: Schema, params: Params) -> Rows:
     return rows.take(np.sort(np.random.default_rng(params.seed).permutation(len(rows))[:most]))
 
 
-def _plan(listed: list[Candidate], folds: int, budget: float) -> list[Candidate]:
-    """As many candidates, in order, as the budget's seconds are expected to be enough for; at least three.
+def _plan(listed: list[Candidate], folds: int, budget: float, *, undecided: bool = False) -> list[Candidate]:
+    """The candidates, in order, that the budget's seconds are expected to be enough for; at least three.
 
-    Of those that would take much longer than all the budget alone, such as boosted trees for dozens of classes, none.
+    One that doesn't fit is passed over, and a later one that takes less time is planned instead. Of those that would
+    take much longer than all the budget alone, such as boosted trees for dozens of classes, none.
+    `undecided`: the first two are judged once more, for the choice of the target.
     """
-    planned: list[Candidate] = []
-    work = 0.0
     able = [one for one in listed if one.seconds * folds <= OVERRUN * budget]
+    planned: list[Candidate] = []
+    work = sum(one.seconds for one in able[:2]) * folds if undecided else 0.0
     for candidate in able or [min(listed, key=lambda one: one.seconds)]:
-        work += candidate.seconds * folds
-        if work <= budget or len(planned) < 3:
+        cost = candidate.seconds * folds
+        if work + cost <= budget or len(planned) < 3:
             planned.append(candidate)
+            work += cost
     return planned
 
 
 def _skewed(target: NDArray[np.float64]) -> bool:
     spread = target.std()
     return bool(target.min() >= 0 and spread > 0 and (((target - target.mean()) / spread) ** 3).mean() > SKEWED)
+
+
+def _is_undecided(target: NDArray[np.float64], schema: Schema, params: Params) -> bool:
+    """Whether the choice includes what is learnt of the target."""
+    return schema.task == "regression" and params.model.target is None and _skewed(target)
 
 
 def _choose_target(
@@ -190,19 +210,26 @@ def _choose_target(
     schema: Schema,
     params: Params,
     log: logging.Logger,
-) -> TargetTransform:
-    """The target as it is, or its logarithm: whichever lets the first two candidates predict the numbers better."""
+) -> tuple[TargetTransform, dict[str, Judged]]:
+    """The target as it is, or its logarithm: whichever lets the first two candidates predict the numbers better.
+
+    Also these candidates by name, as they were judged with it.
+    """
     plain = standardised(target, schema, params.model.target or "identity")
-    if schema.task != "regression" or params.model.target is not None or not planned or not _skewed(target):
-        return plain
+    if not planned or not _is_undecided(target, schema, params):
+        return plain, {}
     transforms = {"identity": plain, "log": standardised(target, schema, "log")}
-    losses = {
-        kind: min(judge(one, folds, each, schema, params.model, params.seed).loss for one in planned[:2])
+    judged = {
+        kind: {
+            one.name: judge(one, folds, each, schema, params.model, params.seed + place)
+            for place, one in enumerate(planned[:2])
+        }
         for kind, each in transforms.items()
     }
+    losses = {kind: min(one.loss for one in found.values()) for kind, found in judged.items()}
     best = min(losses, key=lambda kind: losses[kind])
     log.info("the target is learnt as %s (rmse %s)", best, {kind: round(loss, 4) for kind, loss in losses.items()})
-    return transforms[best]
+    return transforms[best], judged[best]
 
 
 def _follow_trend(judged: list[Judged]) -> list[Judged]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.bundle import Parts, write_bundle
-from ml.calibration import Choice, HeldOut, choose_calibration, choose_threshold
+from ml.calibration import CalibrationChoice, HeldOut, choose_calibration, choose_threshold
 from ml.card import AutomaticChoice, Card, ModelFacts
 from ml.choosing import choose, standardised
 from ml.compilation import compile_estimator, parity_unit
@@ -95,7 +95,8 @@ def learn_as_named(rows: Mapping[Part, Rows], schema: Schema, params: Params, lo
     """The estimators that params.yaml names, fitted on the training rows."""
     encoding, train = Encoding.model_validate_json(ENCODING.read_bytes()), rows["train"]
     encoded = Encoded(encoding, np.load(FEATURES / "train.npz")["matrix"])
-    transform = standardised(train.target, schema, params.model.target or "identity")
+    shifted = not any(each.needs_positive for each in (params.model.estimators or {}).values())
+    transform = standardised(train.target, schema, params.model.target or "identity", shifted=shifted)
     log.info("fitting on %d training rows", len(train))
     model = fit(encoded, train, schema, params.model, params.seed, transform)
     held_out: list[HeldOut] = []
@@ -122,13 +123,13 @@ def learn_automatically(rows: Mapping[Part, Rows], schema: Schema, params: Param
     return Learnt(learnt, encoded, model, settings, chosen.target, chosen.held_out, chosen.facts)
 
 
-def calibrate(learnt: Learnt, schema: Schema, params: Params, log: logging.Logger) -> Choice:
+def calibrate(learnt: Learnt, schema: Schema, params: Params, log: logging.Logger) -> CalibrationChoice:
     """The calibration that is best on the held-out rows; none for a regression."""
     methods = learnt.settings.calibration
     if schema.task == "multiclass" and set(methods) & {"sigmoid", "isotonic"}:
         methods = ("none", "temperature")  # the other methods are only for two classes
     if schema.task == "regression" or not set(methods) - {"none"} or not learnt.held_out:
-        return Choice(NoCalibration(), {}, {})
+        return CalibrationChoice(NoCalibration(), {}, {})
     choice = choose_calibration(learnt.held_out, methods, in_order=params.split.method == "time")
     log.info("calibration: %s (log-loss %s)", choice.calibration.method, choice.log_loss)
     for method, why in choice.excluded.items():
@@ -136,7 +137,7 @@ def calibrate(learnt: Learnt, schema: Schema, params: Params, log: logging.Logge
     return choice
 
 
-def find_threshold(learnt: Learnt, choice: Choice, log: logging.Logger) -> float:
+def find_threshold(learnt: Learnt, choice: CalibrationChoice, log: logging.Logger) -> float:
     """The best threshold on the validation rows or, if they were learnt from, on the held-out rows of all folds."""
     judged = learnt.held_out if learnt.automatic else learnt.held_out[-1:]
     if not judged:

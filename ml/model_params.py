@@ -28,6 +28,11 @@ class EstimatorParams(Document):
         return self
 
     @property
+    def needs_positive(self) -> bool:
+        """Whether it learns only from a target without negative numbers."""
+        return not {self.settings.get("loss"), self.settings.get("criterion")}.isdisjoint(("poisson", "gamma"))
+
+    @property
     def settings(self) -> dict[str, Any]:
         """The keyword arguments of the scikit-learn class."""
         return dict(self.model_extra or {})

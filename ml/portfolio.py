@@ -122,5 +122,6 @@ def _seconds(kind: Kind, settings: dict[str, Any], size: Size) -> float:
         tree = 3e-4 + leaves * (2e-5 + 3e-6 * size.columns) + 1e-8 * cells
         return rounds * size.classes * tree
     width = max(1.0, size.columns * settings["max_features"])
-    split = 3e-8 if kind == "extra_trees" else 6e-8
-    return settings["n_estimators"] * (1e-3 + split * size.rows * math.log2(size.rows + 1) * width)
+    split = 2e-8 if kind == "extra_trees" else 4e-8
+    depth = math.log2(min(size.rows, settings.get("max_leaf_nodes", size.rows)) + 1)
+    return settings["n_estimators"] * (1e-3 + split * size.rows * depth * width)

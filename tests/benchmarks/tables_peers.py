@@ -5,6 +5,7 @@ python tables_peers.py fit FOLDER SEED     # FOLDER holds a pipeline's data/proc
 """
 
 import json
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -15,6 +16,9 @@ import pandas as pd
 
 SMALL = 5000
 """Rows up to which a setting is judged by five folds; above, by the last fifth of the rows."""
+
+THREADS = int(os.environ.get("OMP_NUM_THREADS", "2"))
+"""Of LightGBM and CatBoost; scikit-learn's and BLAS's libraries read the same variable."""
 
 
 def tables() -> dict[str, tuple[pd.DataFrame, dict[str, Any]]]:
@@ -83,8 +87,8 @@ def peers(task: str, seed: int) -> dict[str, list[Any]]:
 
     number = task == "regression"
     light, cat = (LGBMRegressor, CatBoostRegressor) if number else (LGBMClassifier, CatBoostClassifier)
-    common: dict[str, Any] = {"verbose": -1, "n_jobs": 2, "random_state": seed}
-    quiet: dict[str, Any] = {"verbose": 0, "thread_count": 2, "random_seed": seed, "allow_writing_files": False}
+    common: dict[str, Any] = {"verbose": -1, "n_jobs": THREADS, "random_state": seed}
+    quiet: dict[str, Any] = {"verbose": 0, "thread_count": THREADS, "random_seed": seed, "allow_writing_files": False}
     return {
         "LightGBM": [
             light(**common),

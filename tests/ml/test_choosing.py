@@ -12,6 +12,7 @@ from ml.decision import TargetTransform
 from ml.encoding_fitting import fit_encoding
 from ml.estimator_kinds import check_parameters
 from ml.estimators import fit
+from ml.judging import Judged, judge
 from ml.model_params import EstimatorParams
 from ml.params import Params, ParamsError
 from ml.portfolio import Candidate, Size, candidates
@@ -182,6 +183,30 @@ def test_a_candidate_that_would_take_longer_than_the_budget_is_not_planned() -> 
     assert "linear" in kinds
     assert "extra_trees" in kinds
     assert len(choosing._plan(listed, 5, 0.001)) == 1
+
+
+def test_one_that_does_not_fit_makes_room_for_a_later_one_that_takes_less_time() -> None:
+    settings = EstimatorParams(kind="linear")
+    seconds = {"first": 1.0, "second": 1.0, "third": 1.0, "slow": 9.0, "quick": 1.0}
+    listed = [Candidate(name, settings, each) for name, each in seconds.items()]
+    assert [one.name for one in choosing._plan(listed, 1, 5.0)] == ["first", "second", "third", "quick"]
+    # The choice of the target takes its time, too.
+    assert [one.name for one in choosing._plan(listed, 1, 5.0, undecided=True)] == ["first", "second", "third"]
+
+
+def test_a_candidate_is_judged_once_for_each_form_of_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[str, str]] = []
+
+    def counted(candidate: Candidate, folds: Any, target: TargetTransform, *rest: Any) -> Judged:
+        calls.append((candidate.name, target.kind))
+        return judge(candidate, folds, target, *rest)
+
+    monkeypatch.setattr("ml.choosing.judge", counted)
+    columns, x = numbers(200)
+    choice = choose(Rows(columns, np.exp(2 * x[:, 0] + x[:, 1]), None), schema("regression", columns), params(), LOG)
+    assert choice.target.kind == "log"
+    assert len(calls) == len(set(calls)) == 2 + len(LIGHT)
+    assert len(choice.facts.tried) == len(LIGHT)
 
 
 def test_a_later_number_without_a_logarithm_is_learnt_as_a_small_one() -> None:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import boto3
 import numpy as np
@@ -105,6 +106,27 @@ def test_a_regression_with_many_categories_and_averaged_estimators(workspace: Wo
     _, parts = read_parts(CANDIDATE)
     assert [encoder.kind for encoder in parts.encoding.encoders] == ["target", "numeric", "numeric"]
     assert parts.runtime == "onnx"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"kind": "hist_gradient_boosting", "loss": "poisson", "max_iter": 30},
+        {"kind": "hist_gradient_boosting", "loss": "gamma", "max_iter": 30},
+        {"kind": "random_forest", "criterion": "poisson", "n_estimators": 10},
+    ],
+    ids=["poisson", "gamma", "poisson forest"],
+)
+def test_a_loss_for_positive_numbers_gets_them(workspace: Workspace, settings: dict[str, Any]) -> None:
+    x = np.random.default_rng(3).normal(size=400)
+    pd.DataFrame({"x": x, "y": 3 + np.exp(x)}).to_csv("table.csv", index=False)
+    workspace.params(
+        data={"target": "y", "task": "regression"},
+        gate={"metric": "rmse"},
+        model={"name": "counts", "estimators": {"one": settings}},
+    )
+    assert workspace.run() == [0] * 5
+    assert metrics()["r2"]["value"] > 0.8
 
 
 def test_a_random_forest_and_a_time_split_with_shares(workspace: Workspace, people: People) -> None:
