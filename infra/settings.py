@@ -220,6 +220,11 @@ class AwsSettings(_Settings):
         return max(self.replicas, self.max_replicas or 1)
 
     @property
+    def autoscaled(self) -> bool:
+        """Whether an autoscaler sets the number of pods."""
+        return self.pods > self.replicas
+
+    @property
     def pod_room(self) -> int | None:
         """Pods that fit besides the system's pods on the maximum number of nodes; None for an unknown node type."""
         limit = POD_LIMITS.get(self.node_type)

@@ -88,6 +88,7 @@ def bring_up(
     if aws is not None:
         stack.take_up(_finder(stack, aws))
         _look_at_cluster(stack)
+        keep_pods(stack, aws)
         # So a policy violation is reported before anything is created.
         stack.preview(declare, Events())
     try:
@@ -171,6 +172,22 @@ def _look_at_cluster(stack: AtlasStack) -> None:
         stack.say(f"  {described(step)}")
     if unknown:
         stack.say(f"  the cluster can't be compared with what was deployed: {unknown}")
+
+
+def keep_pods(stack: AtlasStack, settings: AwsSettings) -> None:
+    """If this `up` gives the stack an autoscaler: keep the pods that there are until it decides."""
+    from infra.deployment.autoscaling import hand_over
+    from infra.deployment.pods import cluster_of
+
+    found = [resource for resource in stack.resources() if resource["type"] == "kubernetes:apps/v1:Deployment"]
+    if not settings.autoscaled or not found or found[0]["inputs"]["spec"].get("replicas") is None:
+        return
+    named = found[0]["inputs"]["metadata"]
+    try:
+        with cluster_of(settings) as api:
+            hand_over(api, named["namespace"], named["name"])
+    except ClusterError as error:
+        stack.say(f"  the autoscaler begins with a single pod, because the cluster can't be asked: {error}")
 
 
 def _say_why(stack: AtlasStack, settings: AwsSettings) -> None:

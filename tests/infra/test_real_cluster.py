@@ -24,6 +24,7 @@ import pytest
 from kubernetes import client, config
 from kubernetes.stream import stream
 
+from infra.deployment.autoscaling import hand_over
 from infra.deployment.by_hand import remedy
 from infra.engine.events import Step
 from infra.engine.stack import compare_cluster
@@ -350,6 +351,27 @@ def test_change_rolls_out_after_a_person_scaled_and_nobody_looked(stack: Stack) 
     stack.kubectl("scale", f"deployment/{APP}", "--replicas=2")
     assert stack.up(logLevel="info").errors == []
     assert stack.deployment().spec.replicas == 1
+
+
+def test_autoscaler_takes_over_the_pods_that_there_are(stack: Stack) -> None:
+    assert stack.up(replicas="2").errors == []
+    pods = set(stack.pod_names())
+    assert hand_over(stack.core.api_client, stack.namespace, APP) == 2
+    assert stack.up(maxReplicas="3").errors == []
+    assert stack.deployment().spec.replicas == 2
+    assert pods <= set(stack.pod_names())
+    # The autoscaler's own way to change it; the program leaves it alone from here on.
+    stack.kubectl("scale", f"deployment/{APP}", "--replicas=3")
+    stack.kubectl("rollout", "status", f"deployment/{APP}", "--timeout=120s")
+    assert stack.compared(save=False) == []
+    assert stack.set_back().steps == {}
+    assert stack.deployment().spec.replicas == 3
+    del stack.settings["maxReplicas"]
+    assert stack.up(replicas="1").errors == []
+    # The engine deletes the autoscaler last: it may have acted once more.
+    assert stack.set_back().errors == []
+    assert stack.deployment().spec.replicas == 1
+    assert hand_over(stack.core.api_client, stack.namespace, "another") is None
 
 
 @pytest.mark.parametrize(
