@@ -63,7 +63,6 @@ def main() -> int:
 def _start(settings: "Settings") -> int:
     from ml.bundle import BundleError
     from service import logs
-    from service.access.keys import KeyFile, KeysError, usual_limit
     from service.trial import read_and_try
 
     logging.config.dictConfig(logs.configuration(settings.log_level))
@@ -78,11 +77,15 @@ def _start(settings: "Settings") -> int:
             f"service: can't listen on {settings.host}, port {settings.port}: {error.strerror}{hint}", file=sys.stderr
         )
         return 1
-    try:
-        keys = None if settings.api_keys_file is None else KeyFile(settings.api_keys_file, usual_limit(settings))
-    except KeysError as error:
-        print(f"service: API_KEYS_FILE: {error}", file=sys.stderr)
-        return 1
+    keys = None
+    if settings.api_keys_file is not None:
+        from service.access.keys import KeyFile, KeysError, usual_limit
+
+        try:
+            keys = KeyFile(settings.api_keys_file, usual_limit(settings))
+        except KeysError as error:
+            print(f"service: API_KEYS_FILE: {error}", file=sys.stderr)
+            return 1
     # Loaded once here, so that a bad bundle gives one error instead of an error in each worker.
     try:
         bundle = read_and_try(settings, _cache(), _import)
@@ -164,6 +167,7 @@ def _serve(settings: "Settings", tried: "Tried", listener: socket.socket, keys: 
                 keys.logs = False  # the first process says what has changed
             app = create_app(settings, predictor_of(self.bundle), keys)
             self.refused = app.extensions["atlas"].metrics.turned_away
+            self.knows = app.extensions.get("atlas.knows", lambda _: True)
             return app
 
         def run(self) -> None:

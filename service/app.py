@@ -19,6 +19,7 @@ from service import logs
 from service.access.guard import Guard
 from service.access.keys import KeyFile, usual_limit
 from service.access.limits import Buckets
+from service.access.proxies import Forwarded
 from service.direct import Direct
 from service.documents import Documents
 from service.errors import ApiError
@@ -72,12 +73,17 @@ def create_app(settings: Settings, predictor: Predictor | None, keys: KeyFile | 
     for module in (health, predict, lines, explain, invocations, kserve, open_inference, pages):
         app.register_blueprint(module.blueprint)
     application: WSGIApplication = Direct(app.wsgi_app, lambda: shared, HEADERS)
-    if settings.api_keys_file is not None:
-        keys = keys or KeyFile(settings.api_keys_file, usual_limit(settings))
+    if keys is None and settings.api_keys_file is not None:
+        keys = KeyFile(settings.api_keys_file, usual_limit(settings))
+    if keys is not None or settings.metrics_networks:
         folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
         buckets = Buckets(Path(folder) if folder else None)
         routes = {rule.rule for rule in app.url_map.iter_rules()}
-        application = Guard(application, keys, buckets, metrics, routes, HEADERS)
+        guard = Guard(application, keys, settings.metrics_networks, buckets, metrics, routes, pages.assets(), HEADERS)
+        app.extensions["atlas.knows"] = guard.knows
+        application = guard
+    if settings.trusted_proxies:
+        application = Forwarded(application, settings.trusted_proxies)
     app.wsgi_app = application  # type: ignore[method-assign, assignment]  # Flask's way
     return app
 

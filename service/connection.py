@@ -8,7 +8,7 @@ from typing import Protocol, cast
 import httptools
 
 from service.deadlines import Deadlines
-from service.wsgi import Draft, Request, refusal
+from service.wsgi import Draft, Headers, Request, refusal
 
 HEAD_BYTES = 32 * 1024
 HEADERS = 100
@@ -33,6 +33,8 @@ class Front(Protocol):
 
     def refused(self, reason: str) -> None: ...
 
+    def knows(self, headers: Headers) -> bool: ...
+
 
 class Connection(asyncio.Protocol):
     """A connection. The event loop's thread alone calls its methods."""
@@ -45,7 +47,7 @@ class Connection(asyncio.Protocol):
         self._waits: Deadlines | None = None
         self._draft: Draft | None = None
         self._unread = 0  # bytes of a head that isn't complete
-        self._fields: list[tuple[bytes, bytes]] = []
+        self._fields: Headers = []
         self._ready: deque[Request] = deque()  # complete, behind the request that is being answered
         self._answered: Request | None = None
         self._paused = False
@@ -63,8 +65,7 @@ class Connection(asyncio.Protocol):
         """The start: from here on, the caller has a limited time for the whole request."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(0)
-        peer = self._transport.get_extra_info("peername")
-        self._peer = peer[0] if peer else ""
+        self._peer = (self._transport.get_extra_info("peername") or ("",))[0]
         self._front.opened(self)
         self._wait(self._front.reading)
 
@@ -123,8 +124,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """A request begins."""
-        self._draft = Draft()
-        self._fields = []
+        self._draft, self._fields = Draft(), []
 
     def on_url(self, url: bytes) -> None:
         """A part of the target."""
@@ -146,11 +146,12 @@ class Connection(asyncio.Protocol):
         if size > HEAD_BYTES or len(draft.headers) > HEADERS:
             self._refuse(431, "head_too_large", TOO_LARGE)
             return
-        given = dict(draft.headers)
+        given, draft.known = dict(draft.headers), self._front.knows(draft.headers)
+        length = int(given.get(b"content-length", 0))
         if given.get(b"transfer-encoding", b"chunked").strip().lower() != b"chunked":
             self._refuse(501, "not_implemented", "of the transfer encodings, the server reads chunked only")
-        elif b"content-length" in given and int(given[b"content-length"]) > self._front.max_body:
-            draft.declared = int(given[b"content-length"])
+        elif length > self._front.max_body or (not draft.known and (length or b"transfer-encoding" in given)):
+            draft.declared = length
             self._cut(draft)
         elif given.get(b"expect", b"").lower() == b"100-continue" and self._answered is None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -240,13 +241,14 @@ class Connection(asyncio.Protocol):
             length=draft.declared,
             keep=keep,
             peer=self._peer,
+            known=draft.known,
         )
         self._ready.append(request)
         if self._answered is None:
             self._next()
 
     def _cut(self, draft: Draft) -> None:
-        """The body is too large: without it, the application answers with its own error; then the connection ends."""
+        """The body isn't read: without it, the application answers with its own error; then the connection ends."""
         self._front.holds(-len(draft.body))
         draft.body = bytearray()
         self._complete(draft, keep=False)

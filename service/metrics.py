@@ -20,7 +20,7 @@ METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"}
 """Methods that may be labels: callers can invent any number of others."""
 REFUSALS = (
     "overloaded", "too_slow", "malformed",
-    "no_key", "unknown_key", "expired_key", "key_in_address", "rate_limit",
+    "no_key", "unknown_key", "expired_key", "key_in_address", "rate_limit", "network",
 )  # fmt: skip
 """Why the service refuses a request before the application sees it."""
 

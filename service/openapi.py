@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from service import protocols
+from service.access.guard import OPEN
 from service.explanation.document import MAX_ROWS, explanations
 from service.predictor import Predictor
 from service.row_schema import JsonSchema, row_schemas
@@ -24,7 +25,7 @@ def document(predictor: Predictor, settings: Settings) -> dict[str, Any]:
     schema, bundle = predictor.schema, predictor.bundle
     v1, v2 = f"/v1/models/{bundle.name}", f"/v2/models/{bundle.name}"
     example = predictor.example()
-    return {
+    described = {
         "openapi": "3.1.0",
         "info": {
             "title": bundle.name,
@@ -56,6 +57,29 @@ def document(predictor: Predictor, settings: Settings) -> dict[str, Any]:
         },
         "components": {"schemas": _schemas(predictor, settings)},
     }
+    if settings.api_keys_file is not None:
+        _ask_for_keys(described)
+    return described
+
+
+def _ask_for_keys(described: dict[str, Any]) -> None:
+    """Add what the guard in front of the application does: every route that isn't a probe needs an API key."""
+    described["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
+    described["security"] = [{"bearer": []}, {"header": []}]
+    for path, operations in described["paths"].items():
+        for operation in operations.values():
+            if path in OPEN:
+                operation["security"] = []
+                continue
+            error = operation["responses"]["503"]["content"]
+            retry = {"Retry-After": {"description": "seconds", "schema": {"type": "integer"}}}
+            operation["responses"] |= {
+                "401": {"description": "no API key that is valid", "content": error},
+                "429": {"description": "the API key's limit is used up", "content": error, "headers": retry},
+            }
 
 
 def _schemas(predictor: Predictor, settings: Settings) -> dict[str, JsonSchema]:

@@ -2,14 +2,33 @@
 
 import re
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
-from pydantic import AliasGenerator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AliasGenerator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 
 
 class SettingsError(ValueError):
     """A setting that can't be used; the message names the variable, the value and what is allowed."""
+
+
+def _separate(value: object) -> object:
+    """Accept a text of several, separated by commas."""
+    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(ip_network)]
+Networks = Annotated[tuple[Network, ...], BeforeValidator(_separate)]
 
 
 class Settings(BaseModel):
@@ -46,6 +65,12 @@ class Settings(BaseModel):
     """A file with the hashes of API keys (`python -m service.access`). None: no key is needed."""
     api_key_per_second: Annotated[float, Field(gt=0, le=1e6)] | None = None
     """Requests per second of a key whose entry in the file has no limit; None: no limit."""
+    metrics_networks: Networks = ()
+    """Networks from which /metrics may be read without a key. None: with API keys, it needs one; else it is open."""
+    trusted_proxies: Networks = ()
+    """Networks of the proxies whose X-Forwarded-For and X-Forwarded-Proto are believed."""
+    docs: bool = True
+    """Whether /docs and /openapi.json are there."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     prometheus_multiproc_dir: str | None = None
     """The directory in which the workers share their metrics; emptied at start. None: a new temporary directory."""
@@ -68,9 +93,7 @@ def load_settings(environment: Mapping[str, str]) -> Settings:
     try:
         return Settings.model_validate(given)
     except ValidationError as error:
-        lines = [
-            f"{'.'.join(map(str, detail['loc']))}: {detail['msg']} (got {_shown(detail)})" for detail in error.errors()
-        ]
+        lines = [f"{detail['loc'][0]}: {detail['msg']} (got {_shown(detail)})" for detail in error.errors()]
         raise SettingsError("\n".join(lines)) from None
 
 

@@ -19,7 +19,7 @@ from gunicorn.workers.base import Worker as Base
 from service.connection import Connection
 from service.deadlines import Deadlines
 from service.pool import Pool
-from service.wsgi import Application, Request
+from service.wsgi import Application, Headers, Request
 
 TICK = 0.2
 """Seconds between two looks at the time limits."""
@@ -54,9 +54,15 @@ class Front:
     """What the connections of a worker share."""
 
     def __init__(
-        self, application: Application, address: tuple[str, str], limits: Limits, refused: Callable[[str], None]
+        self,
+        application: Application,
+        address: tuple[str, str],
+        limits: Limits,
+        refused: Callable[[str], None],
+        knows: Callable[[Headers], bool] = lambda _: True,
     ) -> None:
         self.refused = refused
+        self.knows = knows  # whether a request has a key; without, it gets no body read and no thread of predictions
         self.max_body = limits.max_body_bytes
         self.reading = Deadlines(limits.request_timeout)  # callers who send a request
         self.sending = Deadlines(limits.request_timeout)  # callers who take an answer
@@ -79,10 +85,12 @@ class Front:
 
         self._predictions = pool(limits.threads, limits.max_waiting)
         self._probes = pool(1, PROBES_WAITING)
+        self._strangers = pool(1, PROBES_WAITING)
 
     def hand_over(self, connection: Connection, request: Request) -> None:
         """Have a complete request answered."""
-        (self._probes if request.path in PROBES else self._predictions).submit(connection, request)
+        usual = self._predictions if request.known else self._strangers
+        (self._probes if request.path in PROBES else usual).submit(connection, request)
 
     def opened(self, connection: Connection) -> None:
         """A connection begins."""
@@ -145,7 +153,7 @@ class Worker(Base):  # type: ignore[misc]  # gunicorn has no types
             loop.add_signal_handler(at_once, self._end, 0)
         loop.add_signal_handler(signal.SIGUSR1, self.log.reopen_files)
         host, port = self.sockets[0].getsockname()[:2]
-        self._front = Front(self.wsgi, (str(host), str(port)), self.app.limits, self.app.refused)
+        self._front = Front(self.wsgi, (str(host), str(port)), self.app.limits, self.app.refused, self.app.knows)
         self._opening: set[asyncio.Task[Any]] = set()
         for listener in self.sockets:
             loop.add_reader(listener.fileno(), self._accept_some, listener)

@@ -19,6 +19,7 @@ from service.errors import ApiError
 
 LOG = logging.getLogger("service")
 Application = Callable[[dict[str, Any], Callable[..., None]], Iterable[bytes]]
+Headers = list[tuple[bytes, bytes]]
 BODILESS = frozenset({"204", "304"})
 
 
@@ -29,13 +30,15 @@ class Request:
     method: str
     target: bytes
     version: str
-    headers: list[tuple[bytes, bytes]]
+    headers: Headers
     body: bytes
     length: int | None
     """The length of a body that was too large to be read, else None."""
     keep: bool
     """Whether the caller wants the connection to stay open."""
     peer: str
+    known: bool = True
+    """Whether it has an API key, or needs none."""
 
     @property
     def path(self) -> bytes:
@@ -48,11 +51,13 @@ class Draft:
     """A request while it is read."""
 
     target: bytes = b""
-    headers: list[tuple[bytes, bytes]] | None = None
+    headers: Headers | None = None
     """None until the head is complete."""
     body: bytearray = field(default_factory=bytearray)
     declared: int | None = None
     """Content-Length."""
+    known: bool = True
+    """As the request's."""
 
 
 @dataclass(frozen=True, slots=True)

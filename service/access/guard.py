@@ -6,19 +6,28 @@ other spelling of a path leads around it.
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import msgspec
 
 from service import logs
-from service.access.keys import PREFIX, TOKEN, Key, KeyFile
+from service.access.keys import PREFIX, TOKEN, Key, KeyFile, Keys
 from service.access.limits import Buckets
+from service.access.proxies import SAID, parse, within
 from service.errors import ApiError
 from service.metrics import METHODS, ModelMetrics
+from service.settings import Network
 
 OPEN = frozenset({"/health/live", "/health/ready", "/ping", "/health", "/v2/health/live", "/v2/health/ready"})
 """Probes: load balancers and clusters ask them without a key."""
+PAGES = frozenset({"/", "/docs"})
+"""Pages that ask for a key: without one, they show nothing else (service/routes/pages.py)."""
+METRICS = "/metrics"
+SENT = {b"authorization": "HTTP_AUTHORIZATION", b"x-api-key": "HTTP_X_API_KEY"}
+"""The headers that can have a key, by their names in WSGI's environ."""
+CREDENTIALS = frozenset(SENT.values())
 PHRASES = {400: "400 Bad Request", 401: "401 Unauthorized", 403: "403 Forbidden", 429: "429 Too Many Requests"}
 HOW = "send the header Authorization: Bearer KEY, or X-API-Key: KEY"
 
@@ -33,45 +42,77 @@ class RefusedError(ApiError):
 
 
 class Guard:
-    """Asks for an API key in front of an application."""
+    """Asks for an API key in front of an application, and closes /metrics."""
 
     def __init__(
         self,
         application: WSGIApplication,
-        keys: KeyFile,
+        keys: KeyFile | None,
+        networks: Sequence[Network],
         buckets: Buckets,
         metrics: ModelMetrics,
         routes: Collection[str],
+        assets: Collection[str],
         headers: Mapping[str, str],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`routes`: the paths that logs and metrics may name."""
+        """`networks` may read /metrics without a key; logs and metrics may name `routes`; `assets` are pages' files."""
         self._application = application
         self._keys = keys
+        self._networks = networks
         self._buckets = buckets
         self._metrics = metrics
         self._routes = frozenset(routes)
+        self._open = OPEN.union(assets)
         self._headers = [*headers.items()]
         self._clock = clock
-        metrics.keys_broken(keys.broken is not None)
-        keys.watchers.append(metrics.keys_broken)
+        if keys is not None:
+            metrics.keys_broken(keys.broken is not None)
+            keys.watchers.append(metrics.keys_broken)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if environ["PATH_INFO"] in OPEN:
+        path = environ["PATH_INFO"]
+        if path in self._open or (path in PAGES and not CREDENTIALS & environ.keys()):
             return self._application(environ, start_response)
         begun = time.perf_counter()
+        # Also if nobody sends a key, as for metrics, which say whether the file can be used.
+        keys = None if self._keys is None else self._keys.current()
         try:
-            environ[logs.KEY] = self._admit(environ).name
+            if path == METRICS and self._is_near(environ):
+                pass
+            elif keys is not None:
+                environ[logs.KEY] = self._admit(environ, keys).name
+            elif path == METRICS:
+                raise RefusedError(403, "forbidden", "metrics aren't for callers from this network", "network")
         except RefusedError as refusal:
             return self._refuse(refusal, environ, start_response, begun)
         return self._application(environ, start_response)
 
-    def _admit(self, environ: WSGIEnvironment) -> Key:
+    def knows(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Whether a request with these headers has a key, so that its body is worth reading; doesn't count it."""
+        if self._keys is None:
+            return True
+        environ: dict[str, str] = {}
+        for header, value in headers:
+            if header in SENT:  # joined as service/wsgi.py does
+                name, text = SENT[header], value.decode("latin-1")
+                environ[name] = f"{environ[name]},{text}" if name in environ else text
+        try:
+            return self._keys.current().find(_token(environ)) is not None
+        except RefusedError:
+            return False
+
+    def _is_near(self, environ: WSGIEnvironment) -> bool:
+        """Whether the request comes from one of the networks, and doesn't come through a proxy that isn't known."""
+        peer = parse(environ.get("REMOTE_ADDR", ""))
+        return peer is not None and within(peer, self._networks) and not any(header in environ for header in SAID)
+
+    def _admit(self, environ: WSGIEnvironment, keys: Keys) -> Key:
         """The key of the request, counted; raises RefusedError."""
         if PREFIX in environ.get("QUERY_STRING", ""):
             message = f"an API key in the address ends up in logs: make a new key, and {HOW}"
             raise RefusedError(400, "key_in_address", message, "key_in_address")
-        key = self._keys.current().find(_token(environ))
+        key = keys.find(_token(environ))
         if key is None:
             raise _unauthorized("the API key is not known", "unknown_key")
         if key.expires <= self._clock():
@@ -103,7 +144,7 @@ class Guard:
         return [body]
 
 
-def _token(environ: WSGIEnvironment) -> str:
+def _token(environ: Mapping[str, Any]) -> str:
     """The key that the request sends, in either header."""
     token: str | None = environ.get("HTTP_X_API_KEY")
     scheme, _, bearer = environ.get("HTTP_AUTHORIZATION", "").partition(" ")

@@ -22,6 +22,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from service.access.limits import Limit
 from service.settings import Settings
 
 LOG = logging.getLogger("service")
@@ -57,19 +58,6 @@ class Document(Struct, frozen=True, forbid_unknown_fields=True):
     """The file."""
 
     keys: Annotated[list[Entry], Meta(max_length=MOST)]
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """A token bucket: `burst` tokens at most, `per_second` new ones."""
-
-    per_second: float
-    burst: int
-
-    @classmethod
-    def of(cls, per_second: float, burst: int | None = None) -> "Limit":
-        """Without `burst`: as many as in a second."""
-        return cls(per_second, burst or max(1, math.ceil(per_second)))
 
 
 @dataclass(frozen=True, slots=True)

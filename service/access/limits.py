@@ -5,17 +5,30 @@ which is the same in all processes.
 """
 
 import fcntl
+import math
 import os
 import struct
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-
-from service.access.keys import Limit
 
 SUFFIX = ".limit"
 _NUMBER = struct.Struct("d")
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A token bucket: `burst` tokens at most, `per_second` new ones."""
+
+    per_second: float
+    burst: int
+
+    @classmethod
+    def of(cls, per_second: float, burst: int | None = None) -> "Limit":
+        """Without `burst`: as many as in a second."""
+        return cls(per_second, burst or max(1, math.ceil(per_second)))
 
 
 class Buckets:

@@ -8,8 +8,10 @@ from typing import Any
 
 import flask
 import flask_swagger_ui
+from werkzeug.exceptions import NotFound
 
 from ml.schema import Feature
+from service import logs
 from service.inputs import rounded
 from service.openapi import document
 from service.predictor import InvalidRowsError, Predictor
@@ -29,13 +31,19 @@ GROUPS = {
     "text": "More texts",
 }
 """The titles of the groups of other fields, by their type."""
+SWAGGER_FILES = ("swagger-ui.css", "swagger-ui-bundle.js")
 SELECT_LIMIT = 200
 """Up to this number of categories, the form has a drop-down list; with more, it suggests them during typing."""
 
 
 @blueprint.get("/")
 def index() -> str:
-    """The form, generated from the schema and filled with an example; the model card with its figures and plots."""
+    """The form, generated from the schema and filled with an example; the model card with its figures and plots.
+
+    While keys are needed and the request has none: a form for the key, which says nothing of the model.
+    """
+    if not _is_known():
+        return flask.render_template("sign_in.html")
     loaded = predictor()
     example = loaded.example()
     fields = _fields(loaded, example)
@@ -56,27 +64,52 @@ def index() -> str:
             {"label": label, "values": {field["name"]: field["value"] for field in _fields(loaded, row)}}
             for label, row in examples(loaded).items()
         ],
+        keyed=state().settings.api_keys_file is not None,
+        docs=state().settings.docs,
+        metrics=not (state().settings.api_keys_file or state().settings.metrics_networks),
     )
 
 
 @blueprint.get("/openapi.json")
 def openapi() -> dict[str, Any]:
     """The OpenAPI document, generated from the schema."""
+    _check_docs()
     return document(predictor(), state().settings)
 
 
 @blueprint.get("/docs")
 def docs() -> str:
     """Swagger UI."""
+    _check_docs()
+    if not _is_known():
+        return flask.render_template("sign_in.html")
     return flask.render_template("docs.html")
 
 
-@blueprint.get("/docs/<any('swagger-ui.css', 'swagger-ui-bundle.js'):name>")
+@blueprint.get(f"/docs/<any({', '.join(map(repr, SWAGGER_FILES))}):name>")
 def docs_asset(name: str) -> flask.Response:
     """Swagger UI's own files."""
+    _check_docs()
     response = flask.send_from_directory(SWAGGER, name)
     response.headers["Cache-Control"] = "public, max-age=86400"
     return response
+
+
+def assets() -> frozenset[str]:
+    """The paths of the pages' files, which are the same for every model."""
+    files = (Path(__file__).parents[1] / "static").iterdir()
+    return frozenset({f"/static/{file.name}" for file in files} | {f"/docs/{name}" for name in SWAGGER_FILES})
+
+
+def _is_known() -> bool:
+    """Whether the request has a key, or needs none."""
+    return state().settings.api_keys_file is None or logs.KEY in flask.request.environ
+
+
+def _check_docs() -> None:
+    """A 404 while DOCS is false."""
+    if not state().settings.docs:
+        raise NotFound
 
 
 def examples(loaded: Predictor) -> dict[str, dict[str, Any]]:

@@ -61,7 +61,7 @@ async function addExplanation(row) {
   try {
     const response = await fetch("/explain", {
       method: "POST",
-      headers: { "Content-Type": "application/json" },
+      headers: withKey({ "Content-Type": "application/json" }),
       body: JSON.stringify({ rows: [row] }),
     });
     const body = await response.json();

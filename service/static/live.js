@@ -75,7 +75,7 @@ function show() {
 
 async function look() {
   try {
-    const response = document.hidden ? undefined : await fetch("/metrics");
+    const response = document.hidden ? undefined : await fetch("/metrics", { headers: withKey({}) });
     if (response && !response.ok) {  // whoever may not read the metrics sees no figures
       live.hidden = true;
       return;

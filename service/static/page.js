@@ -122,7 +122,7 @@ form.addEventListener("submit", async (event) => {
   try {
     const response = await fetch("/predict", {
       method: "POST",
-      headers: { "Content-Type": "application/json" },
+      headers: withKey({ "Content-Type": "application/json" }),
       body: JSON.stringify({ rows: [row] }),
     });
     const body = await response.json();

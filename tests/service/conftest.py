@@ -14,6 +14,7 @@ from service.app import create_app
 from service.predictor import Predictor
 from service.settings import Settings
 from tests.bundles import Kind, make_bundle
+from tests.service.keyring import KeyRing
 
 KINDS: tuple[Kind, ...] = ("binary", "multiclass", "regression")
 
@@ -50,3 +51,11 @@ def make_app(monkeypatch: pytest.MonkeyPatch, predictor: Predictor) -> Callable[
 @pytest.fixture
 def client(make_app: Callable[..., flask.Flask]) -> FlaskClient:
     return make_app().test_client()
+
+
+@pytest.fixture
+def ring(tmp_path: Path) -> KeyRing:
+    """An empty key file."""
+    made = KeyRing(tmp_path / "keys.json")
+    made.write()
+    return made

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import flask
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from werkzeug.serving import make_server
 
 from ml.bundle import Parts, write_bundle
@@ -18,6 +18,7 @@ from service.explanation.explainer import Explainer
 from service.predictor import Predictor
 from service.routes.pages import examples
 from tests.bundles import make_parts, version_of
+from tests.service.keyring import KeyRing
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
@@ -47,13 +48,13 @@ def open_page(
     """The page at this path, of a service with this kind of model or these parts, and the messages of its console."""
     servers, contexts = [], []
 
-    def open_(model: str | Parts, path: str) -> tuple[Page, list[str]]:
+    def open_(model: str | Parts, path: str, **settings: object) -> tuple[Page, list[str]]:
         if isinstance(model, str):
             loaded = predictors[model]
         else:
             write_bundle(tmp_path / "bundle", model)
             loaded = Predictor.load(tmp_path / "bundle")
-        server = make_server("127.0.0.1", 0, make_app(loaded), threaded=True)
+        server = make_server("127.0.0.1", 0, make_app(loaded, **settings), threaded=True)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         servers.append(server)
         contexts.append(browser.new_context(viewport={"width": 390, "height": 800}))
@@ -263,3 +264,33 @@ def test_whoever_may_not_read_the_metrics_sees_no_figures(
         page.reload()
     page.wait_for_load_state("networkidle")
     assert not page.locator("#live").is_visible()
+
+
+def test_with_api_keys_the_page_asks_for_one_and_then_works_as_usual(
+    open_page: Callable[..., tuple[Page, list[str]]], ring: KeyRing, predictors: dict[str, Predictor]
+) -> None:
+    token = ring.add("person")
+    page, said = open_page("binary", "/", api_keys_file=ring.path)
+    expect(page.get_by_role("heading", level=1)).to_have_text("Atlas")
+    assert predictors["binary"].bundle.name not in page.content()
+
+    page.locator("#key").fill("atlas_" + "x" * 43)
+    page.get_by_role("button", name="Continue").click()
+    expect(page.get_by_role("alert")).to_have_text("the API key is not known")
+    said.clear()  # the browser itself reports the 401
+
+    page.locator("#key").fill(f" {token} ")
+    page.get_by_role("button", name="Continue").click()
+    page.get_by_role("button", name="Predict").click()
+    page.wait_for_selector(".prediction")
+    page.wait_for_selector(".contributions")
+    assert page.locator("a[href='/metrics']").count() == 0
+
+    page.goto(page.url + "docs")
+    page.get_by_text("/predict/lines").wait_for()
+    page.go_back()
+    page.get_by_role("button", name="Predict").wait_for()  # the tab keeps the key
+    page.get_by_role("button", name="Forget the key").click()
+    page.get_by_role("button", name="Continue").wait_for()
+    assert page.evaluate("sessionStorage.length + localStorage.length + document.cookie.length") == 0
+    assert said == []
