@@ -25,10 +25,12 @@ OPEN = frozenset({"/health/live", "/health/ready", "/ping", "/health", "/v2/heal
 PAGES = frozenset({"/", "/docs"})
 """Pages that ask for a key: without one, they show nothing else (service/routes/pages.py)."""
 METRICS = "/metrics"
+NEAR = "atlas.near"
+"""Set in WSGI's environ if a request for metrics comes from one of their networks."""
 SENT = {b"authorization": "HTTP_AUTHORIZATION", b"x-api-key": "HTTP_X_API_KEY"}
 """The headers that can have a key, by their names in WSGI's environ."""
 CREDENTIALS = frozenset(SENT.values())
-PHRASES = {400: "400 Bad Request", 401: "401 Unauthorized", 403: "403 Forbidden", 429: "429 Too Many Requests"}
+PHRASES = {400: "400 Bad Request", 401: "401 Unauthorized", 429: "429 Too Many Requests"}
 HOW = "send the header Authorization: Bearer KEY, or X-API-Key: KEY"
 
 
@@ -42,7 +44,7 @@ class RefusedError(ApiError):
 
 
 class Guard:
-    """Asks for an API key in front of an application, and closes /metrics."""
+    """Asks for an API key in front of an application, and marks requests from the networks that may read metrics."""
 
     def __init__(
         self,
@@ -79,11 +81,9 @@ class Guard:
         keys = None if self._keys is None else self._keys.current()
         try:
             if path == METRICS and self._is_near(environ):
-                pass
+                environ[NEAR] = True
             elif keys is not None:
                 environ[logs.KEY] = self._admit(environ, keys).name
-            elif path == METRICS:
-                raise RefusedError(403, "forbidden", "metrics aren't for callers from this network", "network")
         except RefusedError as refusal:
             return self._refuse(refusal, environ, start_response, begun)
         return self._application(environ, start_response)

@@ -4,6 +4,9 @@ from typing import Any
 
 import flask
 
+from service import logs
+from service.access.guard import NEAR
+from service.errors import ApiError
 from service.routes.shared import predictor
 from service.state import state
 
@@ -25,6 +28,11 @@ def ready() -> dict[str, Any]:
 
 @blueprint.get("/metrics")
 def metrics() -> flask.Response:
-    """The metrics for Prometheus."""
+    """The metrics for Prometheus; a 403 outside of their networks, where a request has no API key."""
+    environ = flask.request.environ
+    # Here and not in the guard, because Flask finds this route by other paths, too, such as //metrics.
+    if state().settings.metrics_networks and not {logs.KEY, NEAR} & environ.keys():
+        state().metrics.turned_away("network")
+        raise ApiError(403, "forbidden", "metrics aren't for callers from this network")
     body, content_type = state().metrics.exposition(flask.request.headers.get("Accept"))
     return flask.Response(body, content_type=content_type)

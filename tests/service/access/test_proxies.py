@@ -55,9 +55,11 @@ def test_without_the_setting_nothing_that_a_proxy_says_counts(
 ) -> None:
     caplog.set_level("INFO", "service")
     answer = (
-        make_app().test_client().get("/", environ_overrides={"PATH_INFO": "//version", "REMOTE_ADDR": peer, **SAID})
+        make_app()
+        .test_client()
+        .get("/", environ_overrides={"PATH_INFO": "/v2//models/stats", "REMOTE_ADDR": peer, **SAID})
     )
-    assert answer.headers["Location"] == "http://localhost/version"
+    assert answer.headers["Location"] == "http://localhost/v2/models/stats"
     assert caplog.records[-1].__dict__["fields"]["client"] == peer
 
 
@@ -67,8 +69,8 @@ def test_with_it_the_address_and_the_scheme_count_but_never_the_host(
     caplog.set_level("INFO", "service")
     client = make_app(trusted_proxies="10.0.0.0/8").test_client()
     for peer, address, scheme in (("10.0.0.1", "192.0.2.1", "https"), ("203.0.113.9", "203.0.113.9", "http")):
-        answer = client.get("/", environ_overrides={"PATH_INFO": "//version", "REMOTE_ADDR": peer, **SAID})
-        assert answer.headers["Location"] == f"{scheme}://localhost/version"
+        answer = client.get("/", environ_overrides={"PATH_INFO": "/v2//models/stats", "REMOTE_ADDR": peer, **SAID})
+        assert answer.headers["Location"] == f"{scheme}://localhost/v2/models/stats"
         assert caplog.records[-1].__dict__["fields"]["client"] == address
 
 
@@ -86,12 +88,13 @@ def test_metrics_are_for_the_named_networks(make_app: Callable[..., flask.Flask]
     client = make_app(metrics_networks="127.0.0.0/8,::1/128").test_client()
     for peer in ("127.0.0.1", "::1", "::ffff:127.0.0.1"):
         assert client.get("/metrics", environ_overrides={"REMOTE_ADDR": peer}).status_code == 200
-    for environ in (FAR, {"REMOTE_ADDR": ""}, NEAR | {"HTTP_X_FORWARDED_FOR": "127.0.0.1"}, NEAR | SAID):
+    ways = [FAR | {"PATH_INFO": path} for path in ("//metrics", "///metrics", "/metrics")]
+    for environ in (*ways, {"REMOTE_ADDR": ""}, NEAR | {"HTTP_X_FORWARDED_FOR": "127.0.0.1"}, NEAR | SAID):
         refused = client.get("/metrics", environ_overrides=environ)
         assert (refused.status_code, refused.json["error"]["code"]) == (403, "forbidden")  # type: ignore[index]
     assert client.get("/version", environ_overrides=FAR).status_code == 200
     page = client.get("/metrics", environ_overrides=NEAR).text
-    assert 'atlas_requests_refused_total{reason="network"} 4.0' in page
+    assert 'atlas_requests_refused_total{reason="network"} 6.0' in page
 
 
 def test_metrics_are_for_the_named_networks_or_a_key(
