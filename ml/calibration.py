@@ -27,13 +27,15 @@ class CalibrationChoice:
 
 
 def choose_calibration(held_out: list[HeldOut], methods: tuple[str, ...], *, in_order: bool) -> CalibrationChoice:
-    """Choose the method with the lowest mean log-loss, or `none` on a tie.
+    """Choose the method with the lowest mean log-loss, or `none` unless the gain over it exceeds its standard error.
 
-    Each method is judged on a fold of `held_out` after it was fitted on the other folds; if folds are `in_order` of
-    time, on the earlier folds.
+    A gain that may be chance isn't worth a calibration: isotonic gives many rows the same probability, which costs
+    ROC-AUC. Each method is judged on a fold of `held_out` after it was fitted on the other folds; if folds are
+    `in_order` of time, on the earlier folds.
     A method that can't be fitted (for example on a single class), or whose loss isn't a finite number, is not chosen.
     """
     losses: dict[str, float] = {}
+    rows: dict[str, NDArray[np.float64]] = {}
     excluded: dict[str, str] = {}
     for method in dict.fromkeys(("none", *methods)):
         fold_losses = []
@@ -41,9 +43,8 @@ def choose_calibration(held_out: list[HeldOut], methods: tuple[str, ...], *, in_
             for place in range(1 if in_order else 0, len(held_out)):
                 others = held_out[:place] if in_order else held_out[:place] + held_out[place + 1 :]
                 if others:
-                    fold_losses.append(
-                        log_loss(fit_calibration(method, others).apply(held_out[place][0]), held_out[place][1])
-                    )
+                    scores, target = held_out[place]
+                    fold_losses.append(log_losses(target, fit_calibration(method, others).apply(scores)))
             fit_calibration(method, held_out)
         except ValidationError:  # a document holds only finite numbers
             excluded[method] = "its parameters are not finite numbers: the scores separate the classes"
@@ -51,16 +52,25 @@ def choose_calibration(held_out: list[HeldOut], methods: tuple[str, ...], *, in_
         except ValueError as error:
             excluded[method] = f"it can't be fitted on every fold: {' '.join(str(error).split())}"
             continue
-        loss = float(np.mean(fold_losses)) if fold_losses else np.inf
+        loss = float(np.mean([each.mean() for each in fold_losses])) if fold_losses else np.inf
         if np.isfinite(loss):
-            losses[method] = loss
+            losses[method], rows[method] = loss, np.concatenate(fold_losses)
         elif method != "none":
             excluded[method] = (
                 "its log-loss is not a finite number" if fold_losses else "there are too few folds to judge it"
             )
-    allowed = {method: loss for method, loss in losses.items() if method in methods}
+    allowed = {
+        method: loss
+        for method, loss in losses.items()
+        if method in methods and ("none" not in methods or method == "none" or _is_sure(rows["none"] - rows[method]))
+    }
     best = min(allowed, key=lambda method: (round(allowed[method], 6), method != "none"), default="none")
     return CalibrationChoice(fit_calibration(best, held_out), losses, excluded)
+
+
+def _is_sure(gains: NDArray[np.float64]) -> bool:
+    """Whether the mean of the rows' gains exceeds its standard error (Breiman et al., 1984, the one-error rule)."""
+    return bool(gains.mean() > gains.std() / np.sqrt(len(gains)))
 
 
 def log_loss(scores: Scores, target: NDArray[np.float64]) -> float:

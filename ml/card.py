@@ -134,7 +134,7 @@ class Card(Document):
     support: dict[str, Support] = {}
     """By part: train, validation, test."""
     doubts: tuple[str, ...] = ()
-    """Why the figures can't be trusted, a sentence each."""
+    """Why the figures, or the model, can't be trusted, a sentence each."""
     without_live: dict[str, Figure] = {}
     """The same metrics with all live features missing."""
     slices: tuple[Slice, ...] = ()

@@ -53,7 +53,8 @@ class FeatureParams(Document):
     For the target, only these and blank cells are missing, because a class may be called NaN.
     """
     format: TimeFormat | None = None
-    """How times are written: a pattern of Python's strptime (`%d.%m.%Y`), or epoch_s, epoch_ms, epoch_us, epoch_ns.
+    """How times are written: a pattern of Python's strptime (`%d.%m.%Y`), or epoch_s, epoch_ms, epoch_us, epoch_ns,
+    decimal_year (1958.208).
 
     None: ISO 8601, or what all values fit. The service accepts the same format and ISO 8601.
     """

@@ -1,7 +1,7 @@
 """Evaluates a bundle on rows with a known target: slices, importance, curves, confusion matrix."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +65,29 @@ def doubt(test: Support, params: EvaluationParams) -> str | None:
     return (
         f"the test part has {rows} row{'s' * (rows != 1)}{of_class}, fewer than evaluation.min_class_rows "
         f"({params.min_class_rows}): its figures can't be trusted. More rows, or a larger split.test, are the remedy"
+    )
+
+
+def no_gain(predicted: Predicted, learnt: NDArray[np.float64], schema: Schema) -> str | None:
+    """That the test rows are predicted worse than by a constant, the mean or the classes' shares of the other rows.
+
+    `learnt`: the target of the other rows. None if the model is better than that.
+    """
+    rows, metric = len(predicted.rows), HEADLINE[schema.task]
+    if schema.task == "regression":
+        constant: Scores = np.full(rows, learnt.mean())
+    else:
+        shares = np.bincount(learnt.astype(int), minlength=len(schema.classes)) / len(learnt)
+        constant = np.tile(shares, (rows, 1))
+    labels = constant if schema.task == "regression" else constant.argmax(axis=1).astype(np.float64)
+    theirs = float(replace(predicted, scores=constant, labels=labels).values(metric)[0])
+    mine = float(predicted.values(metric)[0])
+    if not mine > theirs:
+        return None
+    what = "the mean" if schema.task == "regression" else "the shares of the classes"
+    return (
+        f"the model predicts the test rows worse than a constant does, {what} of the other rows: {metric} {mine:.4g} "
+        f"instead of {theirs:.4g}. The features say nothing about the target, or the test rows differ from the others"
     )
 
 

@@ -1,5 +1,6 @@
 """Finds features that alone predict the target almost perfectly: mostly copies of it, or facts that follow from it."""
 
+import re
 from typing import Any, cast
 
 import numpy as np
@@ -13,6 +14,9 @@ ROWS = 5000
 MIN_ROWS = 50
 """With fewer rows, a perfect feature may be chance."""
 MIN_OF_CLASS = 5
+WORDS = 2000
+"""The most frequent words of a text column, at most, that are looked at."""
+_NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?")
 """Smaller classes don't count."""
 BINS = 64
 FOLDS = 3
@@ -29,7 +33,8 @@ def find_leaks(columns: Columns, target: NDArray[np.float64], schema: Schema, se
 
     A number is cut into at most 64 bins of equal size, a category is its own bin; each bin's most frequent class (or
     mean target), learnt on two thirds of the rows, predicts the others. For numbers in a regression it is the rank
-    correlation, because bins are too coarse to tell a copy. Text isn't looked at.
+    correlation, because bins are too coarse to tell a copy. Of a text, the word counts that tells a class best, or the
+    first or last number for a regression.
     """
     if len(target) < MIN_ROWS:
         return {}
@@ -38,10 +43,12 @@ def find_leaks(columns: Columns, target: NDArray[np.float64], schema: Schema, se
     fold = np.random.default_rng(seed).permutation(len(chosen)) % FOLDS
     found: dict[str, float] = {}
     for feature in schema.features:
-        if feature.type == "text":
-            continue
         values = columns[feature.name][chosen]
-        if schema.task == "regression":
+        if feature.type == "text":
+            regression = schema.task == "regression"
+            figure = _numbers_in(values, wanted) if regression else _best_words(values, wanted.astype(np.int64), fold)
+            limit = PERFECT_RANK if regression else PERFECT_RECALL
+        elif schema.task == "regression":
             figure = _ranks(values, wanted) if feature.type != "categorical" else _r2(_codes(values), wanted, fold)
             limit = PERFECT_RANK
         else:
@@ -108,3 +115,47 @@ def _ranks(values: NDArray[np.generic], target: NDArray[np.float64]) -> float:
     if len(pair) < max(MIN_ROWS, len(target) / 2) or pair["value"].nunique() < 2 or pair["target"].nunique() < 2:
         return 0.0
     return abs(float(pair["value"].rank().corr(pair["target"].rank())))
+
+
+def _best_words(texts: NDArray[np.generic], labels: NDArray[np.int64], fold: NDArray[np.int64]) -> float:
+    """The mean over the classes of the recall, out of fold, of the word whose presence or absence tells a class best.
+
+    The recall is the mean of the class's own and the other rows'.
+    """
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    counted = np.flatnonzero(np.bincount(labels) >= MIN_OF_CLASS)
+    try:
+        counter = CountVectorizer(binary=True, max_features=WORDS, min_df=MIN_OF_CLASS)
+        words = counter.fit_transform(["" if text is None else str(text) for text in texts]).tocsr()
+    except ValueError:  # no word is in that many texts
+        return 0.0
+    if len(counted) < 2:
+        return 0.0
+
+    def recalls(rows: NDArray[np.bool_], own: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """By word; above 0.5 if it is more frequent in the class's own rows."""
+        shares = [np.asarray(words[rows & side].mean(axis=0)).ravel() for side in (own, ~own)]
+        return np.asarray((shares[0] + 1 - shares[1]) / 2)
+
+    figures = []
+    for label in counted:
+        own = labels == label
+        for number in range(FOLDS):
+            learn, held = fold != number, fold == number
+            if not all((rows & side).any() for rows in (learn, held) for side in (own, ~own)):
+                continue
+            learnt = recalls(learn, own)
+            best = int(np.abs(learnt - 0.5).argmax())
+            found = float(recalls(held, own)[best])
+            figures.append(found if learnt[best] > 0.5 else 1 - found)
+    return float(np.mean(figures)) if figures else 0.0
+
+
+def _numbers_in(texts: NDArray[np.generic], target: NDArray[np.float64]) -> float:
+    """The rank correlation of the first or the last number of the texts with the target, whichever is larger."""
+    found = [_NUMBER.findall("" if text is None else str(text)) for text in texts]
+    return max(
+        _ranks(np.array([float(numbers[place]) if numbers else np.nan for numbers in found]), target)
+        for place in (0, -1)
+    )

@@ -7,10 +7,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from ml.bundle import BundleError, Parts, bundle_of, read_parts, write_bundle
 from ml.card import Card, DataFacts, Figure
 from ml.contract import Report
-from ml.evaluation import confusion, curves, doubt, evaluate, importance, predict, slices, support, without_live
+from ml.evaluation import (
+    confusion,
+    curves,
+    doubt,
+    evaluate,
+    importance,
+    no_gain,
+    predict,
+    slices,
+    support,
+    without_live,
+)
 from ml.files import CANDIDATE, CONTRACT_REPORT, METRICS_FILE, PLOTS, SUMMARY, TRAINED
 from ml.logs import stage_logger
 from ml.metrics import METRICS
@@ -25,7 +38,9 @@ def complete_card(parts: Parts, params: Params, report: Report, summary: Summary
     schema = parts.schema
     predicted = evaluate(evaluated, read_rows("test", schema, params), params.evaluation, params.seed)
     metrics = METRICS[schema.task]
-    counted = {part: support(read_target(part, schema), schema) for part in PARTS}
+    targets = {part: read_target(part, schema) for part in PARTS}
+    counted = {part: support(target, schema) for part, target in targets.items()}
+    others = np.concatenate([target for part, target in targets.items() if part != "test"])
     blind: dict[str, Figure] = {}
     if any(feature.live for feature in schema.features):
         scores, labels = predict(evaluated, without_live(predicted.rows.columns, schema))
@@ -49,7 +64,9 @@ def complete_card(parts: Parts, params: Params, report: Report, summary: Summary
             "metrics": predicted.figures(metrics),
             "without_live": blind,
             "support": counted,
-            "doubts": tuple(filter(None, [doubt(counted["test"], params.evaluation)])),
+            "doubts": tuple(
+                filter(None, [doubt(counted["test"], params.evaluation), no_gain(predicted, others, schema)])
+            ),
             "slices": slices(evaluated, predicted, params.evaluation),
             "importance": importance(evaluated, predicted, params.evaluation, params.seed),
             "curves": {name: tuple(points) for name, points in curves(schema, predicted).items()},

@@ -95,7 +95,7 @@ class ModelParams(Document):
     recency_half_life: Duration | None = None
     """A row that is older than the newest row by this time has half its weight; needs a time column."""
     calibration: tuple[CalibrationMethod, ...] = ("none", "sigmoid", "isotonic")
-    """Candidate methods; the method with the lowest log-loss over the folds is used, `none` on a tie.
+    """Candidate methods; the method with the lowest log-loss over the folds is used, `none` if it may be chance.
 
     Classification only.
     """
@@ -109,7 +109,8 @@ class ModelParams(Document):
     parity_tolerance: float = 1e-5
     """If the compiled model differs from the original by more than this, the bundle uses `runtime: sklearn`.
 
-    In probability; for a regression as a share of the target's standard deviation.
+    In probability; for a regression as a share of the target's standard deviation, or of the prediction's distance from
+    the mean if that is larger.
     """
 
 

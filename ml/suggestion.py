@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, get_args
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -27,6 +28,10 @@ COLUMNS = 50
 FEW_CLASSES = 20
 """Up to this many different whole numbers in a target are taken as classes, if each has 5 rows on average."""
 CLASS_ROWS = 5
+_COUNT = re.compile(
+    r"(?:^|[\W_])(?:n|num|nr|no_of|number|counts?|quantity|qty|visits|times|age|years|months|days)(?:$|[\W_])", re.I
+)
+"""Names of amounts."""
 _OTHER_MOMENT = re.compile(r"birth|born|dob|expir|valid|until|due|end", re.IGNORECASE)
 
 
@@ -168,6 +173,8 @@ def _task(column: "pd.Series[Any]") -> tuple[Task, str]:
         numbers = pd.to_numeric(present, errors="coerce").dropna()
         whole = bool((numbers % 1 == 0).all())
         if whole and different <= FEW_CLASSES and len(present) >= CLASS_ROWS * different:
+            if _are_counts(numbers, str(column.name)):
+                return "regression", f"{different} whole numbers that look like counts; if they are classes: multiclass"
             return "multiclass", f"{different} whole numbers; if they are amounts: regression"
         return "regression", f"{different} numbers"
     if different > len(present) / 2:
@@ -176,6 +183,20 @@ def _task(column: "pd.Series[Any]") -> tuple[Task, str]:
             "numbers"
         )
     return "multiclass", f"{different} values"
+
+
+def _are_counts(numbers: "pd.Series[Any]", name: str) -> bool:
+    """Whether whole numbers count something: so it is called, or from 0 on larger ones are seldom, as in a count.
+
+    Codes of classes are about equally frequent, or in no order.
+    """
+    if _COUNT.search(name):
+        return True
+    by_number = numbers.value_counts().sort_index()
+    rows = by_number.to_numpy(dtype=np.int64)
+    after = np.diff(rows[int(rows.argmax()) :])
+    falls = len(after) > 3 and float(np.mean(after <= 0)) > 0.75
+    return bool(falls and by_number.index[0] == 0 and rows[-1] < 0.1 * rows.max())
 
 
 def _names_rows(column: "pd.Series[Any]", name: str, kind: FeatureType) -> bool:

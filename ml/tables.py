@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ml import values
 from ml.schema import Columns, Feature, Form, Schema, SchemaError
+from ml.time_layouts import AmbiguousTimesError, find_layout
 
 NO_SPELLINGS: frozenset[str] = frozenset()
 
@@ -172,8 +173,8 @@ def learn_times(column: "pd.Series[Any]", name: str, layout: str | None, zone: s
     distinct = list(column.dropna().unique())
     if layout is None:
         try:
-            found = values.find_layout(distinct, declared=True)
-        except values.AmbiguousTimesError as error:
+            found = find_layout(distinct, declared=True)
+        except AmbiguousTimesError as error:
             raise _ambiguous(name, error) from None
         layout = None if found == "iso" else found
     offsets = {values.has_offset(value, layout) for value in distinct}
@@ -190,12 +191,12 @@ def are_times(column: "pd.Series[Any]") -> bool:
     Raises SchemaError when the order of day and month is ambiguous.
     """
     try:
-        return values.find_layout(column.dropna().unique(), declared=False) is not None
-    except values.AmbiguousTimesError as error:
+        return find_layout(column.dropna().unique(), declared=False) is not None
+    except AmbiguousTimesError as error:
         raise _ambiguous(str(column.name), error) from None
 
 
-def _ambiguous(name: str, error: values.AmbiguousTimesError) -> SchemaError:
+def _ambiguous(name: str, error: AmbiguousTimesError) -> SchemaError:
     layouts = " or ".join(f'"{layout}"' for layout in error.layouts)
     return SchemaError(
         f"column {name!r}: {error}: declare data.features.{name}.format in params.yaml as {layouts} "

@@ -125,10 +125,15 @@ def has_champion(params: Params) -> bool:
 
 def _log_origin(mlflow: Any, params: Params) -> None:
     flat = _flatten(params.model_dump(mode="json"))
-    mlflow.log_params({key: str(value)[:500] for key, value in flat.items()})
+    mlflow.log_params({key: _spell(value)[:500] for key, value in flat.items()})
     mlflow.set_tags({"git_commit": git_commit(), **data_versions()})
     if PLOTS.is_dir():
         mlflow.log_artifacts(str(PLOTS), "plots")
+
+
+def _spell(value: Any) -> str:
+    """A parameter as params.yaml spells it: true and null, where Python has True and None."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _log_bundle(mlflow: Any, bundle: Path, version: str, card: str, parts: Parts) -> None:

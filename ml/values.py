@@ -7,7 +7,6 @@ The service reads a request value by value, without pandas. Training applies it 
 import math
 import re
 import unicodedata
-from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -17,16 +16,15 @@ FALSE = frozenset({"false", "no", "0", "f", "n"})
 EPOCHS = {"epoch_s": 1.0, "epoch_ms": 1e3, "epoch_us": 1e6, "epoch_ns": 1e9}
 """Formats of times that are numbers: units since 1970-01-01 UTC, in a second."""
 
+DECIMAL_YEAR = "decimal_year"
+"""Format of times that are years with their fraction: 1958.208 is in March 1958."""
+
 LEADING_ZERO = r"^[+-]?0[0-9]"
 """Matches digits that are no number but a text, such as a zip code."""
-
-_DIGITS = {4: "%Y", 6: "%Y%m", 8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 
 _START = datetime(1970, 1, 1)
 _START_UTC = _START.replace(tzinfo=UTC)
 _SHORT_DATE = re.compile(r"(\d{4})(?:-(\d{1,2}))?(?:-(\d{1,2})(?:[T ](.+))?)?")
-_FULL_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
-_NUMBER = re.compile(r"[+-]?\d+(?:\.\d*)?")
 
 
 class UnreadableError(ValueError):
@@ -83,10 +81,10 @@ def is_missing(value: object, spellings: frozenset[str]) -> bool:
 def read_time(value: object, layout: str | None, zone: str | None, *, utc: bool) -> float:
     """Seconds since 1970: of the wall clock in `zone`; without a zone of UTC if `utc`, else of the clock as written.
 
-    `layout`: a pattern of `datetime.strptime` or a key of EPOCHS, which is tried before ISO 8601.
+    `layout`: a pattern of `datetime.strptime`, DECIMAL_YEAR or a key of EPOCHS, which is tried before ISO 8601.
     Raises UnreadableError when the value is no time, has an offset from UTC where it must not, or lacks it.
     """
-    moment = _moment(value, layout)
+    moment = moment_of(value, layout)
     try:
         if moment.tzinfo is None:
             if utc and zone is None:
@@ -106,7 +104,7 @@ def read_time(value: object, layout: str | None, zone: str | None, *, utc: bool)
 def has_offset(value: object, layout: str | None = None) -> bool:
     """Whether a value is a time with an offset from UTC."""
     try:
-        return _moment(value, layout).tzinfo is not None
+        return moment_of(value, layout).tzinfo is not None
     except UnreadableError:
         return False
 
@@ -132,7 +130,7 @@ def time_zone(name: str) -> ZoneInfo:
 
 def check_layout(layout: str) -> str:
     """The layout; ValueError when it describes no times."""
-    if layout in EPOCHS:
+    if layout in EPOCHS or layout == DECIMAL_YEAR:
         return layout
     try:
         datetime.strptime(datetime(2001, 2, 13, 4, 5, 6, tzinfo=UTC).strftime(layout), layout)  # noqa: DTZ007
@@ -141,16 +139,17 @@ def check_layout(layout: str) -> str:
     except ValueError:
         pass
     raise ValueError(
-        f"{layout!r} is no format of times: write a pattern of Python's strptime (%d.%m.%Y), or {', '.join(EPOCHS)}"
+        f"{layout!r} is no format of times: write a pattern of Python's strptime (%d.%m.%Y), "
+        f"or {', '.join((*EPOCHS, DECIMAL_YEAR))}"
     )
 
 
 def is_numeric(layout: str) -> bool:
-    """Whether times of this layout are numbers in JSON: units since 1970, or digits such as 202412."""
-    return layout in EPOCHS or layout in _DIGITS.values()
+    """Whether times of this layout are numbers in JSON: units since 1970, years, or digits such as 202412."""
+    return layout in EPOCHS or layout == DECIMAL_YEAR or _digits(layout) is not None
 
 
-def _moment(value: object, layout: str | None) -> datetime:
+def moment_of(value: object, layout: str | None) -> datetime:
     """The time as it is written; without an offset from UTC its `tzinfo` is None."""
     text = spell(value)
     if layout is not None:
@@ -161,12 +160,27 @@ def _moment(value: object, layout: str | None) -> datetime:
                     return _START_UTC + timedelta(seconds=amount / EPOCHS[layout])
                 except OverflowError:
                     raise UnreadableError(f"{text[:50]!r} is outside the range of times", "out_of_bounds") from None
+        elif layout == DECIMAL_YEAR:
+            amount = number(text)
+            if amount is not None and 1 <= amount < 9999:
+                first = datetime(int(amount), 1, 1)
+                return first + (amount - first.year) * (first.replace(year=first.year + 1) - first)
         else:
             try:
-                return _parse(text, layout)
+                return parse_time(text, layout)
             except ValueError:
                 pass
-    return _iso_moment(text, layout)
+    return iso_moment(text, layout)
+
+
+_WIDTHS = {"Y": 4, "j": 3, **dict.fromkeys("ymdHMS", 2)}
+
+
+@cache
+def _digits(layout: str) -> int | None:
+    """The number of digits of times of a layout that has no signs between its fields, such as %Y%m; else None."""
+    fields = re.fullmatch("(?:%([YymdHMSj]))+", layout)
+    return None if fields is None else sum(_WIDTHS[field] for field in layout[1::2])
 
 
 _FIELDS = {"Y": r"(\d{4})", "f": r"(\d{1,6})", **dict.fromkeys("mdHMS", r"(\d{1,2})")}
@@ -182,8 +196,16 @@ def _pattern(layout: str) -> tuple[re.Pattern[str], str] | None:
     return re.compile(pattern, re.ASCII), "".join(fields)
 
 
-def _parse(text: str, layout: str) -> datetime:
-    """As `datetime.strptime`, and for layouts of numbers ten times as fast; ValueError when the text doesn't fit."""
+def parse_time(text: str, layout: str) -> datetime:
+    """As `datetime.strptime`, and for layouts of numbers ten times as fast; ValueError when the text doesn't fit.
+
+    Without signs between the fields, every digit must be there; as a number, 010203 lacks its first zero.
+    """
+    width = _digits(layout)
+    if width is not None:
+        text = text if layout.startswith("%Y") else text.zfill(width)
+        if len(text) != width or not text.isdecimal():
+            raise ValueError(text)
     known = _pattern(layout)
     if known is None:
         return datetime.strptime(text, layout)  # noqa: DTZ007 - the caller decides what a missing offset means
@@ -198,7 +220,8 @@ def _parse(text: str, layout: str) -> datetime:
     return datetime(int(part["Y"]), int(part["m"]), day, hour, minute, second, micro)
 
 
-def _iso_moment(text: str, layout: str | None) -> datetime:
+def iso_moment(text: str, layout: str | None) -> datetime:
+    """The time that an ISO 8601 text says; `layout`: for the message of the UnreadableError."""
     # Python would read 13 digits as a date, any separator, and an hour.
     if not text.isdigit() or len(text) == 8:
         try:
@@ -217,82 +240,3 @@ def _iso_moment(text: str, layout: str | None) -> datetime:
 
 def _quoted(value: object) -> str:
     return repr(str(value)[:50])
-
-
-# --- which layout the times of a column have ---
-
-_DATES = ("%d{0}%m{0}%Y", "%m{0}%d{0}%Y", "%Y{0}%m{0}%d")
-_SHORT_DATES = ("%d{0}%m{0}%y", "%m{0}%d{0}%y", "%y{0}%m{0}%d")
-_NAMED_DATES = ("%d %b %Y", "%d-%b-%Y", "%d %B %Y", "%d. %B %Y", "%b %d %Y", "%b %d, %Y", "%B %d, %Y", "%B %d %Y")
-_CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p", " %I:%M%p")
-_FIRST = 200
-"""Every layout is tried on this number of values, and on all values only those that fit these."""
-
-
-class AmbiguousTimesError(ValueError):
-    """Times that several layouts fit, with different meanings."""
-
-    def __init__(self, example: str, layouts: list[str]) -> None:
-        super().__init__(f"{example!r} can be read in several ways")
-        self.example = example
-        self.layouts = layouts
-
-
-def find_layout(values: Iterable[object], *, declared: bool) -> str | None:
-    """The layout that all values share: `iso`, a pattern, a key of EPOCHS; None when they aren't times.
-
-    `declared`: the column is known to contain times, so that plain numbers and years of two digits are times, too.
-    Raises AmbiguousTimesError when several layouts fit and give different times.
-    """
-    texts = [spell(value) for value in values]
-    if not texts:
-        return None
-    if all(_NUMBER.fullmatch(text) for text in texts[:_FIRST]):
-        return _numeric_layout(texts) if declared else None
-    if (declared or _FULL_DATE.match(texts[0])) and _fits(texts, None):
-        return "iso" if declared or all(map(_FULL_DATE.match, texts)) else None
-    first = texts[0]
-    separator = next((mark for mark in "./-" if mark in first), None)
-    dates = [] if separator is None else [date.format(separator) for date in _DATES]
-    if separator is not None and declared:
-        dates += [date.format(separator) for date in _SHORT_DATES]
-    if any(letter.isalpha() for letter in first):
-        dates += _NAMED_DATES
-    candidates = [date + clock for date in dates for clock in _CLOCKS if _fits(texts[:1], date + clock)]
-    return _only(texts, [layout for layout in candidates if _fits(texts[:_FIRST], layout) and _fits(texts, layout)])
-
-
-def _numeric_layout(texts: list[str]) -> str | None:
-    numbers = [amount for text in texts if (amount := number(text)) is not None]
-    if len(numbers) < len(texts):
-        return None
-    candidates = []
-    for epoch, unit in EPOCHS.items():  # from 1973 to 2286, in which the units don't overlap
-        if all(1e8 * unit <= abs(amount) < 1e10 * unit for amount in numbers):
-            candidates.append(epoch)
-    lengths = {len(text) for text in texts}
-    layout = _DIGITS.get(lengths.pop()) if len(lengths) == 1 else None
-    years = all(text.isdigit() and "1800" <= text[:4] <= "2199" for text in texts)
-    if layout is not None and years and _fits(texts, layout):
-        candidates.append(layout)
-    return _only(texts, candidates)
-
-
-def _only(texts: list[str], layouts: list[str]) -> str | None:
-    """The single layout that fits."""
-    if len({layout.replace("%B", "%b") for layout in layouts}) > 1:  # May is May's short form
-        differ = (text for text in texts if len({_moment(text, layout).replace(tzinfo=None) for layout in layouts}) > 1)
-        raise AmbiguousTimesError(next(differ, texts[0]), layouts)
-    return layouts[0] if layouts else None
-
-
-def _fits(texts: list[str], layout: str | None) -> bool:
-    try:
-        for text in texts:
-            if layout is None:
-                _iso_moment(text, None)
-            elif layout not in EPOCHS:
-                _parse(text, layout)
-    except (ValueError, UnreadableError):
-        return False
-    return True

@@ -27,6 +27,16 @@ def test_scores_that_are_too_extreme_are_calibrated_and_good_ones_are_not() -> N
     assert good.calibration.method == "none"
 
 
+def test_a_gain_that_may_be_chance_leaves_the_scores_as_they_are() -> None:
+    held_out = [fold(600, seed, slope=1.2) for seed in range(3)]
+    both = choose_calibration(held_out, ("none", "temperature"), in_order=False)
+    gain = both.log_loss["none"] - both.log_loss["temperature"]
+    assert 0 < gain < 0.002
+    assert both.calibration.method == "none"
+    # If params.yaml doesn't name `none`, the best of what it names is taken.
+    assert choose_calibration(held_out, ("temperature",), in_order=False).calibration.method == "temperature"
+
+
 def test_folds_in_time_order_are_judged_by_earlier_folds_only() -> None:
     # The last fold alone is extreme; a method that may look ahead would win by it.
     held_out = [fold(400, 1), fold(400, 2), fold(400, 3, slope=6.0)]

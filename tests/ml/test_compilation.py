@@ -83,9 +83,22 @@ def test_a_regressions_tolerance_is_a_share_of_the_targets_spread(estimators: li
     assert parity is not None
     rows = np.concatenate([matrix(), edge_rows(model.estimator, model.encoding, matrix())])
     assert len(rows) == parity.rows + parity.edge_rows
-    off = np.abs(compile_model("onnx", graph, schema.task)(rows) - model.scores(rows, schema)).max()
-    assert off > TOLERANCE  # in the target's own unit it would have failed
-    assert parity.largest_difference == pytest.approx(off / prices.std())
+    expected = model.scores(rows, schema)
+    off = np.abs(compile_model("onnx", graph, schema.task)(rows) - expected)
+    assert off.max() > TOLERANCE  # in the target's own unit it would have failed
+    far = np.abs(expected - expected[:ROWS].mean())
+    assert parity.largest_difference == pytest.approx((off / np.maximum(prices.std(), far)).max())
+
+
+def test_a_prediction_far_from_the_others_has_float32s_digits_and_is_compiled() -> None:
+    amounts = np.full(ROWS, 1.0)
+    amounts[:3] = 123_456_789.0  # thirty standard deviations from the mean
+    model, schema = fitted("regression", amounts, [{"kind": "extra_trees", "n_estimators": 30}])
+    unit, tolerance = parity_unit(amounts, schema), 5e-7
+    runtime, graph, _ = compile_estimator(model, schema, matrix(), unit, tolerance, LOG)
+    off = np.abs(compile_model("onnx", graph, schema.task)(matrix()) - model.scores(matrix(), schema)).max()
+    assert off / unit > tolerance
+    assert runtime == "onnx"
 
 
 def test_a_spread_that_float32_cannot_resolve_is_served_by_scikit_learn(caplog: pytest.LogCaptureFixture) -> None:

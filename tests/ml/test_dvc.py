@@ -138,6 +138,7 @@ def test_the_run_keeps_what_one_needs_to_repeat_it(clone: Clone) -> None:
     client = mlflow.MlflowClient(f"sqlite:///{clone.path}/.atlas/mlflow/mlflow.db")
     run = client.get_run(str(clone.champion().run_id))
     assert run.data.params["model.estimators.trees.kind"] == "hist_gradient_boosting"
+    assert run.data.params["model.refit"] == "true"  # as params.yaml spells it
     assert 0.5 < run.data.metrics["test.roc_auc"] <= 1
     assert run.data.metrics["test.roc_auc.low"] <= run.data.metrics["test.roc_auc"]
     lock = yaml.safe_load((clone.path / "dvc.lock").read_text())

@@ -5,10 +5,11 @@ import pytest
 
 from ml.bundle import bundle_of
 from ml.encoding import CROSS, Encoding, LookupEncoder, NumericEncoder
-from ml.evaluation import evaluate, importance, predict
+from ml.evaluation import evaluate, importance, no_gain, predict
 from ml.metrics import values
 from ml.params import EvaluationParams
 from ml.rows import Rows
+from ml.schema import Columns
 from tests.ml.logistic import logistic_parts
 
 
@@ -42,3 +43,15 @@ def test_importance_shuffles_a_feature_in_everything_that_is_made_of_it() -> Non
     assert found == pytest.approx(expected, abs=1e-12)
     assert list(found) == ["x", "member"]
     assert found["member"] > 0.01
+
+
+def test_a_model_that_is_worse_than_a_constant_is_doubted() -> None:
+    x = np.random.default_rng(3).normal(size=300)
+    happened = (x > 0).astype(float)
+    for slope, doubted in ((2.0, False), (-2.0, True)):
+        bundle = bundle_of("", logistic_parts(slope, 0.0))
+        columns: Columns = {"x": x, "member": x}
+        predicted = evaluate(bundle, Rows(columns, happened, None), EvaluationParams(replicates=2), seed=1)
+        said = no_gain(predicted, happened, bundle.schema)
+        assert (said is not None) == doubted
+    assert "worse than a constant does, the shares of the classes of the other rows: log_loss" in str(said)

@@ -12,7 +12,8 @@ RNG = np.random.default_rng(0)
 
 def schema(columns: Columns, task: Task, classes: int) -> Schema:
     kinds: dict[str, FeatureType] = {
-        name: "categorical" if values.dtype == object else "numeric" for name, values in columns.items()
+        name: "text" if name.startswith("text") else "categorical" if values.dtype == object else "numeric"
+        for name, values in columns.items()
     }
     features = tuple(Feature(name=name, type=kind) for name, kind in kinds.items())
     return Schema(target="y", task=task, classes=tuple(map(str, range(classes))), features=features)
@@ -37,6 +38,33 @@ def test_copies_codes_bins_and_missing_values_that_give_the_target_away() -> Non
         "empty": np.full(300, np.nan),
     }
     assert found(columns, target) == {"copy", "threshold", "code", "only_if_so"}
+
+
+def texts(says: list[str], seed: int = 0) -> "np.ndarray":
+    """Ten words of no meaning each, and what it says among them."""
+    words = np.random.default_rng(seed).choice([f"word{n}" for n in range(60)], (len(says), 10))
+    return np.array([" ".join([*row[:5], said, *row[5:]]) for row, said in zip(words, says, strict=True)], dtype=object)
+
+
+def test_a_text_whose_words_or_numbers_give_the_target_away() -> None:
+    target = RNG.integers(0, 2, 300)
+    columns: Columns = {
+        "text_of_one": texts(["refunded" if y else "" for y in target]),
+        "text_of_two": texts(["refunded" if y else "paid" for y in target], 1),
+        "text_that_helps": texts(["good" if RNG.random() < (0.8 if y else 0.2) else "" for y in target], 2),
+        "text_without_words": np.array([None, ""] * 150, dtype=object),
+    }
+    assert found(columns, target) == {"text_of_one", "text_of_two"}
+    three = np.arange(300) % 3
+    named = texts([("small", "medium", "large")[y] for y in three])
+    assert found({"text": named}, three, "multiclass", 3) == {"text"}
+    amount = RNG.lognormal(size=300)
+    columns = {
+        "text_with_amount": np.array([f"{y:.4f} EUR, page 3" for y in amount], dtype=object),
+        "text_with_noise": np.array([f"{y:.4f} EUR" for y in RNG.lognormal(size=300)], dtype=object),
+        "text_without": texts([""] * 300),
+    }
+    assert found(columns, amount, "regression", 0) == {"text_with_amount"}
 
 
 def test_row_numbers_of_a_table_that_is_sorted_by_class() -> None:

@@ -36,10 +36,20 @@ def shop(rows: int = 60) -> pd.DataFrame:
         (["01", "02", "03"] * 20, "multiclass"),
         (list(range(60)), "regression"),
         ([0.5, 1.5, 2.5] * 20, "regression"),
+        ([0] * 30 + [1] * 14 + [2] * 7 + [3] * 4 + [4] * 2 + [5] * 2 + [6], "regression"),
+        ([0, 1, 2, 3, 4, 5] * 10, "multiclass"),
+        ([1] * 30 + [2] * 20 + [3] * 10, "multiclass"),
     ],
 )
 def test_the_task_is_what_the_targets_values_tell(target: list[Any], task: str) -> None:
     assert suggest(shop().assign(y=target), "y").task == task
+
+
+@pytest.mark.parametrize("name", ["n_children", "visits", "number of rooms", "Age"])
+def test_whole_numbers_that_are_called_amounts_are_no_classes(name: str) -> None:
+    found = suggest(shop().assign(**{name: [1, 2, 3] * 20}), name)
+    assert found.task == "regression"
+    assert "if they are classes: multiclass" in found.reason
 
 
 def test_it_writes_params_that_can_be_used_and_says_what_it_inferred(

@@ -129,6 +129,9 @@ def test_the_hour_of_a_declared_zone_does_not_move_when_summer_time_begins() -> 
         ([1704067200000.0, None], "epoch_ms"),
         ([202401, 202412], "%Y%m"),
         (["20240131"], "%Y%m%d"),
+        ([580329, 991231], "%y%m%d"),
+        ([31299, 311299], "%d%m%y"),
+        ([1958.208, 1958, 1959.75], "decimal_year"),
     ],
 )
 def test_a_layout_that_all_times_fit_is_found(written: list[object], layout: str) -> None:
@@ -136,6 +139,25 @@ def test_a_layout_that_all_times_fit_is_found(written: list[object], layout: str
     found = learn_times(column, "x", None, None)
     assert (found.format, found.utc) == (layout, layout.startswith("epoch"))
     assert not read_column(column, found)[1].any()
+
+
+def test_digits_that_lost_their_first_zero_are_the_same_time_and_those_that_lack_others_are_none() -> None:
+    two_digit_years = learn_times(pd.Series(["010203"]), "x", "%y%m%d", None)
+    for written in (10203, "010203"):
+        assert moments_of(pd.Series([written]), two_digit_years)[0] == pd.Timestamp("2001-02-03")
+    for layout, written in (("%Y%m%d", 2024111), ("%Y%m", 20241), ("%y%m%d", 1010203)):
+        assert read_column(pd.Series([written]), learn_times(pd.Series([written]), "x", layout, None))[1].all()
+
+
+def test_years_with_a_fraction_are_moments_of_that_year() -> None:
+    column = pd.Series([2024.0, 2024.5, 1999.25])
+    moments = moments_of(column, learn_times(column, "x", None, None))
+    assert list(moments) == [*map(pd.Timestamp, ("2024-01-01", "2024-07-02", "1999-04-02 06:00"))]
+
+
+def test_an_ambiguous_order_of_digits_asks_for_the_param() -> None:
+    with pytest.raises(SchemaError, match=r"'101112' can be read in several ways"):
+        learn_times(pd.Series([101112, 111210]), "x", None, None)
 
 
 def test_an_ambiguous_order_of_day_and_month_asks_for_the_param() -> None:
