@@ -3,8 +3,7 @@
 import json
 import os
 import re
-import subprocess
-import sys
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -65,8 +64,16 @@ def settings(checkout: Checkout, **changed: object) -> None:
     (checkout.path / "Pulumi.dev.yaml").write_text(yaml.safe_dump({"config": document}))
 
 
+def use_dvc(checkout: Checkout) -> None:
+    """Make the copy, which is no git repository, one of DVC."""
+    folder = checkout.path / ".dvc"
+    folder.mkdir()
+    shutil.copy(REPOSITORY / ".dvc/config", folder)
+    (folder / "config.local").write_text("[core]\n    no_scm = true\n")
+
+
 def test_stack_comes_up_is_shown_feeds_dvc_and_goes(checkout: Checkout, account: World) -> None:
-    subprocess.run([sys.executable, "-m", "dvc", "init", "-q", "--no-scm"], cwd=checkout.path, check=True)
+    use_dvc(checkout)
     assert "is not up" in checkout.atlas("status", "--stack", "dev", code=1).stdout
     assert "no bucket yet" in checkout.atlas("dvc-remote", "--stack", "dev", code=1).stderr
     foreseen = json.loads(checkout.atlas("preview", "--stack", "dev", "--json").stdout)
@@ -150,7 +157,7 @@ def test_stack_that_was_never_up_is_not_made_by_a_command_that_makes_nothing(
     told: str,
 ) -> None:
     monkeypatch.delenv("PULUMI_CONFIG_PASSPHRASE")
-    subprocess.run([sys.executable, "-m", "dvc", "init", "-q", "--no-scm"], cwd=checkout.path, check=True)
+    use_dvc(checkout)
     # As they are committed, comments and all; but for who may run it, and what would need Docker.
     dev = (REPOSITORY / "Pulumi.dev.yaml").read_text().replace("role/atlas-deploy", "role/deploy")
     for stack, image in (("dev", DIGEST), ("prod", "promoted")):
