@@ -34,7 +34,6 @@ from infra.setting_types import (
 SECRETS = frozenset({"mlflowToken"})
 """Settings that must be encrypted in the stack file: `pulumi config set --secret`."""
 
-
 STRICT = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
 
 
@@ -78,6 +77,8 @@ class LocalSettings(_Settings):
     prometheus_port: Port = PROMETHEUS_PORT
     grafana_port: Port = GRAFANA_PORT
     workers: Annotated[int, Field(ge=1, le=64)] = 2
+    api_keys_file: str | None = None
+    """The file with the hashes of the service's API keys, relative to the repository; None: no key is needed."""
     log_level: LogLevel = "info"
     scrape_interval: Duration = "15s"
     """The interval of Prometheus's scrapes, such as 15s."""
@@ -132,6 +133,7 @@ class AwsSettings(_Settings):
     namespace: KubernetesName = "flask-app"
     service_name: KubernetesName = "flask-app-service"
     secret_name: KubernetesName = "capstone-secret"  # noqa: S105 - a name
+    api_keys_file: str | None = None
     service_cidrs: Annotated[tuple[Cidr, ...], Field(min_length=1)]
     """Networks that may call the service through the load balancer."""
     hostname: Annotated[str, Field(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)+$")] | None = None

@@ -15,6 +15,7 @@ COMMANDS = {
     "destroy": "destroy:destroy",
     "dvc-remote": "dvc:dvc_remote",
     "init": "init:init",
+    "key": "key:key",
     "logs": "logs:logs",
     "predict": "predict:predict",
     "preview": "stack:preview",

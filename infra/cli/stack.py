@@ -116,7 +116,8 @@ def report(done: deployment.Done, *, as_json: bool) -> None:
 
 def _show(example: Mapping[str, Any]) -> None:
     request, body = example["request"], example["answer"]
-    click.echo(f"\nA prediction, asked and answered just now:\n\n{request}\n\n{json.dumps(body, indent=1)}")
+    what = "A prediction" if "predictions" in body else "A request without an API key"
+    click.echo(f"\n{what}, asked and answered just now:\n\n{request}\n\n{json.dumps(body, indent=1)}")
 
 
 @click.command()

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -13,6 +14,9 @@ from infra.errors import AwsError, ClusterError, ImageError
 from infra.loopback import answers
 from infra.names import SERVICE_PORT, SERVICE_READY
 from infra.settings import AwsSettings, LocalSettings
+
+KEY_VARIABLE = "ATLAS_API_KEY"
+"""The environment variable with the API key that the smoke test sends, where the service needs one."""
 
 
 def smoke_test(stack: AtlasStack, outputs: Mapping[str, Any], *, wait: int) -> dict[str, Any] | None:
@@ -34,21 +38,32 @@ def no_answer(stack: AtlasStack) -> str:
     )
 
 
-def predict(connect: Callable[[], http.client.HTTPConnection]) -> tuple[str, Any]:
+def predict(connect: Callable[[], http.client.HTTPConnection], key: str | None = None) -> tuple[str, Any]:
     """Send the service's own example; returns the request's body and the answer. Each request has its own connection.
+
+    `key`: the API key that is sent.
 
     Raises OSError and HTTPException like the connection, ValueError when the answer isn't a prediction, KeyError
     when the service's OpenAPI document has no example.
     """
-    document = _request(connect(), "GET", "/openapi.json")
+    document = _request(connect(), "GET", "/openapi.json", key=key)
     row = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["example"]["rows"][0]
     # Only the required features, so that the example is short.
     required = document["components"]["schemas"]["Row"]["required"]
     body = json.dumps({"rows": [{name: row[name] for name in required} or row]})
-    answer = _request(connect(), "POST", "/predict", body)
+    answer = _request(connect(), "POST", "/predict", body, key=key)
     if not answer.get("predictions"):
         raise ValueError(f"no prediction in {json.dumps(answer)[:200]}")
     return body, answer
+
+
+def _refused(connect: Callable[[], http.client.HTTPConnection]) -> tuple[str, Any]:
+    """Ask without a key: the request's body and the refusal. Raises ValueError when the service answers all the same.
+
+    Whether the model predicts is known all the same: a service is ready only after it has predicted its example.
+    """
+    body = json.dumps({"rows": []})
+    return body, _request(connect(), "POST", "/predict", body, status=401)
 
 
 def _mark(stack: AtlasStack, reference: str) -> None:
@@ -68,17 +83,24 @@ def _example(stack: AtlasStack, address: str, aws: AwsSettings | None, *, patien
     """A prediction from the running service: the request as a curl command, and its real answer.
 
     If the load balancer can't be reached from here (atlas:serviceCidrs), a pod is asked through the cluster's API.
-    `patience` in seconds: a new load balancer's name resolves only after a while.
+    `patience` in seconds: a new load balancer's name resolves only after a while. Where API keys are needed, the key
+    is that of ATLAS_API_KEY; without it, the answer is the refusal of a request without a key.
     """
+    key = os.environ.get(KEY_VARIABLE) or None
+    refused = stack.settings.api_keys_file is not None and key is None
+
+    def ask(connect: Callable[[], http.client.HTTPConnection]) -> tuple[str, Any]:
+        return _refused(connect) if refused else predict(connect, key)
+
     deadline = time.monotonic() + patience
     while not (reached := answers(f"{address}{SERVICE_READY}")) and time.monotonic() < deadline:
         time.sleep(2)
     host, port = urlsplit(address).hostname or "", urlsplit(address).port or 80
     try:
         if reached or aws is None:
-            body, answer = predict(lambda: http.client.HTTPConnection(host, port, timeout=10))
+            body, answer = ask(lambda: http.client.HTTPConnection(host, port, timeout=10))
         else:
-            body, answer = _through_the_cluster(aws)
+            body, answer = _through_the_cluster(aws, ask)
             stack.say(
                 f"{address} doesn't answer here (is this machine outside atlas:serviceCidrs?), but a pod answers "
                 "through the Kubernetes API"
@@ -90,11 +112,14 @@ def _example(stack: AtlasStack, address: str, aws: AwsSettings | None, *, patien
         stack.say(f"atlas: {address} doesn't answer, and a pod can't be asked: {error}")
         return None
     quoted = body.replace("'", "'\\''")
-    command = f"curl -s {address}/predict -H 'Content-Type: application/json' -d '{quoted}'"
+    keyed = "" if key is None else f' -H "Authorization: Bearer ${KEY_VARIABLE}"'
+    command = f"curl -s {address}/predict -H 'Content-Type: application/json'{keyed} -d '{quoted}'"
+    if refused:
+        stack.say(f"the service needs API keys: with {KEY_VARIABLE} set, the smoke test requests a prediction")
     return {"request": command, "answer": answer}
 
 
-def _through_the_cluster(settings: AwsSettings) -> tuple[str, Any]:
+def _through_the_cluster(settings: AwsSettings, ask: Callable[[Any], tuple[str, Any]]) -> tuple[str, Any]:
     """The example's request and answer from a pod; raises ClusterError when no pod can be asked."""
     from infra.deployment.pods import cluster_of, tunnel
 
@@ -104,15 +129,25 @@ def _through_the_cluster(settings: AwsSettings) -> tuple[str, Any]:
         return connection
 
     with cluster_of(settings) as api, ExitStack() as tunnels:
-        return predict(lambda: connected(api, tunnels))
+        return ask(lambda: connected(api, tunnels))
 
 
-def _request(connection: http.client.HTTPConnection, method: str, path: str, body: str | None = None) -> Any:
+def _request(
+    connection: http.client.HTTPConnection,
+    method: str,
+    path: str,
+    body: str | None = None,
+    *,
+    key: str | None = None,
+    status: int = 200,
+) -> Any:
+    """The JSON answer; raises ValueError when it has another status."""
     try:
-        connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
+        headers = {"Content-Type": "application/json"} if body else {}
+        connection.request(method, path, body, headers | ({"Authorization": f"Bearer {key}"} if key else {}))
         response = connection.getresponse()
         content = response.read()
-        if response.status != 200:
+        if response.status != status:
             raise ValueError(f"{method} {path} answered {response.status} {response.reason}")
         return json.loads(content)
     finally:

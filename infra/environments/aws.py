@@ -7,6 +7,7 @@ import pulumi
 import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 
+from infra.api_keys import FILE_NAME, read_api_keys
 from infra.bundle import bundle_manifest
 from infra.components.alerting import Alerting, AlertingArgs
 from infra.components.bounded_roles import bound_roles
@@ -20,6 +21,7 @@ from infra.components.registry import Registry, RegistryArgs
 from infra.components.service_identity import ServiceIdentity, ServiceIdentityArgs
 from infra.components.workload.args import WorkloadArgs
 from infra.components.workload.component import Workload
+from infra.components.workload.pods import KEYS_FOLDER
 from infra.environments.monitoring_hosts import Around, declare_hosts
 from infra.errors import SettingsError
 from infra.names import (
@@ -40,7 +42,7 @@ PROMETHEUS_GROUP = "atlas-prometheus"
 def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
     """Declare the stack; returns its outputs.
 
-    Raises SettingsError when an image must be built, but there is no bundle.
+    Raises SettingsError when an image must be built, but there is no bundle; or the API keys' file can't be used.
     """
     if settings.image is None:
         bundle_manifest(repository / settings.bundle)
@@ -119,6 +121,8 @@ def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
         # The output itself: with an `apply` around the provider, it would lose its dependency on the cluster.
         kubeconfig=cluster.kubeconfig,
         enable_server_side_apply=True,
+        # Otherwise a changed Secret is replaced, also if it isn't immutable: pods would lose their API keys' file.
+        enable_secret_mutable=True,
         # It asks the API at once. Refused before the deploying role's access entry exists, it would take the cluster
         # for unreachable for the whole run.
         opts=pulumi.ResourceOptions(depends_on=cluster.ready),
@@ -137,11 +141,12 @@ def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
             workers=settings.workers,
             memory_mib=settings.pod_memory_mib,
             rollout_seconds=settings.rollout_seconds,
-            settings=_service_settings(settings),
+            settings=_service_settings(settings, plan.prometheus),
             mlflow_tracking_uri=settings.mlflow_tracking_uri,
             mlflow_token=pulumi.Output.secret(settings.mlflow_token.get_secret_value())
             if settings.mlflow_token
             else None,
+            api_keys=None if settings.api_keys_file is None else read_api_keys(repository / settings.api_keys_file),
             callers=settings.service_cidrs,
             certificate_arn=settings.certificate_arn,
             node_cidrs=plan.private,
@@ -204,13 +209,17 @@ def _promoted() -> pulumi.Output[str]:
     return own.get_output("image").apply(there)
 
 
-def _service_settings(settings: AwsSettings) -> dict[str, str]:
+def _service_settings(settings: AwsSettings, prometheus: str) -> dict[str, str]:
     """The service's environment, where it differs from its defaults (service/settings.py)."""
     given = {
         "LOG_LEVEL": settings.log_level,
         "WORKERS": str(settings.workers),
         "XDG_CACHE_HOME": "/tmp/cache",  # noqa: S108 - the only writable folder
     }
+    if settings.api_keys_file is not None:
+        given["API_KEYS_FILE"] = f"{KEYS_FOLDER}/{FILE_NAME}"
+        # Prometheus asks the pods themselves, from its fixed address; callers come through the load balancer.
+        given["METRICS_NETWORKS"] = f"{prometheus}/32"
     if settings.model_uri is not None:
         given["MODEL_URI"] = settings.model_uri
     if settings.mlflow_tracking_uri is not None:

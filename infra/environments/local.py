@@ -6,6 +6,7 @@ from typing import Any
 
 import pulumi
 
+from infra.api_keys import read_api_keys
 from infra.bundle import bundle_manifest
 from infra.local.machine import Machine
 from infra.local.releases import Found
@@ -21,7 +22,7 @@ from infra.settings import LocalSettings
 def deploy(settings: LocalSettings, repository: Path, machine: Machine) -> dict[str, Any]:
     """Declare the stack; returns its outputs. A part without a port of `machine` gets the settings' port.
 
-    Raises SettingsError when there is no bundle to serve.
+    Raises SettingsError when there is no bundle to serve, or the API keys' file can't be used.
     """
     settings = settings.model_copy(update={f"{part}_port": port for part, port in machine.ports.items()})
     home = repository / settings.directory
@@ -73,6 +74,7 @@ def deploy(settings: LocalSettings, repository: Path, machine: Machine) -> dict[
             "PORT": str(settings.service_port),
             "WORKERS": str(settings.workers),
             "LOG_LEVEL": settings.log_level,
+            **_access(settings, repository),
             "PROMETHEUS_MULTIPROC_DIR": str(home / "metrics"),
         },
         # The version leaves out the card, which the service shows, too.
@@ -89,6 +91,15 @@ def deploy(settings: LocalSettings, repository: Path, machine: Machine) -> dict[
     if found := machine.programs.get("grafana"):
         outputs["grafana"] = _grafana(settings, home, supervisor, process, found)
     return outputs
+
+
+def _access(settings: LocalSettings, repository: Path) -> dict[str, str]:
+    """The service's settings for API keys; it reads the file itself, so a changed file needs no `up`."""
+    if settings.api_keys_file is None:
+        return {}
+    path = repository / settings.api_keys_file
+    read_api_keys(path)
+    return {"API_KEYS_FILE": str(path), "METRICS_NETWORKS": f"{LOOPBACK}/32"}  # Prometheus asks without a key
 
 
 def main_checkout(repository: Path) -> Path:

@@ -16,7 +16,7 @@ from infra.program import program
 from infra.settings import AwsSettings, load_settings
 from tests.bundles import make_bundle
 from tests.infra.recording.run import Life, Result, edges
-from tests.infra.support.aws import BASE, DIGEST, FULL
+from tests.infra.support.aws import API_KEYS, BASE, DIGEST, FULL
 
 DEPLOYER, ANN = "arn:aws:iam::123456789012:role/deploy", "arn:aws:iam::123456789012:user/ann"
 CERTIFICATE = "arn:aws:acm:us-east-1:123456789012:certificate/0f4c"
@@ -242,6 +242,7 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> Life:
 STARTED = {
     "mlflowTrackingUri": "https://mlflow.example.com",
     "mlflowToken": "secret:one",
+    "apiKeysFile": str(API_KEYS),
     "nodeMax": "2",
     "kubernetesVersion": "1.35",
     "alertEmail": "oncall@example.com",
@@ -266,6 +267,10 @@ CHANGES: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]] = {
     "token": (
         {"mlflowToken": "secret:two"},
         {"Secret capstone-secret": "replace", "Deployment flask-app-deployment": "update"},
+    ),
+    "API keys": (
+        {"apiKeysFile": str(API_KEYS.with_name("other_keys.json"))},
+        {"Secret flask-app-api-keys": "update"},
     ),
     "name of the token's secret": (
         {"secretName": "mlflow"},

@@ -44,7 +44,7 @@ def test_keys_of_other_namespaces_are_not_ours() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "told"),
     [
-        ("atlas:servicePrt", "5000", "atlas:servicePrt is not a setting; the settings are bundle, "),
+        ("atlas:servicePrt", "5000", "atlas:servicePrt is not a setting; the settings are apiKeysFile, bundle, "),
         ("atlas:servicePort", "80", "atlas:servicePort: .*1024.*'80'"),
         ("atlas:servicePort", "http", "atlas:servicePort: .*integer.*'http'"),
         ("atlas:workers", "0", "atlas:workers: .*1.*'0'"),

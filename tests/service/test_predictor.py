@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -377,6 +378,39 @@ def test_a_damaged_bundle_is_named(bundles, tmp_path):
 
 
 @pytest.mark.slow
+def test_serving_unpickles_nothing_and_a_bundle_has_no_pickle(bundles):
+    """A pickle executes whatever it says. What is served is data: JSON, and an ONNX graph."""
+    program = f"""
+import _pickle, marshal, pickle, sys
+from pathlib import Path
+def refuse(*_, **__):
+    raise SystemExit("something was unpickled")
+class Refused:
+    __init__ = refuse
+import ml.bundle, service.app, service.worker, service.__main__  # pickle's own importers take these names below
+for module in (pickle, _pickle):
+    module.load = module.loads = module._load = module._loads = refuse
+    module.Unpickler = module._Unpickler = Refused
+from service.app import create_app
+from service.predictor import Predictor
+from service.settings import Settings
+predictor = Predictor.load(Path({str(bundles["binary"])!r}))
+client = create_app(Settings(), predictor).test_client()
+rows = {{"rows": [predictor.example()]}}
+assert client.post("/predict", json=rows).status_code == client.post("/explain", json=rows).status_code == 200
+print(sorted({{"joblib", "cloudpickle", "dill", "sklearn", "skops", "torch"}} & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=Path.cwd(), check=False, timeout=120
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+    for folder in bundles.values():
+        for file in filter(Path.is_file, folder.rglob("*")):
+            assert file.suffix in {".json", ".onnx"}, file
+            assert file.read_bytes()[:1] != b"\x80", f"{file} begins as a pickle does"
+            assert not zipfile.is_zipfile(file), file
+
+
 @pytest.mark.slow
 def test_serving_needs_neither_pandas_nor_scikit_learn_nor_mlflow(bundles):
     program = f"""

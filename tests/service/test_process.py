@@ -73,7 +73,16 @@ class Service:
 
 def environment(**variables: object) -> dict[str, str]:
     """This process's environment without the service's variables, and with the given variables."""
-    ours = {"MODEL_URI", "PORT", "WORKERS", "THREADS", "MLFLOW_TRACKING_URI", "PROMETHEUS_MULTIPROC_DIR", "HOST"}
+    ours = {
+        "MODEL_URI",
+        "PORT",
+        "WORKERS",
+        "THREADS",
+        "MLFLOW_TRACKING_URI",
+        "PROMETHEUS_MULTIPROC_DIR",
+        "HOST",
+        "API_KEYS_FILE",
+    }
     kept = {name: value for name, value in os.environ.items() if name not in ours}
     return kept | {name: str(value) for name, value in variables.items()}
 

@@ -40,6 +40,8 @@ class WorkloadArgs:
     """The service's environment (service/settings.py), without secrets."""
     mlflow_tracking_uri: str | None
     mlflow_token: pulumi.Input[str] | None
+    api_keys: str | None
+    """The file of the service's API keys; None: no key is needed."""
     callers: Sequence[str]
     """CIDRs that may reach the load balancer."""
     certificate_arn: str | None

@@ -1,4 +1,4 @@
-"""The pods: a Deployment with its service account, its settings, and the MLflow token's secret, if it is set."""
+"""The pods: a Deployment with its service account, its settings, and the secrets that are set."""
 
 import pulumi
 from pulumi_kubernetes.apps.v1 import (
@@ -28,6 +28,7 @@ from pulumi_kubernetes.core.v1 import (
     SeccompProfileArgs,
     Secret,
     SecretKeySelectorArgs,
+    SecretVolumeSourceArgs,
     SecurityContextArgs,
     ServiceAccount,
     SleepActionArgs,
@@ -37,6 +38,7 @@ from pulumi_kubernetes.core.v1 import (
 )
 from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 
+from infra.api_keys import FILE_NAME
 from infra.components.workload.args import Part
 from infra.names import HTTP, SERVICE_PORT, SERVICE_READY
 
@@ -51,6 +53,8 @@ CPU_REQUEST = "250m"
 MEMORY_REQUEST = 3 / 8
 """The request's share of the limit: 192 of the default 512 MiB. Measured with kubelet in a restricted pod: 85 MiB with
 1 worker, 131 with 2, with and without load. scikit-learn, for bundles that don't compile, adds 150 MiB per worker."""
+KEYS_FOLDER = "/etc/atlas/api-keys"
+"""Where pods have the API keys' file."""
 TOKEN = "CAPSTONE_TEST"  # noqa: S105 - its name
 """The environment variable with the MLflow server's token (service/settings.py), and its key in the secret."""
 
@@ -81,6 +85,7 @@ def declare_pods(part: Part) -> Deployment:
         )
         key = SecretKeySelectorArgs(name=secret.metadata.name, key=TOKEN)
         environment.append(EnvVarArgs(name=TOKEN, value_from=EnvVarSourceArgs(secret_key_ref=key)))
+    keys = [] if args.api_keys is None else [_api_keys(part, args.api_keys)]
     # Later than Kubernetes's own deadline, because its error message is better.
     patience = f"{args.rollout_seconds + 30}s"
     return Deployment(
@@ -102,9 +107,30 @@ def declare_pods(part: Part) -> Deployment:
             ),
         ),
         opts=pulumi.ResourceOptions(
-            parent=part.parent, custom_timeouts=pulumi.CustomTimeouts(create=patience, update=patience, delete="5m")
+            parent=part.parent,
+            depends_on=keys,
+            custom_timeouts=pulumi.CustomTimeouts(create=patience, update=patience, delete="5m"),
         ),
     )
+
+
+def _api_keys(part: Part, content: str) -> Secret:
+    """The Secret with the API keys' file, which pods mount and read again.
+
+    It keeps its name and is changed in place (the provider's enable_secret_mutable), and the Deployment names it
+    without depending on its outputs: so a new key changes neither the Deployment nor its pods.
+    """
+    return Secret(
+        f"{part.name}-api-keys",
+        metadata=part.inside(keys_secret(part.args.app)),
+        string_data={FILE_NAME: pulumi.Output.secret(content)},
+        opts=part.here,
+    )
+
+
+def keys_secret(app: str) -> str:
+    """The name of the Secret with the API keys' file."""
+    return f"{app}-api-keys"
 
 
 def _pod(
@@ -133,8 +159,15 @@ def _pod(
         ],
         containers=[_container(part, settings, environment)],
         # For the metrics that the workers share, and for a bundle from the registry.
-        volumes=[VolumeArgs(name="tmp", empty_dir=EmptyDirVolumeSourceArgs(size_limit="512Mi"))],
+        volumes=[VolumeArgs(name="tmp", empty_dir=EmptyDirVolumeSourceArgs(size_limit="512Mi")), *_keys_volume(part)],
     )
+
+
+def _keys_volume(part: Part) -> list[VolumeArgs]:
+    if part.args.api_keys is None:
+        return []
+    source = SecretVolumeSourceArgs(secret_name=keys_secret(part.args.app))
+    return [VolumeArgs(name="api-keys", secret=source)]
 
 
 def _container(part: Part, settings: pulumi.Input[str], environment: list[EnvVarArgs]) -> ContainerArgs:
@@ -162,7 +195,14 @@ def _container(part: Part, settings: pulumi.Input[str], environment: list[EnvVar
         lifecycle=LifecycleArgs(pre_stop=LifecycleHandlerArgs(sleep=SleepActionArgs(seconds=DRAIN_SECONDS))),
         # If a container fails, the end of its log becomes its termination message, which `up` shows.
         termination_message_policy="FallbackToLogsOnError",
-        volume_mounts=[VolumeMountArgs(name="tmp", mount_path="/tmp")],  # noqa: S108 - the pod's own
+        volume_mounts=[
+            VolumeMountArgs(name="tmp", mount_path="/tmp"),  # noqa: S108 - the pod's own
+            # The folder, not the file in it: kubelet doesn't renew a file that is mounted alone (subPath).
+            *(
+                VolumeMountArgs(name=volume.name, mount_path=KEYS_FOLDER, read_only=True)
+                for volume in _keys_volume(part)
+            ),
+        ],
     )
 
 

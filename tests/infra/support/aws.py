@@ -19,6 +19,8 @@ BASE: Mapping[str, str] = {
     "image": DIGEST,
 }
 """The least that a stack must say, and an image so that none is built."""
+API_KEYS = Path(__file__).with_name("keys.json")
+"""A file with the hash of a key."""
 FULL: Mapping[str, str] = {
     **BASE,
     "operatorCidrs": '["198.51.100.0/24"]',
@@ -33,6 +35,7 @@ FULL: Mapping[str, str] = {
     "mlflowTrackingUri": "https://mlflow.example.com:5000",
     "mlflowToken": "secret:the-token",
     "nat": "per-az",
+    "apiKeysFile": str(API_KEYS),
     "permissionsBoundary": "arn:aws:iam::123456789012:policy/atlas-boundary-dev",
 }
 """Every part that settings can add."""
