@@ -51,7 +51,9 @@ def call() -> Iterator[Callable[[Service, str], Caller]]:
         caller.connection.close()
 
 
-def test_a_rotation_reaches_open_connections_of_all_workers_and_fails_nobody_else(start, ring: KeyRing) -> None:
+def test_a_rotation_reaches_open_connections_of_all_workers_and_fails_nobody_else(
+    start, ring: KeyRing, call: Callable[[Service, str], Caller]
+) -> None:
     old, other = ring.add("shop"), ring.add("other")
     service = start(API_KEYS_FILE=ring.path)
     callers = [call(service, old) for _ in range(6)]
