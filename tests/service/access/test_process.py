@@ -117,7 +117,7 @@ def test_pipelined_requests_are_asked_for_their_own_keys(start, ring: KeyRing) -
     assert not receive(service.raw(folded)).startswith(b"HTTP/1.1 200 ")
 
 
-@pytest.mark.parametrize("token", ["", new_token()])
+@pytest.mark.parametrize("token", ["", new_token()], ids=["no key", "an unknown key"])
 def test_a_body_without_a_known_key_is_not_waited_for(start, ring: KeyRing, token: str) -> None:
     service = start(API_KEYS_FILE=ring.path)
     for body in (
