@@ -65,9 +65,8 @@ def choose(rows: Rows, schema: Schema, params: Params, log: logging.Logger) -> C
         if not params.model.monotone or one.stops_early  # the boosted trees
     ]
     budget = params.model.budget.total_seconds()
-    fits = 2 if params.model.refit else 1  # of what is chosen
     twice = _is_undecided(rows.target, schema, params)
-    planned = _plan(listed, len(folds), budget, fits=fits, undecided=twice) if folds else []
+    planned = _plan(listed, len(folds), budget, undecided=twice) if folds else []
     facts = AutomaticChoice(rows=len(sample), folds=len(folds), metric=metric, planned=len(planned), tried=())
     transform, known = _choose_target(planned, folds, rows.target, schema, params, log)
 
@@ -177,21 +176,18 @@ def _sample(rows: Rows, schema: Schema, params: Params) -> Rows:
     return rows.take(np.sort(np.random.default_rng(params.seed).permutation(len(rows))[:most]))
 
 
-def _plan(
-    listed: list[Candidate], folds: int, budget: float, *, fits: int = 0, undecided: bool = False
-) -> list[Candidate]:
+def _plan(listed: list[Candidate], folds: int, budget: float, *, undecided: bool = False) -> list[Candidate]:
     """The candidates, in order, that the budget's seconds are expected to be enough for; at least three.
 
     One that doesn't fit is passed over, and a later one that takes less time is planned instead. Of those that would
     take much longer than all the budget alone, such as boosted trees for dozens of classes, none.
-    `fits`: how often it is fitted after the folds if it is chosen. `undecided`: the first two are judged once more, for
-    the choice of the target.
+    `undecided`: the first two are judged once more, for the choice of the target.
     """
     able = [one for one in listed if one.seconds * folds <= OVERRUN * budget]
     planned: list[Candidate] = []
     work = sum(one.seconds for one in able[:2]) * folds if undecided else 0.0
     for candidate in able or [min(listed, key=lambda one: one.seconds)]:
-        cost = candidate.seconds * (folds + fits)
+        cost = candidate.seconds * folds
         if work + cost <= budget or len(planned) < 3:
             planned.append(candidate)
             work += cost

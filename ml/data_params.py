@@ -135,6 +135,16 @@ class DataParams(Document):
     """Columns that are never features."""
     features: dict[str, FeatureParams] = {}
 
+    @model_validator(mode="after")
+    def _time_is_a_time(self) -> Self:
+        declared = self.features.get(self.time) if self.time is not None else None
+        if declared is not None and declared.type not in (None, "datetime"):
+            raise ValueError(
+                f"features.{self.time}.type: {declared.type} can't be, because time names this column; leave the type "
+                "out, or put a copy of the column into the table"
+            )
+        return self
+
     def times(self, name: str) -> tuple[str | None, str | None]:
         """The declared format and zone of a column with times."""
         declared = self.features.get(name, FeatureParams())

@@ -184,7 +184,7 @@ def _why_left_out(
     different = present.nunique()
     if different == 1 and len(present) == len(training):
         return "the same in every training row"
-    if different == len(present) >= ID_ROWS and infer(present) == "categorical":
+    if name != data.time and different == len(present) >= ID_ROWS and infer(present) == "categorical":
         return "never the same in two training rows, as names of rows are"
     return ROW_NAME if name != data.time and identifies_rows(column, name) else None
 

@@ -11,8 +11,8 @@ from ml.encoding import Encoder, Encoding, LookupEncoder, OneHotEncoder, Ordinal
 from ml.runtime import is_linear
 from ml.schema import Columns
 
-MOST = 10_000
-"""Maximum number of thresholds that get rows; of more, evenly spread ones."""
+MOST = 4000
+"""Maximum number of thresholds that get rows; of more, evenly spread ones: large forests take 0.4 ms for a row."""
 LARGEST = float(np.finfo(np.float32).max)
 UNSEEN = "\x00unseen"
 """A category that no training data contains."""

@@ -69,25 +69,26 @@ def doubt(test: Support, params: EvaluationParams) -> str | None:
 
 
 def no_gain(predicted: Predicted, learnt: NDArray[np.float64], schema: Schema) -> str | None:
-    """That the test rows are predicted worse than by a constant, the mean or the classes' shares of the other rows.
+    """That a constant predicts the test rows better: their mean, or the classes' shares of the other rows (`learnt`).
 
-    `learnt`: the target of the other rows. None if the model is better than that.
+    None if the model is better than that. The mean is that of the test rows, as in R2: the others' is further away
+    wherever there is a trend.
     """
     rows, metric = len(predicted.rows), HEADLINE[schema.task]
     if schema.task == "regression":
-        constant: Scores = np.full(rows, learnt.mean())
+        constant: Scores = np.full(rows, predicted.rows.target.mean())
+        labels, what = constant, "their mean"
     else:
         shares = np.bincount(learnt.astype(int), minlength=len(schema.classes)) / len(learnt)
         constant = np.tile(shares, (rows, 1))
-    labels = constant if schema.task == "regression" else constant.argmax(axis=1).astype(np.float64)
+        labels, what = constant.argmax(axis=1).astype(np.float64), "the shares of the classes in the other rows"
     theirs = float(replace(predicted, scores=constant, labels=labels).values(metric)[0])
     mine = float(predicted.values(metric)[0])
     if not mine > theirs:
         return None
-    what = "the mean" if schema.task == "regression" else "the shares of the classes"
     return (
-        f"the model predicts the test rows worse than a constant does, {what} of the other rows: {metric} {mine:.4g} "
-        f"instead of {theirs:.4g}. The features say nothing about the target, or the test rows differ from the others"
+        f"the model predicts the test rows worse than {what}: {metric} {mine:.4g} instead of {theirs:.4g}. The "
+        "features say nothing about the target, or the test rows differ from the others"
     )
 
 

@@ -22,7 +22,7 @@ def learn(
     data = params.data
     spellings = frozenset(map(clean, (*data.missing, *declared.missing)))
     column = column.mask(is_missing(column, spellings))
-    dated = any(part is not None for part in (declared.format, declared.timezone))
+    dated = name == data.time or any(part is not None for part in (declared.format, declared.timezone))
     kind = declared.type or ("datetime" if dated else infer(column[training]))
     described = declared.description or (DESCRIPTIONS.get(name, "") if data.source == "flights" else "")
     given = declared.model_dump(exclude={"type", "description", "format", "timezone"})

@@ -11,6 +11,7 @@ from ml.params import Params, SplitParams
 from ml.rows import seconds_of
 from ml.schema import SchemaError
 from ml.splitting import split
+from ml.tables import to_columns
 
 
 def process(table: pd.DataFrame, split: dict[str, Any] | None = None, **data: Any) -> Processed:
@@ -101,14 +102,21 @@ def test_dates_with_a_clear_order_of_day_and_month_are_inferred(written: list[st
     [
         (list(range(1704067200, 1704067240)), "epoch_s"),
         ([202300 + n % 12 + 1 for n in range(40)], "%Y%m"),
+        ([2023 + n for n in range(40)], "%Y"),
+        ([2023 + n / 12 for n in range(40)], "decimal_year"),
+        ([f"33{n % 12 + 1:02}{n % 28 + 1:02}" for n in range(40)], "%y%m%d"),
     ],
 )
-def test_whole_numbers_are_times_where_params_say_so(written: list[int], layout: str) -> None:
-    assert process(table(z=written)).schema.feature("z").type == "numeric"
-    for params in ({"time": "z", "features": {"z": {"type": "datetime"}}}, {"features": {"z": {"format": layout}}}):
+def test_numbers_are_times_where_params_say_so(written: list[Any], layout: str) -> None:
+    if not isinstance(written[0], str):
+        assert process(table(z=written)).schema.feature("z").type == "numeric"
+    for params in ({"time": "z"}, {"features": {"z": {"type": "datetime"}}}, {"features": {"z": {"format": layout}}}):
         feature = process(table(z=written), **params).schema.feature("z")
         assert (feature.type, feature.format, feature.utc) == ("datetime", layout, layout == "epoch_s")
-    seconds = seconds_of(process(table(z=written), time="z").parts["test"], "z")
+    processed = process(table(z=written), time="z")
+    # The next stage reads the parts by this schema.
+    assert to_columns(processed.parts["test"], processed.schema)["z"].min() >= 1672531200
+    seconds = seconds_of(processed.parts["test"], "z")
     assert seconds is not None
     assert seconds.min() >= 1672531200
 

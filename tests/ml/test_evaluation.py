@@ -5,11 +5,11 @@ import pytest
 
 from ml.bundle import bundle_of
 from ml.encoding import CROSS, Encoding, LookupEncoder, NumericEncoder
-from ml.evaluation import evaluate, importance, no_gain, predict
+from ml.evaluation import Predicted, evaluate, importance, no_gain, predict
 from ml.metrics import values
 from ml.params import EvaluationParams
 from ml.rows import Rows
-from ml.schema import Columns
+from ml.schema import Columns, Feature, Schema
 from tests.ml.logistic import logistic_parts
 
 
@@ -54,4 +54,16 @@ def test_a_model_that_is_worse_than_a_constant_is_doubted() -> None:
         predicted = evaluate(bundle, Rows(columns, happened, None), EvaluationParams(replicates=2), seed=1)
         said = no_gain(predicted, happened, bundle.schema)
         assert (said is not None) == doubted
-    assert "worse than a constant does, the shares of the classes of the other rows: log_loss" in str(said)
+    assert "worse than the shares of the classes in the other rows: log_loss" in str(said)
+
+
+@pytest.mark.parametrize(("answer", "doubted"), [(0.9, False), (-3.0, True)])
+def test_a_regression_that_is_worse_than_the_mean_of_its_rows_is_doubted(answer: float, doubted: bool) -> None:
+    target = np.array([0.0, 1.0, 2.0])
+    schema = Schema(target="y", task="regression", classes=(), features=(Feature(name="x", type="numeric"),))
+    scores = np.full(3, answer)
+    rows = Rows({"x": target}, target, None)
+    predicted = Predicted(rows, scores + 0.1 * target, scores + 0.1 * target, np.arange(3), np.ones((1, 3)))
+    said = no_gain(predicted, target - 100, schema)
+    assert (said is not None) == doubted
+    assert said is None or "worse than their mean: rmse" in said

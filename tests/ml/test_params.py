@@ -40,6 +40,7 @@ def test_the_repositorys_own_parameters_are_valid() -> None:
         ({"data.horizon": "soon"}, "a duration is a number and a unit, such as 90m, 2h or 7d (got 'soon')"),
         ({"data.horizon": None}, "data.source: flights needs data.horizon"),
         ({"data.time": None}, "needs data.time"),
+        ({"data.time": "distance"}, "features.distance.type: numeric can't be, because time names this column"),
         ({"split.validation": date(2013, 12, 1)}, "validation (2013-12-01) must begin before test (2013-11-01)"),
         ({"split.validation": 0.5, "split.test": 0.6}, "leave no rows to train on"),
         ({"split.validation": 0.5}, "both be days or both be shares"),
