@@ -12,7 +12,7 @@ import warnings
 import weakref
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -268,8 +268,10 @@ class Life:
             while not loop.is_closed() and time.monotonic() < until:
                 time.sleep(0.1)
                 if not loop.is_running():
-                    _end_tasks(loop)
-                    loop.close()
+                    # The SDK's own thread may close it in the same moment, and the later one finds it half closed.
+                    with suppress(AttributeError, RuntimeError):
+                        _end_tasks(loop)
+                        loop.close()
         self.loops.clear()
         if failed:
             told, sys.unraisablehook = sys.unraisablehook, lambda _: None
