@@ -63,6 +63,10 @@ def test_a_rotation_reaches_open_connections_of_all_workers_and_fails_nobody_els
         while not ended.is_set():
             statuses.add(steady.predict())
 
+    def first_process_knows(changes: int) -> bool:
+        """gunicorn's first process writes the log lines; workers that start later get its keys."""
+        return service.log.read_text().count("the API keys have changed") == changes
+
     thread = threading.Thread(target=ask)
     thread.start()
     try:
@@ -70,10 +74,12 @@ def test_a_rotation_reaches_open_connections_of_all_workers_and_fails_nobody_els
         new = ring.add("shop")
         fresh = [call(service, new) for _ in range(6)]
         wait_until(lambda: all(caller.predict() == 200 for caller in fresh), service)
+        wait_until(lambda: first_process_knows(1), service)
         assert {caller.predict() for caller in callers} == {200}
         ring.entries = [entry for entry in ring.entries if entry is not ring.entries[0]]
         ring.write()
         wait_until(lambda: all(caller.predict() == 401 for caller in callers), service)
+        wait_until(lambda: first_process_knows(2), service)
         assert {caller.predict() for caller in fresh} == {200}
         ring.path.write_text('{"keys": [')  # as a hand would leave it
         wait_until(lambda: "can't be used" in service.log.read_text(), service)
