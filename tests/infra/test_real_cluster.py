@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pulumi
 import pytest
 from kubernetes import client, config
@@ -30,6 +31,7 @@ from infra.engine.events import Step
 from infra.engine.stack import compare_cluster
 from infra.environments import aws
 from infra.settings import AwsSettings, load_settings
+from service.access.keys import Document, Entry, hashed, new_token
 from tests.bundles import EXAMPLE, make_bundle
 from tests.infra.plugins import found
 from tests.infra.plugins.build import docker_build_plugin, kubernetes_plugin
@@ -79,12 +81,13 @@ class Stack:
         assert self.predict() == 200
         return "\n".join(done.errors)
 
-    def predict(self) -> int:
-        """The status of one prediction through the load balancer."""
+    def predict(self, key: str = "") -> int:
+        """The status of one prediction through the load balancer, with an API key or without."""
         connection = http.client.HTTPConnection(self.address, 5000, timeout=5)
         try:
             body = json.dumps({"rows": [EXAMPLE]})
-            connection.request("POST", "/predict", body, {"Content-Type": "application/json", "Connection": "close"})
+            headers = {"Content-Type": "application/json", "Connection": "close"}
+            connection.request("POST", "/predict", body, headers | ({"X-API-Key": key} if key else {}))
             answer = connection.getresponse()
             document = json.loads(answer.read())
             assert answer.status != 200 or len(document["predictions"]) == 1
@@ -351,6 +354,29 @@ def test_change_rolls_out_after_a_person_scaled_and_nobody_looked(stack: Stack) 
     stack.kubectl("scale", f"deployment/{APP}", "--replicas=2")
     assert stack.up(logLevel="info").errors == []
     assert stack.deployment().spec.replicas == 1
+
+
+def test_new_api_key_reaches_the_pods_that_run(stack: Stack) -> None:
+    def keep(*tokens: str) -> None:
+        entries = [Entry(f"caller-{number}", hashed(token)) for number, token in enumerate(tokens)]
+        (stack.folder / "keys.json").write_bytes(msgspec.json.encode(Document(entries)))
+
+    old, new = new_token(), new_token()
+    keep(old)
+    assert stack.up(apiKeysFile="keys.json").errors == []
+    assert (stack.predict(), stack.predict(old), stack.predict(new)) == (401, 200, 401)
+    eventually(lambda: len(stack.pod_names()) == 1, "the end of the pod before")
+    pods = stack.pod_names()
+    keep(old, new)
+    done = stack.up()
+    assert (done.errors, list(done.steps.values())) == ([], ["update"])
+    # kubelet renews a mounted Secret once a minute or so.
+    eventually(lambda: stack.predict(new) == 200, "the new key", patience=180, pause=1)
+    assert stack.predict(old) == 200
+    assert stack.pod_names() == pods
+    del stack.settings["apiKeysFile"]
+    assert stack.up().errors == []
+    assert stack.predict() == 200
 
 
 def test_autoscaler_takes_over_the_pods_that_there_are(stack: Stack) -> None:

@@ -37,6 +37,8 @@ PACKAGES = ("aws", "eks", "kubernetes", "docker-build", "random")
 SAVED_AT_THE_END = {"PULUMI_EXPERIMENTAL": "true", "PULUMI_SKIP_CHECKPOINTS": "true"}
 """Variables for an engine that saves the state when a run ends, well or badly, and not after each step besides: half of
 its work in a stack of a hundred things. A killed engine has then saved nothing: not for tests that kill."""
+IDLE = 10
+"""Tenths of a second without work after which a failed program's loop is taken as given up."""
 
 
 @dataclass(slots=True)
@@ -265,11 +267,13 @@ class Life:
         """Collect what the SDK leaves of a program whose engine failed: pytest would blame a later test for it."""
         until = time.monotonic() + 10
         for loop in self.loops:
+            idle = 0
             while not loop.is_closed() and time.monotonic() < until:
                 time.sleep(0.1)
-                if not loop.is_running():
-                    # The SDK's own thread may close it in the same moment, and the later one finds it half closed.
-                    with suppress(AttributeError, RuntimeError):
+                idle = 0 if loop.is_running() else idle + 1
+                # The SDK's thread ends the tasks one by one and closes the loop, unless a task ends with an error.
+                if idle == IDLE:
+                    with suppress(AttributeError, RuntimeError):  # it was busy elsewhere, and closes it in this moment
                         _end_tasks(loop)
                         loop.close()
         self.loops.clear()
@@ -287,7 +291,12 @@ def _end_tasks(loop: asyncio.AbstractEventLoop) -> None:
     if tasks := asyncio.all_tasks(loop):
         for task in tasks:
             task.cancel()
-        loop.run_until_complete(asyncio.wait(tasks, timeout=10))
+        waiting = asyncio.wait(tasks, timeout=10)
+        try:
+            loop.run_until_complete(waiting)
+        except RuntimeError:
+            waiting.close()
+            raise
 
 
 def _note(result: Result, step: Any) -> None:
