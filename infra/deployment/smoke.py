@@ -87,7 +87,8 @@ def _example(stack: AtlasStack, address: str, aws: AwsSettings | None, *, patien
     is that of ATLAS_API_KEY; without it, the answer is the refusal of a request without a key.
     """
     key = os.environ.get(KEY_VARIABLE) or None
-    refused = stack.settings.api_keys_file is not None and key is None
+    asks_for_keys = isinstance(stack.settings, LocalSettings | AwsSettings) and stack.settings.api_keys_file is not None
+    refused = asks_for_keys and key is None
 
     def ask(connect: Callable[[], http.client.HTTPConnection]) -> tuple[str, Any]:
         return _refused(connect) if refused else predict(connect, key)
