@@ -52,7 +52,9 @@ def secrets_by_reference(resource: Resource) -> Iterator[str]:
             one["name"]: one["value"] for box in containers(resource) for one in items(box.get("env")) if "value" in one
         }
     for name, value in named.items():
-        if value and SECRET_NAME.search(name):
+        # By convention, NAME_FILE says where the secret is mounted.
+        mounted = name.upper().endswith("_FILE") and value.startswith("/")
+        if value and SECRET_NAME.search(name) and not mounted:
             yield f"{name} has a plain value: refer to a Secret (valueFrom.secretKeyRef)"
 
 
