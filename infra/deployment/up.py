@@ -176,13 +176,14 @@ def _look_at_cluster(stack: AtlasStack) -> None:
 
 def keep_pods(stack: AtlasStack, settings: AwsSettings) -> None:
     """If this `up` gives the stack an autoscaler: keep the pods that there are until it decides."""
+    found = stack.deployment()
+    if not settings.autoscaled or found is None or found["inputs"]["spec"].get("replicas") is None:
+        return
+    # Imported only where they are needed: Kubernetes's client takes a while.
     from infra.deployment.autoscaling import hand_over
     from infra.deployment.pods import cluster_of
 
-    found = [resource for resource in stack.resources() if resource["type"] == "kubernetes:apps/v1:Deployment"]
-    if not settings.autoscaled or not found or found[0]["inputs"]["spec"].get("replicas") is None:
-        return
-    named = found[0]["inputs"]["metadata"]
+    named = found["inputs"]["metadata"]
     try:
         with cluster_of(settings) as api:
             hand_over(api, named["namespace"], named["name"])

@@ -77,11 +77,16 @@ class AtlasStack:
 
         If they didn't, the engine recorded the previous image, although the Deployment has the new image.
         """
-        for resource in self.resources():
-            if resource["type"] == "kubernetes:apps/v1:Deployment":
-                image = resource["inputs"]["spec"]["template"]["spec"]["containers"][0]["image"]
-                return str(image), not resource.get("initErrors")
-        return None, False
+        found = self.deployment()
+        if found is None:
+            return None, False
+        return str(found["inputs"]["spec"]["template"]["spec"]["containers"][0]["image"]), not found.get("initErrors")
+
+    def deployment(self) -> dict[str, Any] | None:
+        """Its Deployment, as its state has it."""
+        return next(
+            (resource for resource in self.resources() if resource["type"] == "kubernetes:apps/v1:Deployment"), None
+        )
 
     def last(self) -> auto.UpdateSummary | None:
         """The last operation on the stack."""
