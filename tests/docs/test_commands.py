@@ -94,8 +94,18 @@ def check_dvc(words: Sequence[str]) -> None:
 
 
 def check_python(words: Sequence[str]) -> None:
-    assert words[0] == "-m"
-    assert find_spec(words[1]), f"there is no module {words[1]}"
+    if words[0] == "-m":
+        assert find_spec(words[1]), f"there is no module {words[1]}"
+    else:
+        assert (REPOSITORY / words[0]).is_file(), f"there is no {words[0]}"
+
+
+def check_taskset(words: Sequence[str]) -> None:
+    """It runs another command on some processors: that one is checked."""
+    option, processors, tool, *rest = words
+    assert option == "-c", option
+    assert re.fullmatch(r"[\d,-]+", processors), processors
+    ALL[tool.removeprefix(BIN)](rest)
 
 
 def check_pytest(words: Sequence[str]) -> None:
@@ -207,7 +217,7 @@ TOOLS = {
     "make": check_make,
     "pulumi": check_pulumi,
 }
-ALL = {**TOOLS, "export": check_export, "pytest": check_pytest, "python": check_python}
+ALL = {**TOOLS, "export": check_export, "pytest": check_pytest, "python": check_python, "taskset": check_taskset}
 TRUSTED = {"apt-get", "cat", "cd", "curl", "gh", "git", "go", "jq", "journalctl", "systemctl"}
 """Nothing here can say whether these are right."""
 
