@@ -10,7 +10,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi import checks
 
+from service.access.guard import OPEN
 from service.predictor import Predictor
+from tests.service.keyring import KeyRing
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
@@ -65,3 +67,35 @@ def test_the_contract_holds(
     # Later requests still work.
     answer = app.test_client().post("/predict", json={"rows": [predictors[kind].example()]})
     assert answer.status_code == 200
+
+
+def test_the_document_tells_which_operations_need_a_key_and_they_do(
+    make_app: Callable[..., flask.Flask], ring: KeyRing
+) -> None:
+    headers = {"X-API-Key": ring.add("schemathesis")}
+    app = make_app(api_keys_file=ring.path, max_rows=3)
+    schema = schemathesis.openapi.from_wsgi("/openapi.json", app, headers=headers)
+    paths = schema.raw_schema["paths"]
+    need_none = {
+        path for path, operations in paths.items() if any(one.get("security") == [] for one in operations.values())
+    }
+    assert need_none == OPEN & paths.keys()
+    asked = 0
+    for result in schema.get_all_operations():
+        operation: Any = result.ok()  # type: ignore[union-attr]  # an Err raises here, and that is wanted
+        asked += 1
+
+        @settings(
+            max_examples=5,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+            phases=[Phase.explicit, Phase.generate],
+        )
+        def fuzz(case: Any) -> None:
+            # `ignored_auth` repeats a request that succeeded, without its key and with a wrong key.
+            case.call_and_validate(checks=[*ALWAYS, checks.ignored_auth], headers=headers)
+
+        given(case=operation.as_strategy())(fuzz)()
+    assert asked >= 15
