@@ -42,7 +42,7 @@ def test_a_plugin_of_tritons_client_sends_the_key_by_itself(
     triton = pytest.importorskip("tritonclient.http")
     token = ring.add("shop")
 
-    class Bearer(triton.InferenceServerClientPlugin):  # type: ignore[name-defined]  # the client has no types
+    class Bearer(triton.InferenceServerClientPlugin):  # type: ignore[misc, name-defined]  # the client has no types
         """As its documentation makes plugins: they change a request's headers."""
 
         def __call__(self, request: Any) -> None:
