@@ -99,8 +99,9 @@ tools: .venv/dev ## Build the real tools that some tests use: the hosts' Prometh
 	$(BIN)/python -m tests.infra.plugins.build
 	$(BIN)/python -m tests.infra.monitoring.tools.build
 
+# Four at a time on two cores, too: half of the time, a test waits for a process or a cluster.
 test: .venv/dev engine ## Install what the tests need and run them all
-	$(BIN)/pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest --numprocesses=4 --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 test-fast: .venv/dev ## Run the tests that start no process and open no connection: seconds, while you edit (ARGS="…")
 	$(BIN)/pytest --fast $(ARGS)
