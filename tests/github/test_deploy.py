@@ -27,7 +27,7 @@ from tests.infra.conftest import Checkout
 from tests.infra.plugins import found
 from tests.infra.plugins.build import docker_build_plugin, kubernetes_plugin
 from tests.infra.recording.answers import CLUSTER_ENDPOINT, REGISTRY
-from tests.infra.recording.run import attached
+from tests.infra.recording.run import attached, home_without_logs
 from tests.infra.recording.world import World
 from tests.infra.support.aws import BASE
 from tests.infra.test_aws_cli import IDENTITY
@@ -94,7 +94,7 @@ esac""",
         "PATH": os.pathsep.join(paths),
         "PULUMI_BACKEND_URL": (tmp_path / "state").as_uri(),
         "PULUMI_CONFIG_PASSPHRASE": "a passphrase",
-        "PULUMI_HOME": str(tmp_path / "pulumi"),
+        "PULUMI_HOME": str(home_without_logs(tmp_path / "pulumi")),
         "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
         CLUSTER_ENDPOINT: json.dumps(
             {"endpoint": at["server"], "certificateAuthority": at["certificate-authority-data"]}

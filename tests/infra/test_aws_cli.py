@@ -18,7 +18,7 @@ from infra.engine.stack import AtlasStack
 from infra.engine.unrecorded import NAMED
 from infra.engine.workspace import stack_settings
 from tests.infra.conftest import Checkout
-from tests.infra.recording.run import REPOSITORY, SAVED_AT_THE_END, attached
+from tests.infra.recording.run import REPOSITORY, SAVED_AT_THE_END, attached, home_without_logs
 from tests.infra.recording.world import World
 from tests.infra.support.aws import BASE, DIGEST
 
@@ -46,7 +46,7 @@ def account(checkout: Checkout, moto: str, tmp_path: Path, monkeypatch: pytest.M
         "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
         "PULUMI_BACKEND_URL": (tmp_path / "state").as_uri(),
         "PULUMI_CONFIG_PASSPHRASE": "a passphrase",
-        "PULUMI_HOME": str(tmp_path / "pulumi"),
+        "PULUMI_HOME": str(home_without_logs(tmp_path / "pulumi")),
         "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
         **SAVED_AT_THE_END,
     }

@@ -19,7 +19,7 @@ from moto.server import ThreadedMotoServer
 
 from infra.components.github_role import GITHUB
 from tests.infra.conftest import Checkout
-from tests.infra.recording.run import REPOSITORY, attached
+from tests.infra.recording.run import REPOSITORY, attached, home_without_logs
 from tests.infra.recording.world import World
 from tests.infra.support.aws import BASE
 from tests.infra.support.iam import Statement, allows
@@ -142,7 +142,7 @@ def account(
     address, requests = server
     variables = {
         "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
-        "PULUMI_HOME": str(tmp_path / "pulumi"),
+        "PULUMI_HOME": str(home_without_logs(tmp_path / "pulumi")),
         "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
         "AWS_ENDPOINT_URL": address,
         "AWS_ACCESS_KEY_ID": "testing",

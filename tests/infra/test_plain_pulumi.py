@@ -15,6 +15,7 @@ import yaml
 
 from infra.engine.install import ensure
 from tests.infra.conftest import Checkout
+from tests.infra.recording.run import home_without_logs
 from tests.infra.support import language_host, warm
 
 pytestmark = pytest.mark.slow
@@ -85,7 +86,7 @@ def typed(checkout: Checkout, tmp_path: Path) -> Typed:
         "ATLAS_PYTHON": str(warm.python()),
         "PULUMI_BACKEND_URL": (tmp_path / "state").as_uri(),
         "PULUMI_CONFIG_PASSPHRASE": "",
-        "PULUMI_HOME": str(tmp_path / "pulumi"),
+        "PULUMI_HOME": str(home_without_logs(tmp_path / "pulumi")),
         "PULUMI_SKIP_UPDATE_CHECK": "true",
         "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
     }

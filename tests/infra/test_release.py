@@ -23,7 +23,7 @@ from infra.cli.common import agree as _agree
 from infra.components.registry import GOOD
 from infra.deployment.images import MANIFESTS, copy_between
 from tests.infra.conftest import Checkout
-from tests.infra.recording.run import SAVED_AT_THE_END, attached
+from tests.infra.recording.run import SAVED_AT_THE_END, attached, home_without_logs
 from tests.infra.recording.world import RECORD, World
 from tests.infra.support.aws import BASE
 
@@ -154,7 +154,7 @@ def account_in(checkout: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
         "PULUMI_BACKEND_URL": (tmp_path / "state").as_uri(),
         "PULUMI_CONFIG_PASSPHRASE": "a passphrase",
-        "PULUMI_HOME": str(tmp_path / "pulumi"),
+        "PULUMI_HOME": str(home_without_logs(tmp_path / "pulumi")),
         "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
         **SAVED_AT_THE_END,
         "ATLAS_TEST_BALANCER": balancer,

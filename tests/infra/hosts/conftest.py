@@ -52,8 +52,11 @@ def docker(*arguments: str, check: bool = True, **options: Any) -> str:
 
 
 def wait_for(what: str, ask: Callable[[], Any], seconds: float = 60) -> Any:
-    """The first true result; waits at least three minutes, because the machine may be busy."""
-    return eventually(ask, what, max(seconds, 180))
+    """The first true result; waits at least three minutes, because the machine may be busy.
+
+    A question to a container costs a tenth of a second of CPU time, which the booting host lacks then: so not many.
+    """
+    return eventually(ask, what, max(seconds, 180), pause=2)
 
 
 @pytest.fixture(scope="session")
@@ -330,10 +333,11 @@ class Host:
 
     def booted(self, seconds: float = 240) -> str:
         """The status that cloud-init reports after it has finished."""
+        waiting = f"timeout {seconds} cloud-init status --wait"
         return wait_for(
             "end of cloud-init",
             lambda: next(
-                (word for word in ("done", "error") if f"status: {word}" in self.run("cloud-init status", check=False)),
+                (word for word in ("done", "error") if f"status: {word}" in self.run(waiting, check=False)),
                 "",
             ),
             seconds,
