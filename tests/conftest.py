@@ -1,6 +1,7 @@
-"""`--fast`: the tests for `make test-fast`, which start no process and open no connection, and are quick."""
+"""The order of the tests' files; and `--fast`: tests that start no process and open no connection, and are quick."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,22 @@ OUTSIDE = frozenset({
     "socket.connect", "socket.sendto", "subprocess.Popen",
 })  # fmt: skip
 """Events of Python's audit hooks (docs.python.org/3/library/audit_events.html) that a fast test may not raise."""
+LONGEST = (
+    "infra/test_real_cluster.py",
+    "infra/test_aws_stack.py",
+    "github/test_jobs.py",
+    "infra/hosts/test_live_prometheus.py",
+    "infra/test_aws_cli.py",
+    "infra/monitoring/test_cluster.py",
+    "infra/test_local_stack.py",
+    "github/test_deploy.py",
+    "infra/test_release.py",
+    "infra/test_bootstrap.py",
+    "ml/test_dvc.py",
+    "image/test_image.py",
+    "infra/hosts/test_live_grafana.py",
+)
+"""Files that take minutes, by their time: those come first, so that no worker ends long after the others."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,6 +38,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(LONGEST)))
     if not config.getoption("--fast"):
         return
     config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("slow")])

@@ -27,9 +27,10 @@ from tests.infra.conftest import Checkout
 from tests.infra.plugins import found
 from tests.infra.plugins.build import docker_build_plugin, kubernetes_plugin
 from tests.infra.recording.answers import CLUSTER_ENDPOINT, REGISTRY
-from tests.infra.recording.run import attached, home_without_logs
+from tests.infra.recording.run import attached
 from tests.infra.recording.world import World
 from tests.infra.support.aws import BASE
+from tests.infra.support.homes import home_without_logs
 from tests.infra.test_aws_cli import IDENTITY
 from tests.infra.test_real_cluster import credential
 from tests.infra.test_release import HOST

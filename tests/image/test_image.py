@@ -7,6 +7,7 @@ import shutil
 import tarfile
 import threading
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -402,8 +403,12 @@ def test_secrets_and_indexes_are_used_and_leave_no_trace_and_the_digest_is_alway
 def test_each_secret_reaches_pip(context, tmp_path, secret, content, error):
     file = tmp_path / secret
     file.write_text(content)
+    # BuildKit runs equal steps of two builds once: with equal files, another test's build would fail with this one.
+    own = shutil.copytree(context, tmp_path / "context")
+    with (own / "requirements" / "service.txt").open("a") as locked:
+        locked.write(f"# {uuid.uuid4()}\n")
     with pytest.raises(FailedError, match=error):
-        build(context, "--no-cache", "--output", "type=cacheonly", "--secret", f"id={secret},src={file}")
+        build(own, "--no-cache", "--output", "type=cacheonly", "--secret", f"id={secret},src={file}")
 
 
 def test_history_and_configuration_name_no_index_and_no_secret(slim):

@@ -26,6 +26,7 @@ from infra.tools import cache_folder
 from tests.bundles import EXAMPLE, make_bundle
 from tests.infra.support import warm
 from tests.infra.support.account import Account, played
+from tests.infra.support.homes import home_without_logs
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -212,6 +213,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Checko
     for file in ("Pulumi.yaml", "Pulumi.local.yaml", ".pulumi.version"):
         shutil.copy(REPOSITORY / file, copy / file)
     make_bundle(copy / "models" / "bundle")
+    home_without_logs(copy / ".atlas" / "pulumi")
     names = ("service", "mlflow", "prometheus", "grafana")
     checkout = Checkout(copy, dict(zip(names, free_ports(4), strict=True)))
     checkout.configure(scrapeInterval="1s", workers=1, **{f"{name}Port": port for name, port in checkout.ports.items()})

@@ -18,9 +18,10 @@ from infra.engine.stack import AtlasStack
 from infra.engine.unrecorded import NAMED
 from infra.engine.workspace import stack_settings
 from tests.infra.conftest import Checkout
-from tests.infra.recording.run import REPOSITORY, SAVED_AT_THE_END, attached, home_without_logs
+from tests.infra.recording.run import REPOSITORY, SAVED_AT_THE_END, attached
 from tests.infra.recording.world import World
 from tests.infra.support.aws import BASE, DIGEST
+from tests.infra.support.homes import home_without_logs
 
 IDENTITY = {"Account": "123456789012", "Arn": "arn:aws:sts::123456789012:assumed-role/deploy/me"}
 AWS = f"""#!/bin/sh

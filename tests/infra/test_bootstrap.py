@@ -19,9 +19,10 @@ from moto.server import ThreadedMotoServer
 
 from infra.components.github_role import GITHUB
 from tests.infra.conftest import Checkout
-from tests.infra.recording.run import REPOSITORY, attached, home_without_logs
+from tests.infra.recording.run import REPOSITORY, attached
 from tests.infra.recording.world import World
 from tests.infra.support.aws import BASE
+from tests.infra.support.homes import home_without_logs
 from tests.infra.support.iam import Statement, allows
 from tests.infra.support.waiting import eventually
 from tests.infra.test_aws_cli import AWS

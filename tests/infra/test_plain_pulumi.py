@@ -15,8 +15,8 @@ import yaml
 
 from infra.engine.install import ensure
 from tests.infra.conftest import Checkout
-from tests.infra.recording.run import home_without_logs
 from tests.infra.support import language_host, warm
+from tests.infra.support.homes import home_without_logs
 
 pytestmark = pytest.mark.slow
 

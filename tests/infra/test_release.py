@@ -23,9 +23,10 @@ from infra.cli.common import agree as _agree
 from infra.components.registry import GOOD
 from infra.deployment.images import MANIFESTS, copy_between
 from tests.infra.conftest import Checkout
-from tests.infra.recording.run import SAVED_AT_THE_END, attached, home_without_logs
+from tests.infra.recording.run import SAVED_AT_THE_END, attached
 from tests.infra.recording.world import RECORD, World
 from tests.infra.support.aws import BASE
+from tests.infra.support.homes import home_without_logs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -31,6 +31,7 @@ from tests.infra.recording.moto_aws import MotoRecorder
 from tests.infra.recording.provider import Recorder, start
 from tests.infra.recording.world import RECORD, World
 from tests.infra.support import warm
+from tests.infra.support.homes import home_without_logs
 from tests.infra.support.waiting import eventually
 
 REPOSITORY = Path(__file__).parents[3]
@@ -96,17 +97,6 @@ def attached(
     finally:
         for server in servers:
             server.stop(None)
-
-
-def home_without_logs(folder: Path) -> Path:
-    """A folder for PULUMI_HOME in which the engine can't keep logs.
-
-    It writes each run's debug messages to a compressed, encrypted file, which takes a third of its CPU time, and does
-    without where it can't make the folder.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "logs").touch()
-    return folder
 
 
 class Life:
