@@ -170,7 +170,11 @@ class AtlasStack:
         found = self._found()
         if found is None or not any(resource["type"].startswith("kubernetes:") for resource in self.resources()):
             return []
-        return compare_cluster(self._changing(found) if save else found, save=save)
+        known = self._exported
+        differing = compare_cluster(self._changing(found) if save else found, save=save)
+        if not differing:  # so the state that was known is the state that there is
+            self._exported = known
+        return differing
 
     def destroy(self, *, forget_unreachable: bool = False) -> list[str]:
         """Remove its resources; returns the names of the removed resources.
