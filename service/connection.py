@@ -205,6 +205,10 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
             asyncio.get_running_loop().call_later(seconds, self._read_on)
 
+    def drop(self) -> None:
+        """The caller takes a stream too slowly: end the connection."""
+        self._transport.abort()
+
     def _read_on(self) -> None:
         if self._paused and self._answered is None and not self.gone:
             self._paused = False
@@ -265,11 +269,12 @@ class Connection(asyncio.Protocol):
             return
         if self._draft is not None:
             self._front.holds(-len(self._draft.body))
-            self._draft = None
+        target = b"" if self._draft is None else bytes(self._draft.target)
+        self._draft = None
         self._last = self._linger = True
         if self._answered is None:
             self._front.refused("malformed")
-            self._transport.write(refusal(status, code, message))
+            self._transport.write(refusal(status, code, message, target))
             self._end()
 
     def _end(self) -> None:

@@ -75,15 +75,20 @@ class Pool:
                 self._answer(connection, request)
 
     def _answer(self, connection: "Connection", request: Request) -> None:
+        waited = 0.0
         for part in answer(self._application, request, self._address, self._stopping):
             if not part.end:
                 connection.taken.clear()
             self._post(connection, part)
             if not part.end:
-                # A stream is made no faster than the caller takes it. The event loop ends this wait in every case: it
-                # closes the connections of callers who take nothing.
-                connection.taken.wait()
-                if connection.gone:
+                # A stream is made no faster than the caller takes it. All its parts together have the time of an answer
+                # that is sent at once: else a caller who takes them slowly would keep the thread from others.
+                begun = monotonic()
+                taken = connection.taken.wait(max(0.0, self._patience - waited))
+                waited += monotonic() - begun
+                if not taken:
+                    self._loop.call_soon_threadsafe(connection.drop)
+                if connection.gone or not taken:
                     self._post(connection, Part(b"", end=True, keep=False))
                     return
 

@@ -31,10 +31,10 @@ OTHER_FILES = 256
 """Files of a worker that aren't connections: the model's libraries, the metrics."""
 HELD_BYTES = 64 * 1024 * 1024
 """Bodies in a worker's memory; with more, the caller that has been sending longest is refused."""
-PROBES = frozenset(
-    {b"/health/live", b"/health/ready", b"/metrics", b"/ping", b"/health", b"/v2/health/live", b"/v2/health/ready"}
-)
+PROBES = frozenset({b"/health/live", b"/health/ready", b"/ping", b"/health", b"/v2/health/live", b"/v2/health/ready"})
 """Paths that have a thread of their own: they are answered however many predictions wait."""
+METRICS = b"/metrics"
+"""It has another thread of its own, because its answers take longer than a probe may wait."""
 PROBES_WAITING = 64
 
 
@@ -85,12 +85,18 @@ class Front:
 
         self._predictions = pool(limits.threads, limits.max_waiting)
         self._probes = pool(1, PROBES_WAITING)
+        self._metrics = pool(1, PROBES_WAITING)
         self._strangers = pool(1, PROBES_WAITING)
 
     def hand_over(self, connection: Connection, request: Request) -> None:
         """Have a complete request answered."""
-        usual = self._predictions if request.known else self._strangers
-        (self._probes if request.path in PROBES else usual).submit(connection, request)
+        if request.path in PROBES:
+            pool = self._probes
+        elif request.path == METRICS:
+            pool = self._metrics
+        else:
+            pool = self._predictions if request.known else self._strangers
+        pool.submit(connection, request)
 
     def opened(self, connection: Connection) -> None:
         """A connection begins."""

@@ -131,7 +131,7 @@ def _predicted(
             return originals, predictor.predict(requests, "missing").answers, sorted(bad)
         except InvalidRowsError as error:
             wrong: dict[int, Problem] = {}
-            for problem in error.problems:  # the first ones; the others follow when these rows are gone
+            for problem in error.every:
                 wrong.setdefault(problem.row, problem)
             bad += [(places[row], _said(problem, originals[row])) for row, problem in wrong.items()]
             if not skip:

@@ -8,6 +8,7 @@ import flask
 import pytest
 from flask.testing import FlaskClient
 
+from service.predictor import Answers, Predictor
 from tests.bundles import EXAMPLE
 
 TYPE = "application/x-ndjson"
@@ -42,9 +43,23 @@ def test_each_line_gets_the_answer_of_predict_or_its_error(make_app: Callable[..
     )
 
 
-def test_hundreds_of_bad_lines_are_all_told(client: FlaskClient) -> None:
-    found = ask(client, *[json.dumps({"amount": "x"})] * 300, json.dumps(EXAMPLE))
-    assert ["error" in line for line in found] == [True] * 300 + [False]
+def test_hundreds_of_bad_lines_are_all_told_and_cost_no_more_than_good_ones(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    predict = Predictor.predict
+
+    def counted(self: Predictor, rows: list[Any]) -> Answers:
+        asked.append(len(rows))
+        return predict(self, rows)
+
+    monkeypatch.setattr(Predictor, "predict", counted)
+    found = ask(client, *[json.dumps({"amount": "x"})] * 900, json.dumps(EXAMPLE))
+    assert ["error" in line for line in found] == [True] * 900 + [False]
+    assert asked == [901, 1]
+    metrics = client.get("/metrics").text
+    assert 'atlas_rows_rejected_total{reason="wrong_type"} 900.0' in metrics
+    assert 'atlas_rows_rejected_total{reason="missing"} 900.0' in metrics
 
 
 def test_answers_are_made_as_they_are_taken(make_app: Callable[..., flask.Flask]) -> None:

@@ -1,11 +1,13 @@
 """The worker's event loop and threads, on real sockets, without a process of their own."""
 
 import asyncio
+import contextlib
 import http.client
 import json
 import socket
 import struct
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,16 +29,17 @@ HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n"
 
 
 class Application:
-    """A WSGI application that tells what it saw; /wait answers when the test lets it."""
+    """A WSGI application that tells what it saw; /wait and `held` paths answer when the test lets them."""
 
     def __init__(self) -> None:
+        self.held: set[str] = {"/wait"}
         self.go = threading.Event()
         self.entered = threading.Semaphore(0)
         self.closed = threading.Event()
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., None]) -> Any:
         path = environ["PATH_INFO"]
-        if path == "/wait":
+        if path in self.held:
             self.entered.release()
             assert self.go.wait(PATIENCE)
         if path == "/fail":
@@ -192,6 +195,29 @@ def test_a_caller_who_takes_no_answer_is_cut_off_and_gets_no_further_answers():
         assert server.ask("GET", "/").status == 200
 
 
+def test_a_caller_who_takes_a_stream_slowly_has_no_more_time_than_for_another_answer():
+    with Server(request_timeout=2) as server:
+        connection = server.raw()
+        connection.sendall(b"GET /stream?10000 HTTP/1.1\r\nHost: x\r\n\r\n")
+        # Each part of 100,000 bytes is taken long before its own time is over, and all of them would take minutes.
+        until = time.monotonic() + PATIENCE
+        while not server.app.closed.wait(0.03) and time.monotonic() < until:
+            with contextlib.suppress(ConnectionResetError):
+                connection.recv(200_000)
+        assert server.app.closed.is_set()
+        assert server.ask("GET", "/").status == 200
+
+
+def test_callers_of_metrics_keep_no_probe_waiting():
+    with Server() as server:
+        server.app.held.add("/metrics")
+        for _ in range(100):
+            server.raw(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert server.app.entered.acquire(timeout=PATIENCE)
+        assert [server.ask("GET", probe).status for probe in ("/health/live", "/health/ready")] == [200, 200]
+        assert server.ask("GET", "/").status == 200
+
+
 def test_a_full_queue_is_a_503_that_says_when_to_try_again_while_probes_are_answered():
     with Server(threads=1, max_waiting=1) as server, ThreadPoolExecutor(2) as callers:
         waiting = [callers.submit(server.ask, "GET", "/wait")]
@@ -312,6 +338,18 @@ def test_what_is_not_http_is_refused_in_one_clear_answer(sent, status, caplog):
         assert document["error"]["message"]
         assert server.refused == {"malformed": 1}
     assert [record.message for record in caplog.records] == []
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [b"Transfer-Encoding: gzip\r\n\r\n", b"A: b\r\n" * 101 + b"\r\n", b"Host : x\r\n\r\n"],
+    ids=["encoding", "too many headers", "malformed"],
+)
+def test_a_refusal_has_the_form_of_the_protocol(rest):
+    with Server() as server:
+        for path, key in ((b"/v2/models/m/infer", "error"), (b"/invocations", "message")):
+            answer = received(server.raw(b"POST " + path + b" HTTP/1.1\r\n" + rest))
+            assert isinstance(json.loads(answer.partition(b"\r\n\r\n")[2])[key], str)
 
 
 def test_requests_sent_at_once_are_answered_in_their_order():
