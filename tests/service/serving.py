@@ -4,11 +4,13 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import flask
 
 from service.connection import Connection
 from service.worker import Front, Limits
+from service.wsgi import Application
 
 LIMITS = Limits(threads=4, max_waiting=64, request_timeout=30, max_body_bytes=16 << 20, grace=1)
 
@@ -20,7 +22,7 @@ def served(app: flask.Flask) -> Iterator[str]:
     ports: list[int] = []
 
     async def serve() -> None:
-        front = Front(app, ("127.0.0.1", "80"), LIMITS, lambda _: None)
+        front = Front(cast("Application", app), ("127.0.0.1", "80"), LIMITS, lambda _: None)
         server = await loop.create_server(lambda: Connection(front), "127.0.0.1", 0)
         ports.append(server.sockets[0].getsockname()[1])
         up.set()
