@@ -181,5 +181,21 @@ def test_answers_are_compressed_as_the_caller_accepts(client, accepted, encoding
     ],
 )
 def test_a_character_set_is_honoured_or_refused(client, content_type, status):
-    for path, body in (("/predict", BODY), ("/invocations", b'{"instances": [' + json.dumps(EXAMPLE).encode() + b"]}")):
-        assert client.post(path, data=body, content_type=content_type).status_code == status
+    instances = b'{"instances": [' + json.dumps(EXAMPLE).encode() + b"]}"
+    tensors = [
+        {"name": name, "shape": [1], "datatype": kind, "data": [EXAMPLE[name]]}
+        for name, kind in (("amount", "FP64"), ("shop", "BYTES"))
+    ]
+    bodies = {
+        "/predict": BODY,
+        "/explain": BODY,
+        "/invocations": instances,
+        "/v1/models/small-binary:predict": instances,
+        INFER: json.dumps({"inputs": tensors}).encode(),
+        "/predict/lines": json.dumps(EXAMPLE).encode(),
+        "/invocations?csv": b"amount,shop\n1,north\n",
+    }
+    for path, body in bodies.items():
+        kind = {"/predict/lines": "application/x-ndjson", "/invocations?csv": "text/csv"}.get(path, "application/json")
+        given = content_type.replace("application/json", kind)
+        assert client.post(path, data=body, content_type=given).status_code == status, path

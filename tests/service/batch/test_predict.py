@@ -5,11 +5,15 @@ import gzip
 import io
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Callable
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,7 @@ from service.batch.__main__ import main
 from service.predictor import Predictor
 from service.settings import Settings
 
+REPOSITORY = Path(__file__).parents[3]
 Requests = Callable[[int], list[dict[str, Any]]]
 
 
@@ -302,3 +307,41 @@ sys.exit(main(sys.argv[1:-3]))
     assert run.returncode == 130, error
     assert error == "atlas predict: interrupted; out.csv is not written\n"
     assert [file.name for file in Path().iterdir()] == ["in.csv"]
+
+
+def read_to_the_end(terminal: int) -> bytes:
+    """What is written to the terminal, until nothing has it open any more, which reads as an error."""
+    shown = b""
+    with suppress(OSError):
+        while part := os.read(terminal, 65536):
+            shown += part
+    return shown
+
+
+def test_the_command_runs_in_the_callers_folder_and_shows_a_bar_on_a_terminal(
+    bundles: dict[str, Path], requests: Requests, here: Path
+) -> None:
+    file = written(requests(50), "in.csv")
+    terminal, end = pty.openpty()
+    termios.tcsetwinsize(end, (24, 100))
+    command = [
+        *(sys.executable, "-m", "infra.cli", "predict", file, "out.csv"),
+        *("--bundle", os.path.relpath(bundles["binary"])),
+    ]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    with ThreadPoolExecutor(1) as reader:
+        reading = reader.submit(read_to_the_end, terminal)
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=end, text=True, timeout=100, env=environment, check=False
+        )
+        os.close(end)
+        shown = reading.result(10)
+    os.close(terminal)
+    assert done.returncode == 0, shown
+    assert f"{here / 'out.csv'}: 50 rows predicted" in done.stdout
+    assert len((here / "out.csv").read_text().splitlines()) == 51
+    assert re.search(rb"\d+%\|", shown)
+    # Not on a terminal: nothing but the result.
+    command += ["--force"]
+    quiet = subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment, check=False)
+    assert (quiet.returncode, quiet.stderr) == (0, "")
