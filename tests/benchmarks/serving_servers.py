@@ -59,7 +59,8 @@ SERVERS = {
     "flask": Server("Flask on gunicorn, pandas", ("flask==3.1.3", "gunicorn==26.2.0", *SCIKIT),
                     GUNICORN + " serving_peers:flask_pandas()"),
     "onnx": Server("Flask on granian, pipeline compiled to ONNX",
-                   ("flask==3.1.3", "granian==2.8.9", "onnxruntime==1.32.0", "skl2onnx==1.20.0", *SCIKIT),
+                   ("flask==3.1.3", "granian==2.8.9", "onnxruntime==1.32.0", "skl2onnx==1.20.0", "protobuf==6.33.6",
+                    *SCIKIT),
                    "{bin}/granian --workers {workers} --interface wsgi --port {port} --no-ws --log-level error "
                    "--factory serving_peers:flask_onnx"),
 }  # fmt: skip

@@ -100,6 +100,11 @@ REQUESTS: dict[str, Callable[[], Environ]] = {
     "a large number": lambda: post(PLAIN.replace(b"120.5", b"1e400")),
     "a very long number": lambda: post(PLAIN.replace(b"120.5", b"1" * 5000)),
     "out of bounds": lambda: post(document(EXAMPLE, EXAMPLE | {"amount": -1})),
+    "a caller who takes compressed answers": lambda: post(
+        document(*[EXAMPLE] * 40), HTTP_ACCEPT_ENCODING="gzip, deflate"
+    ),
+    "a key that nobody asks for": lambda: post(PLAIN, HTTP_AUTHORIZATION="Bearer x", HTTP_X_API_KEY="x"),
+    "a proxy that nobody trusts": lambda: post(PLAIN, HTTP_X_FORWARDED_FOR="10.0.0.1", HTTP_X_FORWARDED_PROTO="https"),
     "no rows": lambda: post(document()),
     "too many rows": lambda: post(document(*[{"amount": 1, "shop": "north"}] * 51)),
     "not an object": lambda: post(document(EXAMPLE, 3)),

@@ -1,6 +1,8 @@
 """Triton's own client, used as in its documentation: each of its calls works, or gets an error that it understands."""
 
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import flask
@@ -175,3 +177,11 @@ def test_tritons_client_builds_requests_and_reads_answers_apart_from_its_connect
     header = int(response.headers["Inference-Header-Content-Length"])
     assert response.content_type == "application/octet-stream"
     check(triton.InferenceServerClient.parse_response_body(response.data, header_length=header), predictor)
+
+
+def test_every_call_of_tritons_client_is_made_here(triton):
+    of_the_connection = {"close", "plugin", "register_plugin", "unregister_plugin"}
+    offered = {name for name in dir(triton.InferenceServerClient) if not name.startswith("_")}
+    made = set(re.findall(r"\blive\.(\w+)", Path(__file__).read_text()))
+    static = {"generate_request_body", "parse_response_body"}
+    assert offered - of_the_connection - static == made
