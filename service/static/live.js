@@ -22,8 +22,7 @@ function lookAt(text) {
   const look = { at: performance.now(), requests: 0, failed: 0, buckets: new Map(), outcomes: new Map() };
   for (const { name, labels, value } of samplesOf(text)) {
     if (name === "atlas_predictions_total") {
-      const [outcome] = Object.entries(labels).filter(([label]) => label !== "version").map(([, shown]) => shown);
-      look.outcomes.set(outcome, (look.outcomes.get(outcome) ?? 0) + value);
+      look.outcomes.set(labels.outcome, (look.outcomes.get(labels.outcome) ?? 0) + value);
     }
     if (!PREDICTING.test(labels.url_rule ?? "")) continue;
     if (name === "flask_http_request_duration_seconds_count") {

@@ -244,14 +244,20 @@ def test_the_page_shows_what_the_service_does_now(
     page, said = open_page("binary", "/")
     page.wait_for_selector("#live:not([hidden])")
     assert page.inner_text("[data-fact=requests]") == "0 requests since the start"
-    page.get_by_role("button", name="Predict").click()
-    page.wait_for_selector(".prediction")
+    for amount, member, label in (("480", "yes", "yes"), ("5", "no", "no")):
+        page.fill("[name=amount]", amount)
+        page.select_option("[name=member]", label=member)
+        page.get_by_role("button", name="Predict").click()
+        page.get_by_text(f"Decision: returned = {label}").wait_for()
+        page.wait_for_selector(".contributions")
     page.reload()
     page.wait_for_selector("#live:not([hidden])")
     # The page asks for a prediction and for its explanation.
-    assert page.inner_text("[data-fact=requests]") == "2 requests since the start"
+    assert page.inner_text("[data-fact=requests]") == "4 requests since the start"
     assert re.fullmatch(r"half within .+ m?s, 99 % within .+", page.inner_text("[data-fact=times]"))
-    assert page.inner_text("[data-fact=rows]").startswith("2 rows since the start")
+    rows, _, shares = page.inner_text("[data-fact=rows]").partition(": ")
+    assert rows == "4 rows since the start"
+    assert sorted(shares.split(", ")) == ["no 50.0 %", "yes 50.0 %"]
     assert said == []
 
 
