@@ -218,7 +218,7 @@ def _plot(name: str, points: tuple[tuple[float, float], ...]) -> dict[str, Any]:
 def _bars(importance: dict[str, float]) -> list[dict[str, Any]]:
     top = [(name, loss) for name, loss in importance.items() if loss > 0][:12]
     most = max((loss for _, loss in top), default=1.0)
-    return [{"name": name, "loss": loss, "width": round(100 * loss / most, 1)} for name, loss in top]
+    return [{"name": name, "loss": rounded(loss), "width": round(100 * loss / most, 1)} for name, loss in top]
 
 
 @blueprint.app_template_filter("figure")

@@ -32,6 +32,9 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),
 ]
 
+PHONE, DESKTOP = 390, 1440
+"""Widths of the window in pixels."""
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
@@ -57,7 +60,7 @@ def open_page(
         server = make_server("127.0.0.1", 0, make_app(loaded, **settings), threaded=True)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         servers.append(server)
-        contexts.append(browser.new_context(viewport={"width": 390, "height": 800}))
+        contexts.append(browser.new_context(viewport={"width": PHONE, "height": 800}))
         page = contexts[-1].new_page()
         said: list[str] = []
         page.on("console", lambda message: said.append(message.text))
@@ -199,9 +202,31 @@ def test_the_pages_numbers_are_rounded(open_page: Callable[..., tuple[Page, list
     assert version.get_attribute("title") == f"bundle {version_of(wanted)}"
 
 
-def test_the_page_fits_a_phone(open_page: Callable[[str, str], tuple[Page, list[str]]]) -> None:
-    page, _ = open_page("binary", "/")
+@pytest.mark.parametrize("width", [PHONE, DESKTOP])
+def test_long_names_are_shown_whole_and_the_page_never_scrolls_sideways(
+    open_page: Callable[..., tuple[Page, list[str]]], width: int
+) -> None:
+    names = ("minutes_between_departure_and_connection", "MinutesBetweenDepartureAndConnectionTime")
+    assert {len(name) for name in names} == {40}
+    parts = make_parts("binary")
+    more = tuple(Feature(name=name, type="numeric", low=0, high=9, example=1) for name in names)
+    schema = parts.schema.model_copy(update={"features": (*parts.schema.features, *more)})
+    card = parts.card.model_copy(update={"importance": dict(zip(names, (0.5, 0.2), strict=True))})
+    page, said = open_page(replace(parts, schema=schema, card=card), "/")
+    page.set_viewport_size({"width": width, "height": 800})
+    page.get_by_role("button", name="Predict").click()
+    page.wait_for_selector(".contributions")
+
+    shown = page.locator(".importance li span:first-child")
+    assert shown.all_inner_texts() == [name.replace("_", " ") for name in names]
+    assert page.locator(".importance li span:last-child").all_inner_texts() == ["0.5", "0.2"]
+    texts = ".importance span, .contributions span, form label"
+    clipped = "all => all.filter(e => e.scrollWidth > e.clientWidth || e.scrollHeight > e.clientHeight + 1)"
+    assert page.locator(texts).evaluate_all(f"{clipped}.map(e => e.textContent)") == []
+    widths = page.locator(".importance rect").evaluate_all("all => all.map(e => e.getBoundingClientRect().width)")
+    assert widths[1] / widths[0] == pytest.approx(0.4, abs=0.01)
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert said == []
 
 
 def test_the_api_documentation_loads_from_this_server_alone(
