@@ -10,6 +10,7 @@ def boundary(scope: Scope) -> list[Grant]:
         "instance", "network-interface", "route-table", "security-group", "security-group-rule", "subnet", "volume",
         "vpc",
     )  # fmt: skip
+    use_key = ["kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey", "kms:ListGrants"]
     balancing = scope.arn("elasticloadbalancing", "loadbalancer/*", "targetgroup/*/*", "listener/net/*/*/*")
     return [
         Grant(
@@ -78,12 +79,19 @@ def boundary(scope: Scope) -> list[Grant]:
         Grant(
             "Key",
             "the cluster's role uses the key of the cluster's secrets, and looks at its grants",
-            ["kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey", "kms:ListGrants"],
+            use_key,
             scope.arn("kms", "key/*"),
             scope.own,
         ),
         Grant(
-            "KeysOfServices",
+            "NewKey",
+            "the cluster is created right after its key, some minutes before KMS authorises by the key's tags",
+            use_key,
+            scope.arn("kms", "key/*"),
+            scope.new_key,
+        ),
+        Grant(
+            "ServiceKeys",
             "AWS's key for Grafana's password, the stack's for alerts; hosts use them through these services only",
             ["kms:Decrypt", "kms:GenerateDataKey"],
             scope.arn("kms", "key/*"),
@@ -135,13 +143,13 @@ def boundary(scope: Scope) -> list[Grant]:
             scope.here,
         ),
         Grant(
-            "AgentOfInstance",
+            "AgentOfHost",
             "the Session Manager agent registers its instance",
             ["ssm:ListInstanceAssociations", "ssm:PutComplianceItems", "ssm:UpdateInstanceInformation"],
             scope.ec2("instance"),
         ),
         Grant(
-            "Configuration",
+            "Config",
             "hosts read their configuration; the service reads its files",
             ["s3:GetObject", "s3:ListBucket"],
             [

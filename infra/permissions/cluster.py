@@ -1,7 +1,5 @@
 """EKS, the stack's keys, its log groups. Every EKS ARN contains the cluster's name."""
 
-from typing import Any
-
 from infra.names import control_plane_logs, flow_logs
 from infra.permissions.grant import EVERYTHING, Grant, Scope
 
@@ -17,14 +15,6 @@ def _in_cluster(scope: Scope) -> list[str]:
 def _logs(scope: Scope) -> list[str]:
     groups = (control_plane_logs(scope.settings.cluster_name), flow_logs(scope.stack))
     return scope.arn("logs", *(f"log-group:{group}{streams}" for group in groups for streams in ("", ":*")))
-
-
-def _new_key() -> dict[str, Any]:
-    """The condition that a key has no stack's tag and no alias.
-
-    A new key is such a key, and keys of others usually have an alias.
-    """
-    return {"Null": {"aws:ResourceTag/stack": "true", "kms:ResourceAliases": "true"}}
 
 
 def read(scope: Scope) -> list[Grant]:
@@ -116,7 +106,7 @@ def change(scope: Scope) -> list[Grant]:
             "a new key gets the stack's tag; a key of a stack, or a key in use, can't become another stack's",
             ["kms:TagResource"],
             scope.arn("kms", "key/*"),
-            {**scope.new, **_new_key()},
+            {**scope.new, **scope.new_key},
         ),
         Grant(
             "ChangeNewKey",
@@ -124,14 +114,14 @@ def change(scope: Scope) -> list[Grant]:
             ["kms:DescribeKey", "kms:EnableKeyRotation", "kms:GetKeyPolicy", "kms:GetKeyRotationStatus",
              "kms:ListResourceTags"],
             scope.arn("kms", "key/*"),
-            _new_key(),
+            scope.new_key,
         ),
         Grant(
             "LendNewKey",
             "EKS creates its grant with the permissions of the cluster's creator; only AWS services can use this",
             ["kms:CreateGrant"],
             scope.arn("kms", "key/*"),
-            {**_new_key(), "Bool": {"kms:GrantIsForAWSResource": "true"}},
+            {**scope.new_key, "Bool": {"kms:GrantIsForAWSResource": "true"}},
         ),
         Grant(
             "ChangeKey",

@@ -90,6 +90,14 @@ class Scope:
         return {"StringEquals": {"aws:ResourceTag/stack": self.stack}}
 
     @property
+    def new_key(self) -> dict[str, Any]:
+        """The condition that a KMS key has no stack's tag and no alias.
+
+        For some minutes KMS authorises as if a new key had no tags. Keys of others usually have an alias.
+        """
+        return {"Null": {"aws:ResourceTag/stack": "true", "kms:ResourceAliases": "true"}}
+
+    @property
     def clusters(self) -> dict[str, Any]:
         """The condition that EKS or Kubernetes created the resource for the stack's cluster."""
         return {"StringEquals": {f"aws:ResourceTag/kubernetes.io/cluster/{self.settings.cluster_name}": "owned"}}

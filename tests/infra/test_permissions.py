@@ -280,8 +280,10 @@ def test_boundary_leaves_the_roles_what_the_program_gives_them(variant: str) -> 
 @pytest.mark.parametrize("service", ["secretsmanager", "sns"])
 def test_boundary_lets_hosts_use_the_keys_of_services_only_through_these(action: str, service: str) -> None:
     # The key's policy names everybody in the account, so that the boundary alone decides; AWS's key has no tags.
+    key = {"aws__RequestedRegion": "us-east-1", "kms__ResourceAliases": f"alias/aws/{service}"}
+
     def through(via: str) -> bool:
-        return allows(BOUNDARY, action, KEY, aws__RequestedRegion="us-east-1", kms__ViaService=f"{via}.amazonaws.com")
+        return allows(BOUNDARY, action, KEY, **key, kms__ViaService=f"{via}.amazonaws.com")
 
     assert through(f"{service}.us-east-1")
     assert not through(f"{service}.eu-west-1")
@@ -293,7 +295,11 @@ def test_boundary_lets_hosts_use_the_keys_of_services_only_through_these(action:
 )
 def test_boundary_lets_the_clusters_role_use_its_own_key(action: str) -> None:
     assert allows(BOUNDARY, action, KEY, aws__ResourceTag_slash_stack="dev")
-    assert not allows(BOUNDARY, action, KEY, aws__ResourceTag_slash_stack="bootstrap")
+    # The cluster is created before KMS authorises by the tags of its new key.
+    assert allows(BOUNDARY, action, KEY)
+    for other in ("bootstrap", "prod"):
+        assert not allows(BOUNDARY, action, KEY, aws__ResourceTag_slash_stack=other)
+    assert not allows(BOUNDARY, action, KEY, kms__ResourceAliases="alias/other")
 
 
 @pytest.mark.parametrize(
@@ -305,7 +311,7 @@ def test_boundary_lets_the_clusters_role_use_its_own_key(action: str) -> None:
         ("iam:CreateRole", ROLE),
         ("iam:PassRole", ROLE),
         ("sts:AssumeRole", ROLE),
-        ("kms:Decrypt", KEY),
+        ("kms:CreateGrant", KEY),
         ("ec2:RunInstances", "arn:aws:ec2:us-east-1:123456789012:instance/*"),
     ],
 )
