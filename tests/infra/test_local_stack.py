@@ -229,7 +229,8 @@ def test_wrong_setting_is_one_line_and_changes_nothing(checkout: Checkout) -> No
     failed = checkout.atlas("up", code=1)
     assert len(failed.stderr.splitlines()) == 1
     assert "Pulumi.local.yaml: atlas:workers:" in failed.stderr
-    assert not (checkout.path / ".atlas").exists()
+    made = [str(path.relative_to(checkout.path / ".atlas")) for path in (checkout.path / ".atlas").rglob("*")]
+    assert sorted(made) == ["pulumi", "pulumi/logs"], "nothing but what the fixture makes"
 
 
 @pytest.mark.timeout(300)
