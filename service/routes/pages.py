@@ -129,7 +129,8 @@ def examples(loaded: Predictor) -> dict[str, dict[str, Any]]:
 
 def _fields(loaded: Predictor, row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The input fields of the form, filled with this row."""
-    return [_field(feature, row.get(feature.name)) for feature in loaded.schema.features]
+    features = enumerate(loaded.schema.features)
+    return [_field(feature, row.get(feature.name)) | {"id": f"field-{place}"} for place, feature in features]
 
 
 def _grouped(

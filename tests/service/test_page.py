@@ -5,7 +5,9 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import flask
 import pytest
@@ -229,6 +231,47 @@ def test_long_names_are_shown_whole_and_the_page_never_scrolls_sideways(
     assert said == []
 
 
+ROLES = {"numeric": "spinbutton", "categorical": "combobox", "boolean": "combobox"}
+"""The roles of fields by the type of their feature; others are text boxes."""
+
+
+def test_whoever_hears_the_page_learns_what_each_field_is_and_what_was_predicted(
+    open_page: Callable[..., tuple[Page, list[str]]],
+) -> None:
+    parts = make_parts("binary")
+    more = Feature(name="scheduled_departure_hour", type="numeric", low=0, high=24, example=9, description="Local time")
+    schema = parts.schema.model_copy(update={"features": (*parts.schema.features, more)})
+    features = sorted(schema.features, key=lambda feature: feature.live)  # live features have a group of their own
+    page, said = open_page(replace(parts, schema=schema), "/")
+    labels = [name.removesuffix("*") for name in page.locator("form label").all_inner_texts()]
+    assert labels == [feature.name.replace("_", " ") for feature in features]
+    for feature, label in zip(features, labels, strict=True):
+        role: Any = ROLES.get(feature.type, "textbox")
+        field = page.get_by_role(role, name=label, exact=True)
+        assert field.evaluate("field => [field.name, field.required]") == [feature.name, feature.required]
+    described = page.get_by_role("spinbutton", name="scheduled departure hour")
+    expect(described).to_have_accessible_description("Local time · in training 0 to 24")
+    expect(page.get_by_role("main")).to_have_count(1)
+    expect(page.get_by_role("table", name="On test rows it never saw")).to_have_count(1)
+    for region in ("Try it", "Now", "The model's card"):
+        expect(page.get_by_role("region", name=region)).to_have_count(1)
+
+    # The place of the answer is there before the answer: else its first text might not be announced.
+    answer = page.get_by_role("status")
+    expect(answer).to_have_attribute("aria-live", "polite")
+    expect(answer).to_be_empty()
+    page.get_by_role("button", name="Predict").click()
+    expect(answer).to_contain_text("returned = yes: probability")
+    expect(answer).to_contain_text("Why")
+    for part in page.locator("input, select, button, a, summary, progress, [role=img]").all():
+        expect(part).to_have_accessible_name(re.compile(r"\S"))
+    levels = page.get_by_role("heading").evaluate_all("all => all.map(heading => Number(heading.tagName[1]))")
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    assert said == []
+
+
 def test_the_api_documentation_loads_from_this_server_alone(
     open_page: Callable[[str, str], tuple[Page, list[str]]],
 ) -> None:
@@ -249,7 +292,7 @@ def test_a_long_form_shows_what_matters_and_groups_the_rest(
     schema = parts.schema.model_copy(update={"features": (*parts.schema.features, *more)})
     card = parts.card.model_copy(update={"importance": {"number_3": 0.5, "note": 0.2, "member": 0.1}})
     page, said = open_page(replace(parts, schema=schema, card=card), "/")
-    first = page.locator("form > .fields label").evaluate_all("all => all.map(e => e.querySelector('[name]').name)")
+    first = page.locator("form > .fields label").evaluate_all("all => all.map(e => e.control.name)")
     assert first == ["amount", "colour", "shop", "bought", "member", "note", "number_3", "number_9"]
     summaries = [text.strip() for text in page.locator("details.group summary").all_inner_texts()]
     assert summaries == ["More numbers (8)", "More times (1)"]
