@@ -227,6 +227,8 @@ def test_long_names_are_shown_whole_and_the_page_never_scrolls_sideways(
     assert page.locator(texts).evaluate_all(f"{clipped}.map(e => e.textContent)") == []
     widths = page.locator(".importance rect").evaluate_all("all => all.map(e => e.getBoundingClientRect().width)")
     assert widths[1] / widths[0] == pytest.approx(0.4, abs=0.01)
+    wider = "all => all.filter(e => e.offsetWidth > e.parentElement.clientWidth)"
+    assert page.locator("table").evaluate_all(f"{wider}.map(e => e.textContent)") == []
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     assert said == []
 
