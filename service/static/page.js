@@ -104,20 +104,58 @@ function showPrediction(prediction) {
   output.replaceChildren(...parts);
 }
 
+// Shows at a field of the form why its value can't be used; false if the form has no such field.
+function mark(problem) {
+  const input = problem.field && form.elements.namedItem(problem.field);
+  if (!input) return false;
+  const earlier = document.getElementById(input.id + "-problem");
+  const shown = element("p", (earlier ? earlier.textContent + "; " : "") + problem.message, "error");
+  shown.id = input.id + "-problem";
+  unmark(input);
+  input.after(shown);
+  input.setAttribute("aria-invalid", "true");
+  const group = input.closest("details");
+  if (group) group.open = true;
+  return true;
+}
+
+function unmark(input) {
+  input.removeAttribute("aria-invalid");
+  document.getElementById(input.id + "-problem")?.remove();
+}
+
+function marked() {
+  return [...form.querySelectorAll("[aria-invalid]")];
+}
+
 function showError(error) {
-  const parts = [element("p", error.message, "error")];
-  for (const problem of error.problems || []) parts.push(element("p", (problem.field ? words(problem.field) + ": " : "") + problem.message, "error"));
+  const others = (error.problems ?? []).filter((problem) => !mark(problem));
+  const wrong = marked().length;
+  const headline = wrong ? "Not predicted: correct the " + (wrong === 1 ? "field that is" : wrong + " fields that are") + " marked." : error.message;
+  const parts = [element("p", headline, "error")];
+  for (const problem of others) parts.push(element("p", (problem.field ? words(problem.field) + ": " : "") + problem.message, "error"));
   output.replaceChildren(...parts);
+}
+
+// An answer at a time, or an older one could replace a newer one. What reads the page aloud waits for the answer.
+function setBusy(button, busy) {
+  button.disabled = busy;
+  for (const part of [button, output]) part.setAttribute("aria-busy", String(busy));
+}
+
+function clear() {
+  marked().forEach(unmark);
+  output.replaceChildren();
 }
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   const row = rowOf(form);
   const button = form.querySelector("button[type=submit]");
-  output.hidden = false;
-  output.replaceChildren(element("p", "…"));
-  output.setAttribute("aria-busy", "true");
-  button.disabled = true;  // an answer at a time, or an older one could replace a newer one
+  const focused = document.activeElement === button;
+  marked().forEach(unmark);
+  output.replaceChildren(element("p", "Predicting …"));
+  setBusy(button, true);
   const begun = performance.now();
   try {
     const response = await fetch("/predict", {
@@ -135,12 +173,17 @@ form.addEventListener("submit", async (event) => {
   } catch {
     showError({ message: "The service does not answer. Is it still running?" });
   } finally {
-    output.removeAttribute("aria-busy");
-    button.disabled = false;
+    setBusy(button, false);
   }
-  output.scrollIntoView({ block: "nearest" });
+  const [wrong] = marked();
+  if (wrong) wrong.focus();
+  else {
+    if (focused) button.focus();  // a button that is disabled loses the focus
+    output.scrollIntoView({ block: "nearest" });
+  }
 });
-form.addEventListener("reset", () => { output.hidden = true; });
+form.addEventListener("input", (event) => unmark(event.target));
+form.addEventListener("reset", clear);
 // The browser can't show what is wrong with a field in a group that is closed.
 form.addEventListener("invalid", (event) => {
   const group = event.target.closest("details");
@@ -155,7 +198,7 @@ if (example) {
     const chosen = example.selectedOptions[0].dataset.values;
     if (!chosen) return;
     for (const [name, value] of Object.entries(JSON.parse(chosen))) form.elements.namedItem(name).value = value ?? "";
-    output.hidden = true;
+    clear();
   });
   form.addEventListener("reset", () => { example.value = ""; });
 }

@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import flask
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 from werkzeug.serving import make_server
 
 from ml.bundle import Parts, write_bundle
 from ml.schema import Feature
 from service.explanation.explainer import Explainer
+from service.inputs import MAX_TEXT
 from service.predictor import Predictor
 from service.routes.pages import examples
 from tests.bundles import make_parts, version_of
@@ -272,6 +273,140 @@ def test_whoever_hears_the_page_learns_what_each_field_is_and_what_was_predicted
     assert levels.count(1) == 1
     assert all(after <= before + 1 for before, after in pairwise(levels))
     assert said == []
+
+
+def test_the_keyboard_reaches_every_field_and_enter_predicts(
+    open_page: Callable[[str, str], tuple[Page, list[str]]],
+) -> None:
+    page, said = open_page("binary", "/")
+    answer, button = page.get_by_role("status"), page.get_by_role("button", name="Predict")
+    reached: list[str] = []
+    while "Predict" not in reached:
+        assert len(reached) < 100, reached
+        page.keyboard.press("Tab")  # more than once in a field for a time, which has a place for each part
+        reached.append(page.evaluate("(({ name, textContent }) => name || textContent)(document.activeElement)"))
+    fields = page.locator("form [name]").evaluate_all("all => all.map(field => field.name)")
+    assert fields[-1] == "visits"
+    assert [name for name in dict.fromkeys(reached) if name in fields] == fields
+    assert button.evaluate("button => parseFloat(getComputedStyle(button).outlineWidth)") >= 2
+    page.keyboard.press("Enter")
+    expect(answer).to_contain_text("Decision")
+    expect(button).to_be_focused()
+
+    page.keyboard.press("Shift+Tab")
+    expect(page.locator("[name=visits]")).to_be_focused()
+    page.keyboard.type("4")
+    with page.expect_response("**/predict"):
+        page.keyboard.press("Enter")
+    expect(answer).to_contain_text("Decision")
+    expect(page.locator("[name=visits]")).to_be_focused()
+    assert said == []
+
+
+def test_while_an_answer_is_awaited_the_page_says_so_and_asks_no_second_time(
+    open_page: Callable[[str, str], tuple[Page, list[str]]],
+) -> None:
+    page, said = open_page("binary", "/")
+    held: list[Route] = []
+    page.route("**/predict", lambda route: held.append(route))  # noqa: PLW0108 - Playwright takes no built-in method
+    answer, button = page.get_by_role("status"), page.get_by_role("button", name="Predict")
+    button.click()
+    expect(answer).to_have_text("Predicting …")
+    for part in (answer, button):
+        expect(part).to_have_attribute("aria-busy", "true")
+    expect(button).to_be_disabled()
+    page.locator("[name=note]").press("Enter")
+    (asked,) = held
+    asked.continue_()
+    expect(answer).to_contain_text("Decision")
+    for part in (answer, button):
+        expect(part).to_have_attribute("aria-busy", "false")
+    expect(button).to_be_enabled()
+    assert len(held) == 1
+    assert said == []
+
+
+def test_what_is_wrong_with_a_value_stands_at_its_field_until_it_is_changed(
+    open_page: Callable[[str, str], tuple[Page, list[str]]],
+) -> None:
+    page, said = open_page("binary", "/")
+    answer, button = page.get_by_role("status"), page.get_by_role("button", name="Predict")
+    note = page.get_by_role("textbox", name="note")
+    note.fill("x" * (MAX_TEXT + 1))
+    button.click()
+    message = f"must have at most {MAX_TEXT} characters"
+    expect(page.locator(".field", has=note).locator(".error")).to_have_text(message)
+    expect(note).to_be_focused()
+    expect(note).to_have_attribute("aria-invalid", "true")
+    expect(note).to_have_accessible_description(message)
+    expect(answer).to_have_text("Not predicted: correct the field that is marked.")
+    note.fill("late")
+    expect(page.locator("form .error")).to_have_count(0)
+    button.click()
+    expect(answer).to_contain_text("Decision")
+    assert [text for text in said if "status of 422" not in text] == []
+
+
+def test_a_service_that_is_gone_is_told_in_a_line(open_page: Callable[[str, str], tuple[Page, list[str]]]) -> None:
+    page, _ = open_page("binary", "/")
+    page.route("**/predict", lambda route: route.abort())
+    page.get_by_role("button", name="Predict").click()
+    expect(page.get_by_role("status")).to_have_text("The service does not answer. Is it still running?")
+    expect(page.locator(".error")).to_have_count(1)
+    expect(page.get_by_role("button", name="Predict")).to_be_enabled()
+
+
+FAINT = """
+([smallest, edge]) => {
+  const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const luminance = (colour) => numbers(colour).slice(0, 3)
+    .map((value) => value / 255).map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, value, place) => sum + value * [0.2126, 0.7152, 0.0722][place], 0);
+  const behind = (element) => {
+    const colour = getComputedStyle(element).backgroundColor;
+    return numbers(colour)[3] === 0 ? behind(element.parentElement) : colour;
+  };
+  const contrast = (colour, element) => {
+    const [dark, light] = [luminance(colour), luminance(behind(element))].sort((a, b) => a - b);
+    return (light + 0.05) / (dark + 0.05);
+  };
+  const found = { texts: [], faint: [], dark: luminance(behind(document.body)) < 0.5 };
+  const check = (element, ratio, wanted) => {
+    if (!(ratio >= wanted)) found.faint.push([element.outerHTML.slice(0, 200), ratio]);
+  };
+  for (const element of document.body.querySelectorAll("*")) {
+    const style = getComputedStyle(element), field = element.matches("input, select");
+    const written = field || [...element.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
+    if (!written || element.matches("option, :disabled") || !element.checkVisibility()) continue;
+    found.texts.push(element.matches(".error, .warning") ? element.className : element.localName);
+    check(element, contrast(element.localName === "text" ? style.fill : style.color, element), smallest);
+    if (field) check(element, contrast(style.borderTopColor, element.parentElement), edge);
+  }
+  return found;
+}
+"""
+"""The kinds of texts that are shown, and those texts and edges of fields that contrast less than wanted."""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_can_be_read_in_light_and_dark(
+    open_page: Callable[[str, str], tuple[Page, list[str]]], scheme: Literal["light", "dark"]
+) -> None:
+    page, _ = open_page("binary", "/")
+    page.emulate_media(color_scheme=scheme)
+    page.locator("details").evaluate_all("all => all.forEach(group => { group.open = true; })")
+    seen: set[str] = set()
+    for note, shown in (("late", ".contributions"), ("x" * (MAX_TEXT + 1), ".field .error")):
+        page.fill("[name=amount]", "900")
+        page.fill("[name=note]", note)
+        page.get_by_role("button", name="Predict").click()
+        page.wait_for_selector(shown)
+        page.mouse.move(0, 0)
+        found = page.evaluate(FAINT, [4.5, 3])
+        assert found["faint"] == []
+        assert found["dark"] is (scheme == "dark")
+        seen |= set(found["texts"])
+    assert {"p", "label", "input", "select", "button", "small", "a", "dt", "td", "text", "error", "warning"} <= seen
 
 
 def test_the_api_documentation_loads_from_this_server_alone(
