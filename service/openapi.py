@@ -1,5 +1,8 @@
 """The OpenAPI document: routes with the types of their documents (protocols.py), and rows from the model's schema."""
 
+import csv
+import io
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -10,10 +13,10 @@ from service.explanation.document import MAX_ROWS, explanations
 from service.predictor import Predictor
 from service.row_schema import JsonSchema, row_schemas
 from service.settings import Settings
-from service.tensors import DATATYPES, accepted, outputs_of
+from service.tensors import DATATYPES, HEADER_LENGTH, accepted, outputs_of
 
 JSON, CSV, BINARY = "application/json", "text/csv", "application/octet-stream"
-NDJSON = "application/x-ndjson"
+NDJSON, TEXT = "application/x-ndjson", "text/plain"
 TYPES = (
     protocols.Rows, protocols.Predictions, protocols.Error, protocols.Invocation, protocols.Scores,
     protocols.MlflowError, protocols.Instances, protocols.InferRequest, protocols.InferResponse, protocols.Refused,
@@ -37,19 +40,20 @@ def document(predictor: Predictor, settings: Settings) -> dict[str, Any]:
             "/predict": _post("Predictions for rows", "Rows", "Predictions", "Error", {"rows": [example]}),
             "/predict/lines": _lines(),
             "/explain": _post("Contributions of the features to predictions", "RowsToExplain", "Explanations", "Error"),
-            "/invocations": _post(
-                "MLflow's scoring protocol", "Invocation", "Scores", "MlflowError", {"instances": [example]}, CSV
-            ),
+            "/invocations": _invocations(example),
+            "/ping": _get("The model can predict", "MlflowError", TEXT, "string"),
+            "/health": _get("The model can predict", "MlflowError", TEXT, "string"),
+            "/version": _get("The version of MLflow whose protocol this is", "MlflowError", TEXT, "string"),
             f"{v1}:predict": _post(
                 "KServe's first protocol", "Instances", "Scores", "Refused", {"instances": [example]}
             ),
             "/v1/models": _get("The models", "Refused"),
             v1: _get("The model can predict", "Refused"),
-            f"{v2}/infer": _post("Open Inference Protocol", "InferRequest", "InferResponse", "Refused", None, BINARY),
-            v2: _get("Model metadata", "Refused"),
-            f"{v2}/config": _get("Model configuration", "Refused"),
-            f"{v2}/stats": _get("Statistics", "Refused"),
+            **_model(v2),
+            **_model(f"{v2}/versions/{bundle.version}"),
             "/v2": _get("Server metadata", "Refused"),
+            "/v2/models/stats": _get("Statistics", "Refused"),
+            "/v2/repository/index": {"post": _get("The models", "Refused", kind="array")["get"]},
             "/v2/health/live": _get("The process answers", "Refused"),
             "/v2/health/ready": _get("The model can predict", "Refused"),
             "/health/live": _get("The process answers", "Error"),
@@ -133,13 +137,49 @@ def _content(name: str) -> dict[str, Any]:
     return {"content": {JSON: {"schema": {"$ref": f"#/components/schemas/{name}"}}}}
 
 
-def _get(summary: str, error: str) -> dict[str, Any]:
-    answer = {"content": {JSON: {"schema": {"type": "object"}}}}
+def _get(summary: str, error: str, content: str = JSON, kind: str = "object") -> dict[str, Any]:
+    """A route that reads no body, and answers content of this type (in JSON Schema: `kind`) or `error`."""
+    answer = {"content": {content: {"schema": {"type": kind}}}}
     responses = {
         "200": {"description": "the answer", **answer},
         "503": {"description": "the model is not loaded yet", **_content(error)},
     }
     return {"get": {"summary": summary, "responses": responses}}
+
+
+def _model(path: str) -> dict[str, Any]:
+    """The Open Inference Protocol's routes of a model, which are below this path."""
+    return {
+        f"{path}/infer": _infer(),
+        path: _get("Model metadata", "Refused"),
+        f"{path}/ready": _get("The model can predict", "Refused"),
+        f"{path}/config": _get("Model configuration", "Refused"),
+        f"{path}/stats": _get("Statistics", "Refused"),
+    }
+
+
+def _infer() -> dict[str, Any]:
+    """Tensors as JSON; or as JSON and the tensors' bytes after it, of which OpenAPI can only say that it is binary."""
+    made = _post("Open Inference Protocol", "InferRequest", "InferResponse", "Refused")
+    length = {
+        "description": "bytes of the JSON part of the body; a binary part follows. Without the header, all is JSON",
+        "schema": {"type": "integer", "minimum": 0},
+    }
+    made["post"]["parameters"] = [{"name": HEADER_LENGTH, "in": "header", **length}]
+    made["post"]["requestBody"]["content"][BINARY] = {"schema": {"type": "string", "format": "binary"}}
+    made["post"]["responses"]["200"]["content"][BINARY] = {}
+    made["post"]["responses"]["200"]["headers"] = {HEADER_LENGTH: length}
+    return made
+
+
+def _invocations(example: Mapping[str, Any]) -> dict[str, Any]:
+    """MLflow's JSON forms, or CSV, of which OpenAPI can only say that it is text."""
+    made = _post("MLflow's scoring protocol", "Invocation", "Scores", "MlflowError", {"instances": [example]})
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([example.keys(), example.values()])
+    text = {"type": "string", "description": "a header of features' names, and a row a line"}
+    made["post"]["requestBody"]["content"][CSV] = {"schema": text, "example": table.getvalue()}
+    return made
 
 
 def _lines() -> dict[str, Any]:
@@ -151,10 +191,8 @@ def _lines() -> dict[str, Any]:
     return made
 
 
-def _post(
-    summary: str, request: str, answer: str, error: str, example: Any = None, other: str | None = None
-) -> dict[str, Any]:
-    """A route that reads the document `request`, or content of the type `other`, and answers `answer` or `error`."""
+def _post(summary: str, request: str, answer: str, error: str, example: Any = None) -> dict[str, Any]:
+    """A route that reads the document `request` and answers `answer` or `error`."""
     errors = {
         "400": "the body can't be read",
         "413": "too large a body",
@@ -165,9 +203,6 @@ def _post(
     body = _content(request)
     if example is not None:
         body["content"][JSON]["example"] = example
-    answered = _content(answer)
-    if other == BINARY:
-        answered["content"][BINARY] = {}
-    responses = {"200": {"description": "the answer", **answered}}
+    responses = {"200": {"description": "the answer", **_content(answer)}}
     responses |= {status: {"description": why, **_content(error)} for status, why in errors.items()}
     return {"post": {"summary": summary, "requestBody": {"required": True, **body}, "responses": responses}}

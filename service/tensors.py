@@ -14,6 +14,8 @@ from service.errors import ApiError
 from service.protocols import Datatype, InputParameters, InputTensor, OutputTensor, RequestedOutput
 from service.usual import Column
 
+HEADER_LENGTH = "Inference-Header-Content-Length"
+"""The header with the number of bytes of the JSON part; the binary part follows."""
 DATATYPES: dict[FeatureType, Datatype] = {
     "numeric": "FP64",
     "boolean": "BOOL",

@@ -17,10 +17,10 @@ MLFLOW = "3.17.2"
 
 @blueprint.get("/ping")
 @blueprint.get("/health")
-def ping() -> tuple[str, int]:
+def ping() -> flask.Response:
     """MLflow's health check."""
     predictor()
-    return "\n", 200
+    return flask.Response("\n", content_type="text/plain")
 
 
 @blueprint.get("/version")

@@ -13,15 +13,13 @@ from service.protocols import BinaryInferRequest, InferRequest, InferResponse
 from service.routes.shared import answer_columns, check_model, documents, predictor
 from service.state import state
 from service.statistics import model_statistics
-from service.tensors import DATATYPES, outputs_of, read_columns, wanted_outputs, write_output
+from service.tensors import DATATYPES, HEADER_LENGTH, outputs_of, read_columns, wanted_outputs, write_output
 from service.typed_tensors import Decoded
 from service.usual import Column
 
 blueprint = flask.Blueprint("open_inference", __name__, url_prefix="/v2")
 blueprint.after_request(compress)
 
-HEADER_LENGTH = "Inference-Header-Content-Length"
-"""The header with the number of bytes of the JSON part; the binary part follows."""
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics"]
 
 
