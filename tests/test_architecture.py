@@ -1,11 +1,14 @@
 """What holds the house together beyond the contracts in pyproject.toml, which `make lint` checks with import-linter."""
 
+import ast
 from functools import cache
 from pathlib import Path
 
 import grimp
 import pytest
 import yaml
+
+from ml.params import Params
 
 REPOSITORY = Path(__file__).parents[1]
 PACKAGES = ("infra", "ml", "service")
@@ -38,17 +41,42 @@ def test_the_image_holds_those_modules_of_ml_that_the_service_imports() -> None:
     assert held == {"ml/__init__.py"} | {file_of(module) for module in imported}
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_stages_deps_are_the_modules_that_it_runs(stage: str) -> None:
+def files_run(stage: str) -> set[str]:
+    """The files of the modules that a stage runs and that decide its outputs."""
     graph = grimp.build_graph("ml", cache_dir=None)
     for module in UNLISTED:
         graph.remove_module(module)
     main = STAGES[stage]["cmd"].removeprefix("python -m ")
-    run = {file_of(module) for module in {main} | graph.find_upstream_modules(main)}
+    return {file_of(module) for module in {main} | graph.find_upstream_modules(main)}
+
+
+def sections_read(source: str) -> set[str]:
+    """The sections of params.yaml that functions read: `params.SECTION`, where `params` has the type Params."""
+    functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+    found: set[str] = set()
+    for function in functions:
+        given = [each.annotation for each in function.args.args if each.arg == "params"]
+        if any(kind is None or ast.unparse(kind) != "Params" for kind in given):  # a section, such as DataParams
+            continue
+        attributes = [node for node in ast.walk(function) if isinstance(node, ast.Attribute)]
+        found |= {node.attr for node in attributes if ast.unparse(node.value) == "params"}
+    return found & set(Params.model_fields)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stages_deps_are_the_modules_that_it_runs(stage: str) -> None:
+    run = files_run(stage)
     deps = {dep for dep in STAGES[stage]["deps"] if dep.startswith("ml/")}
     covering = {file: {file, *map(str, Path(file).parents)} & deps for file in run}
     assert not {file for file, by in covering.items() if not by}, "a change of these would not run the stage again"
     assert deps == set().union(*covering.values()), "deps that the stage doesn't run"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stages_params_are_the_sections_that_its_code_reads(stage: str) -> None:
+    read: set[str] = set().union(*(sections_read((REPOSITORY / file).read_text()) for file in files_run(stage)))
+    undeclared = read - set(STAGES[stage]["params"])
+    assert not undeclared, "a change of these would not run the stage again"
 
 
 def test_modules_are_short() -> None:
