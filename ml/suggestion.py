@@ -145,7 +145,9 @@ data:
 
 contract: {{on_breach: stop}}   # or set_aside; also rules for columns, uniqueness, freshness
 split: {{method: {split}, validation: 0.15, test: 0.15}}   # random, stratified or time
+encoding: {{}}   # how columns become numbers: crosses, ordered categories, parts of times
 model: {{name: {name}}}   # without `estimators`, Atlas chooses them within `budget`
+evaluation: {{}}   # slices: [COLUMN]; below min_class_rows of the rarest class, figures are doubted
 gate: {{metric: {"log_loss" if classes else "rmse"}}}   # also minimum, maximum: what a model must reach
 registry: {{experiment: {name}, model: {name}}}
 """

@@ -12,6 +12,8 @@ from ml.params import load_params
 from ml.suggestion import main, suggest
 from tests.ml.conftest import Workspace
 
+REPOSITORY = Path(__file__).parents[2]
+
 
 def shop(rows: int = 60) -> pd.DataFrame:
     return pd.DataFrame(
@@ -67,6 +69,9 @@ def test_it_writes_params_that_can_be_used_and_says_what_it_inferred(
     assert params.split.method == "time"
     assert params.gate.metric == "log_loss"
     assert params.registry.model == "shop-data"
+    stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"].values()
+    named = {section for stage in stages for section in stage["params"]}
+    assert named <= yaml.safe_load(Path("params.yaml").read_text()).keys()  # DVC runs no stage without its sections
     told = capsys.readouterr().out
     assert "Shop data.csv: 60 rows, 5 columns" in told
     assert "churned: binary (two values): yes 50%, no 50%" in told
