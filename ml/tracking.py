@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import tempfile
+import warnings
 from contextlib import nullcontext
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -14,9 +15,9 @@ from typing import Any
 import yaml
 
 from ml.bundle import CARD, Parts, read_manifest
-from ml.card import Card
 from ml.files import PLOTS, PROCESSED, TABLE
-from ml.params import Params
+from ml.params import PARAMS, Params
+from ml.run_facts import draw, flat_params
 from ml.store import locked
 from ml.tracking_server import Alias, Server, TrackingError, has_logged_models, make_store, store, use_token
 
@@ -124,16 +125,12 @@ def has_champion(params: Params) -> bool:
 
 
 def _log_origin(mlflow: Any, params: Params) -> None:
-    flat = _flatten(params.model_dump(mode="json"))
-    mlflow.log_params({key: _spell(value)[:500] for key, value in flat.items()})
+    mlflow.log_params(flat_params(params))
+    if PARAMS.is_file():
+        mlflow.log_artifact(str(PARAMS))  # in keys of MLflow, names of columns may be changed or cut
     mlflow.set_tags({"git_commit": git_commit(), **data_versions()})
     if PLOTS.is_dir():
         mlflow.log_artifacts(str(PLOTS), "plots")
-
-
-def _spell(value: Any) -> str:
-    """A parameter as params.yaml spells it: true and null, where Python has True and None."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _log_bundle(mlflow: Any, bundle: Path, version: str, card: str, parts: Parts) -> None:
@@ -147,8 +144,10 @@ def _log_bundle(mlflow: Any, bundle: Path, version: str, card: str, parts: Parts
         known = {f"choice.{name}.{choice.metric}": loss for name, loss in losses.items() if loss is not None}
         mlflow.log_metrics(known)
         mlflow.log_dict(choice.model_dump(mode="json"), "choice.json")
-    for name, figure in _draw(parts.card).items():
-        mlflow.log_figure(figure, f"plots/{name}.png")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph .* missing from")  # an emoji in a column's name is a box
+        for name, figure in draw(parts.card).items():
+            mlflow.log_figure(figure, f"plots/{name}.png")
     mlflow.log_artifact(str(bundle / CARD))
     mlflow.set_tags({"bundle_version": version, "card": card})
 
@@ -259,41 +258,3 @@ def data_versions() -> dict[str, str]:
     outs = [out for stage in lock.get("stages", {}).values() for out in stage.get("outs", [])]
     wanted = {str(TABLE): "data_version", str(PROCESSED): "processed_version"}
     return {wanted[out["path"]]: str(out["md5"]) for out in outs if out["path"] in wanted}
-
-
-def _flatten(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in document.items():
-        if isinstance(value, dict) and value:
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def _draw(card: Card) -> dict[str, Any]:
-    """The card's curves as matplotlib figures."""
-    from matplotlib.figure import Figure
-
-    axes = {
-        "roc": ("false positive rate", "true positive rate"),
-        "precision_recall": ("recall", "precision"),
-        "calibration": ("predicted probability", "observed share"),
-        "residuals": ("predicted", "actual minus predicted"),
-    }
-    drawn = {}
-    for name, points in card.curves.items():
-        figure = Figure(figsize=(5, 4), layout="constrained")
-        axis = figure.subplots()
-        x, y = zip(*points, strict=True)
-        axis.plot(x, y, "." if name == "residuals" else "-" if name != "calibration" else "o-")
-        axis.set(xlabel=axes[name][0], ylabel=axes[name][1], title=name.replace("_", " "))
-        drawn[name] = figure
-    if card.importance:
-        top = list(card.importance.items())[:20][::-1]
-        figure = Figure(figsize=(6, 6), layout="constrained")
-        axis = figure.subplots()
-        axis.barh([name for name, _ in top], [loss for _, loss in top])
-        axis.set(xlabel="loss when shuffled", title="importance")
-        drawn["importance"] = figure
-    return drawn

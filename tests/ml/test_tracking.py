@@ -15,7 +15,11 @@ import pytest
 
 from ml import tracking_server
 from ml.bundle import load_bundle, read_parts, write_bundle
+from ml.card import Card, Distribution, Reference
+from ml.encoding import Encoding, NumericEncoder
 from ml.params import Params
+from ml.run_facts import flat_params
+from ml.schema import Feature, Schema
 from ml.tracking import register
 from ml.tracking_server import Server, TrackingError, probe, still_there, tags_under
 from service.registry import fetch
@@ -238,3 +242,70 @@ def test_a_password_in_the_address_is_refused_and_not_shown(monkeypatch: pytest.
 
 def test_without_a_named_server_the_store_is_sqlite_in_the_repository(tmp_path: Path) -> None:
     assert tracking_server.tracking_uri() == (f"sqlite:///{tmp_path}/.atlas/mlflow/mlflow.db", False)
+
+
+ODD = (
+    "sepal length (cm)", "sepal length [cm]", "50% of $x_{ and $y", "Größe in m²", "Gro\u0308ße", "😀",
+    "a.b/c//d/../e/", "../..", "line\nbreak", "x" * 300, "x" * 299 + "y", "'; DROP TABLE params; --",
+)  # fmt: skip
+"""Names that columns have, and that MLflow refuses as a part of a key, or that it or matplotlib reads otherwise."""
+
+
+def test_columns_and_classes_of_any_name_are_registered_under_keys_of_their_own(
+    server: str, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    document = params.model_dump(mode="json", exclude_unset=True)
+    document["data"] |= {"features": {name: {"type": "numeric"} for name in ODD}}
+    document["contract"] = {"columns": {name: {"minimum": 0} for name in ODD}}
+    document["encoding"] = {"datetimes": {name: [] for name in ODD}, "ordinal": {name: ["a"] for name in ODD}}
+    document["model"]["class_weight"] = dict.fromkeys(ODD, 2.0)
+    odd = Params.model_validate(document)
+    Path("params.yaml").write_text("the exact names\n")
+    card = Card(
+        name="m",
+        task="binary",
+        target="y (%)",
+        importance=dict.fromkeys(ODD, 0.1),
+        curves={"roc": ((0, 0), (1, 1))},
+    )
+    made = logistic_parts(
+        6.0,
+        schema=Schema(
+            target="y (%)",
+            task="binary",
+            classes=("no (%)", "yes/😀"),
+            features=tuple(Feature(name=name, type="numeric", required=True) for name in ODD),
+        ),
+        encoding=Encoding(encoders=(NumericEncoder(column=ODD[0]), NumericEncoder(column=ODD[1]))),
+        reference=Reference(rows=1, features={}, scores=Distribution(missing=0), sample=(dict.fromkeys(ODD, 0.5),)),
+        card=card,
+    )
+    version = write_bundle(Path("bundle"), made)
+    run_id = register(probe(LOG), Path("bundle"), version, read_parts(Path("bundle"))[1], "champion", odd)
+
+    client = mlflow.MlflowClient(server)
+    logged = client.get_run(run_id).data.params
+    assert logged == flat_params(odd)
+    for prefix, suffix in (
+        ("data.features.", ".type"), ("contract.columns.", ".minimum"), ("encoding.ordinal.", ""),
+        ("model.class_weight.", ""),
+    ):  # fmt: skip
+        keys = {key for key in logged if key.startswith(prefix) and key.endswith(suffix)}
+        assert len(keys) == len(ODD)
+        assert any(key.startswith(f"{prefix}sepal length _cm_ ") for key in keys)
+    assert logged["data.target"] == "y"
+    assert {file.path for file in client.list_artifacts(run_id)} >= {"params.yaml", "card.json", "plots"}
+    assert [file.path for file in client.list_artifacts(run_id, "plots")] == ["plots/importance.png", "plots/roc.png"]
+    assert tags_under(probe(LOG), params.registry.model, "champion").get("bundle_version") == version
+
+
+def test_a_plain_name_is_a_key_as_it_is(params: Params) -> None:
+    document = params.model_dump(mode="json", exclude_unset=True)
+    document["data"]["features"] = {"Sepal.Length": {"unknown": "refuse"}, "net-price: EUR": {}}
+    flat = flat_params(Params.model_validate(document))
+    assert flat["data.features.Sepal.Length.unknown"] == "refuse"
+    assert flat["data.features.net-price: EUR.required"] == "false"
+    assert flat["model.estimators.line.kind"] == "linear"
