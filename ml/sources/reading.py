@@ -232,7 +232,29 @@ def records_of(data: bytes) -> list[dict[str, Any]]:
                     ) from None
     if not all(isinstance(row, dict) for row in rows):
         raise SourceError("as JSON, a table is an array of objects, or an object a line")
+    if re.search(rb"\\u[dD][89a-fA-F]", data):
+        _check_surrogates(rows)
     return rows
+
+
+def _check_surrogates(rows: list[dict[str, Any]]) -> None:
+    """Raise SourceError naming the first half of a surrogate pair: JSON can say it, but it is no Unicode text."""
+    wrong = "half of a surrogate pair, so it is no Unicode text: correct it in the file"
+    for number, row in enumerate(rows):
+        if _is_unicode(row):
+            continue
+        name = next(name for name, value in row.items() if not _is_unicode({name: value}))
+        if not _is_unicode(name):
+            raise SourceError(f"the column's name {name!a} has {wrong}")
+        raise SourceError(f"column {name!r} has {str(row[name])[:100]!a} in row {number}, which has {wrong}")
+
+
+def _is_unicode(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def read(params: DataParams) -> Read:
         spellings = set(declared.missing if declared else ())
         spellings |= set() if name == params.target else set(params.missing)
         if not _is_text(column):
-            columns[name] = _without(column, spellings, assumed)
+            columns[name] = _without(column, name, spellings, assumed)
             continue
         cells = pa.chunked_array([pa.array(column, type=pa.large_string(), from_pandas=True)])
         trimmed = pc.utf8_trim_whitespace(cells)
@@ -72,7 +72,7 @@ def _simple(column: "pd.Series[Any]", name: str, assumed: list[str]) -> "pd.Seri
     if not kinds or kinds <= {str} or kinds <= {bool}:
         return column
     if all(kind.__module__ == "decimal" or kind in (int, float) for kind in kinds):
-        return pd.Series([None if pd.isna(value) else float(value) for value in column], dtype=float)
+        return pd.Series([None if pd.isna(value) else _float(value) for value in column], dtype=float)
     if not any(issubclass(kind, (*nested, bytes)) or kind.__module__ in ("numpy", "datetime") for kind in kinds):
         kept = column.map(lambda value: str(value).lower() if isinstance(value, bool) else str(value))
         return kept.where(column.notna(), None)
@@ -86,13 +86,21 @@ def _simple(column: "pd.Series[Any]", name: str, assumed: list[str]) -> "pd.Seri
     return column
 
 
+def _float(value: Any) -> float:
+    """A Python number as float64; infinite where float64 ends, as a text with such a number is."""
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf") if value > 0 else float("-inf")
+
+
 def _is_text(column: "pd.Series[Any]") -> bool:
     if isinstance(column.dtype, pd.StringDtype):
         return True
     return column.dtype == object and all(isinstance(value, str) for value in column[column.notna()])
 
 
-def _without(column: "pd.Series[Any]", spellings: set[str], assumed: list[str]) -> "pd.Series[Any]":
+def _without(column: "pd.Series[Any]", name: str, spellings: set[str], assumed: list[str]) -> "pd.Series[Any]":
     """A column of numbers with those missing that are spelled so (-999), or that are infinite."""
     if not pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_bool_dtype(column.dtype):
         return column
@@ -106,7 +114,7 @@ def _without(column: "pd.Series[Any]", spellings: set[str], assumed: list[str]) 
     if pd.api.types.is_float_dtype(column.dtype):
         infinite = np.isinf(column.to_numpy(dtype=np.float64, na_value=np.nan))
         if infinite.any():
-            assumed.append(f"column {column.name!r} has {infinite.sum()} infinite numbers, which count as missing")
+            assumed.append(f"column {name!r} has {infinite.sum()} infinite numbers, which count as missing")
         marks = marks | infinite
     return column.mask(marks) if marks.any() else column
 
@@ -136,7 +144,7 @@ def _give_types(
         raise SourceError(f"{params.uri}: {error}") from None
     for name in plain:
         if decided.get(name, ".") == ".":
-            columns[name] = to_numbers(texts[name])
+            columns[name] = _without(to_numbers(texts[name]), name, set(), assumed)
     for name, how in found.items():
         if not how.plain or decided[name] == ",":
             rewritten = _rewritten(name, texts[name], how, decided[name], params, assumed)
@@ -158,7 +166,7 @@ def _rewritten(
         settles = f" (data.csv.decimal: {decimal!r})" if asked else ""
         assumed.append(f"in column {name!r}, {changed[0]} is the number {changed[1]}{settles}")
     plain = pa.chunked_array([pa.array(cells.to_pandas().map(values), type=pa.large_string(), from_pandas=True)])
-    return to_numbers(plain) if plain_numbers(plain) else plain.to_pandas()
+    return _without(to_numbers(plain), name, set(), assumed) if plain_numbers(plain) else plain.to_pandas()
 
 
 def _numbers_first(sample: pa.Array) -> list[str]:

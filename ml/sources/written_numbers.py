@@ -68,14 +68,17 @@ def plain_numbers(cells: pa.ChunkedArray) -> bool:
 
 
 def to_numbers(cells: pa.ChunkedArray) -> "pd.Series[Any]":
-    """Plain numbers as int64 if all are whole and fit, otherwise as float64 (NaN where null)."""
+    """Plain numbers as int64 if all are whole and fit, else as float64 (NaN where null; infinite past its range)."""
     cells = pc.utf8_ltrim(cells, characters="+")
     if pc.all(pc.match_substring_regex(cells, WHOLE)).as_py():
         try:
             return cells.cast(pa.int64()).to_pandas()
         except pa.ArrowInvalid:  # past 64 bits
             pass
-    return cells.cast(pa.float64()).to_pandas()
+    try:
+        return cells.cast(pa.float64()).to_pandas()
+    except pa.ArrowInvalid:  # 1e400: Arrow refuses what Python reads as infinite
+        return pd.Series([None if text is None else float(text) for text in cells.to_pylist()], dtype=float)
 
 
 def written(values: list[str]) -> Written | None:

@@ -63,6 +63,9 @@ def columns(found: Read) -> dict[str, list[Any]]:
         # Large numbers.
         ("a,y\n123456789012345678901,1\n2,0\n", {"a": [123456789012345678901.0, 2.0], "y": [1, 0]}, ""),
         ("a,y\n9007199254740993,1\n2,0\n", {"a": [9007199254740993, 2], "y": [1, 0]}, ""),
+        ("a,y\n1e400,1\n2,0\n-1e400,1\n", {"a": [None, 2, None], "y": [1, 0, 1]}, "'a' has 2 infinite numbers"),
+        (f"a,y\n{'9' * 400},1\n2,0\n1e-400,1\n", {"a": [None, 2, 0], "y": [1, 0, 1]}, "'a' has 1 infinite numbers"),
+        ("a,y\n$1e400,1\n$2,0\n", {"a": [None, 2], "y": [1, 0]}, "'a' has 1 infinite numbers, which count as missing"),
         # Lines before the header, and headers.
         ("# by me\n# in May\na,y\n1,2\n", {"a": [1], "y": [2]}, "left out: 2, the first is '# by me'"),
         ("#a,y\n1,2\n", {"a": [1], "y": [2]}, ""),
@@ -111,6 +114,11 @@ def test_text_is_read_as_its_author_means_it(
         ("t.json", '{"a": 1}\n{"a": \n', "line 2 is not a JSON object"),
         ("t.json", '{"a": 1, "a": 2}\n', "the name 'a' occurs twice in one object"),
         ("t.json", "[1, 2]", "an array of objects, or an object a line"),
+        ("t.json", '[{"a": "x"}, {"a": "y\\ud83d"}]', r"column 'a' has 'y\ud83d' in row 1, which has half of"),
+        ("t.json", '[{"a": 5}, {"a": "\\ude00"}]', r"column 'a' has '\ude00' in row 1, which has half of a surrogate"),
+        ("t.json", '[{"a": []}, {"a": ["\\ud83d"]}]', "in row 1, which has half of a surrogate"),
+        ("t.json", '[{"a": {}}, {"a": {"\\ud83d": 1}}]', "in row 1, which has half of a surrogate"),
+        ("t.json", '{"\\ud83d": 1}', r"the column's name '\ud83d' has half of a surrogate"),
         ("t.xlsx", b"PK", "an Excel file, which isn't read directly: save the sheet as CSV"),
         ("t.rds", b"", "run once in R"),
         ("t.bin", b"PK\x03\x04", "compressed or a spreadsheet"),
@@ -248,3 +256,13 @@ def test_a_named_index_is_a_column_and_repeated_names_are_refused(tmp_path: Path
     pq.write_table(pa.table([[1], [2]], names=["a", "a"]), tmp_path / "twice.parquet")
     with pytest.raises(SourceError, match=r"column names repeat: 'a'; give"):
         read(tmp_path / "twice.parquet")
+
+
+def test_a_number_of_json_that_float64_cannot_hold_is_missing_and_said(tmp_path: Path) -> None:
+    found = read(
+        tmp_path / "t.json", f'[{{"a": {10**309}, "y": 1}}, {{"a": -{10**400}, "y": 0}}, {{"a": 0.5, "y": 1}}]'
+    )
+    assert columns(found) == {"a": [None, None, 0.5], "y": [1, 0, 1]}
+    assert found.assumed == ("column 'a' has 2 infinite numbers, which count as missing",)
+    whole = read(tmp_path / "t.json", f'[{{"a": {10**309}}}, {{"a": {10**308}}}]')
+    assert columns(whole) == {"a": [None, 1e308]}
