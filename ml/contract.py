@@ -1,6 +1,7 @@
 """The data contract: the conditions that raw rows must satisfy before they are used for training."""
 
 import difflib
+import re
 from dataclasses import dataclass
 from datetime import datetime, time
 from typing import Any
@@ -13,7 +14,7 @@ from pydantic import JsonValue
 from ml.data_params import DataParams
 from ml.params import ColumnRule, ContractParams
 from ml.schema import Document, Feature, SchemaError
-from ml.tables import as_text, learn_times, moments_of, read_column
+from ml.tables import as_text, by_distinct, learn_times, moments_of, read_column
 
 SHOWN = 30
 """Maximum number of columns that an error lists."""
@@ -222,7 +223,9 @@ def _broken_column(
             (f"one of {', '.join(rule.categories)}", ~missing & ~text.isin(rule.categories).to_numpy(dtype=bool))
         )
     if rule.pattern is not None:
-        matches = text.astype("string").str.fullmatch(rule.pattern).fillna(False).to_numpy(dtype=bool)
+        # Not by pandas: the regular expressions of Arrow, which it uses for texts, lack (?>…) and {1,2000}.
+        pattern = re.compile(rule.pattern)
+        matches = by_distinct(text, lambda value: pattern.fullmatch(value) is not None, bool)
         results.append((f"pattern {rule.pattern}", ~missing & ~matches))
     return results
 

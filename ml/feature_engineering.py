@@ -11,7 +11,7 @@ from ml.logs import stage_logger
 from ml.params import ParamsError, load_params
 from ml.precision import keeps_apart, merged
 from ml.rows import PARTS, read_rows
-from ml.schema import Columns, Schema
+from ml.schema import Columns, Schema, SchemaError
 
 
 def _said(encoder: NumericEncoder, columns: Columns) -> str:
@@ -34,7 +34,7 @@ def main() -> int:
         schema = Schema.model_validate_json(SCHEMA.read_bytes())
         rows = {part: read_rows(part, schema, params) for part in PARTS}
         fitted = fit_encoding(rows["train"], schema, params)
-    except (ParamsError, FileNotFoundError) as error:
+    except (ParamsError, SchemaError, FileNotFoundError) as error:
         print(f"feature_engineering: {error}", file=sys.stderr)
         return 1
     FEATURES.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,7 @@ from ml.model_params import ModelParams
 from ml.params import Params, ParamsError, load_params
 from ml.reference import describe_rows
 from ml.rows import PARTS, Part, Rows, concatenate, read_rows
-from ml.schema import Schema
+from ml.schema import Schema, SchemaError
 
 PARITY_ROWS = 5000
 
@@ -169,7 +169,7 @@ def main() -> int:
     log = stage_logger("model_building")
     try:
         version = write_bundle(TRAINED, build(load_params(), log))
-    except (ParamsError, FileNotFoundError) as error:
+    except (ParamsError, SchemaError, FileNotFoundError) as error:
         print(f"model_building: {error}", file=sys.stderr)
         return 1
     log.info("bundle %s", version[:12])

@@ -29,7 +29,7 @@ from ml.logs import stage_logger
 from ml.metrics import METRICS
 from ml.params import Params, ParamsError, load_params
 from ml.rows import PARTS, Summary, read_rows, read_target
-from ml.schema import Schema
+from ml.schema import Schema, SchemaError
 
 
 def complete_card(parts: Parts, params: Params, report: Report, summary: Summary) -> Card:
@@ -125,7 +125,7 @@ def main() -> int:
         report = Report.model_validate_json(CONTRACT_REPORT.read_bytes())
         summary = Summary.model_validate_json(SUMMARY.read_bytes())
         card = complete_card(parts, params, report, summary)
-    except (ParamsError, BundleError, FileNotFoundError) as error:
+    except (ParamsError, SchemaError, BundleError, FileNotFoundError) as error:
         print(f"model_evaluation: {error}", file=sys.stderr)
         return 1
     write_reports(card, parts.schema)

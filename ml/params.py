@@ -1,11 +1,12 @@
 """Reads params.yaml into a frozen, validated object; unknown keys are an error."""
 
+import re
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from ml.data_params import DataParams
 from ml.encoding import DatetimePart
@@ -20,6 +21,14 @@ class ParamsError(ValueError):
     """params.yaml can't be used; the message names the key, the value and what is allowed."""
 
 
+def _regular_expression(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"is no regular expression of Python: {error}") from None
+    return pattern
+
+
 class ColumnRule(Document):
     """What a raw column must satisfy; missing values pass unless `required`."""
 
@@ -28,8 +37,8 @@ class ColumnRule(Document):
     maximum: float | None = None
     required: bool = False
     categories: tuple[str, ...] | None = None
-    pattern: str | None = None
-    """A regular expression that the whole text must match."""
+    pattern: Annotated[str, AfterValidator(_regular_expression)] | None = None
+    """A regular expression of Python that the whole text must match."""
 
 
 class FreshnessRule(Document):

@@ -20,6 +20,7 @@ from ml.bundle import CARD, BundleError, Parts, read_manifest, read_parts, repla
 from ml.files import BUNDLE, CANDIDATE, GATE_REPORT, PROCESSED
 from ml.logs import stage_logger
 from ml.params import Params, ParamsError, load_params
+from ml.schema import SchemaError
 from ml.tracking import has_champion, register
 from ml.tracking_server import (
     Alias,
@@ -244,7 +245,7 @@ def main() -> int:
             log.info("nothing changed: %s is served%s", served[:12], refused)
             return 0
         return run(params, log)
-    except (ParamsError, BundleError, TrackingError, FileNotFoundError) as error:
+    except (ParamsError, SchemaError, BundleError, TrackingError, FileNotFoundError) as error:
         print(f"register_model: {error}", file=sys.stderr)
         return 1
 

@@ -38,6 +38,7 @@ def checked(**rules: Any) -> Checked:
         ({"columns": {"wind": {"minimum": 4}}}, "minimum 4", ["a"]),
         ({"columns": {"wind": {"required": True}}}, "required", ["c"]),
         ({"columns": {"code": {"pattern": r"X\d"}}}, r"pattern X\d", ["c"]),
+        ({"columns": {"code": {"pattern": r"X{1,2000}\d"}}}, r"pattern X{1,2000}\d", ["c"]),
         ({"columns": {"code": {"categories": ["X1", "bad"]}}}, "one of X1, bad", ["b"]),
         ({"columns": {"flag": {"type": "boolean"}}}, "type boolean", ["c"]),
         ({"columns": {"code": {"minimum": 0}}}, "a number", ["a", "b", "c"]),

@@ -49,6 +49,10 @@ def test_the_repositorys_own_parameters_are_valid() -> None:
         ({"model.estimators": [{"kind": "linear"}]}, "model.estimators: Value error, it is a mapping by name"),
         ({"model.estimators.a__b": {"kind": "linear"}}, "model.estimators.a__b"),
         ({"gate.minimum": {"roc": 0.7}}, "gate.minimum.roc"),
+        (
+            {"contract.columns.carrier": {"pattern": "[A-"}},
+            "columns.carrier.pattern: Value error, is no regular expression of Python: unterminated character set",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_its_key_and_what_is_allowed(

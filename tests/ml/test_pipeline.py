@@ -17,9 +17,9 @@ import yaml
 from moto.server import ThreadedMotoServer
 
 from ml.bundle import load_bundle, read_parts
-from ml.files import CANDIDATE, METRICS_FILE, PLOTS, TRAINED
+from ml.files import CANDIDATE, DATA_WARNINGS, METRICS_FILE, PLOTS, PROCESSED, TRAINED
 from ml.tables import to_columns
-from tests.ml.conftest import Workspace
+from tests.ml.conftest import STAGES, Workspace
 
 pytestmark = pytest.mark.slow
 
@@ -276,6 +276,71 @@ def test_a_mistake_ends_the_stage_with_one_clear_line(
     workspace.params(data=data)
     assert 1 in workspace.run("data_ingestion", "data_preprocessing")
     assert message in capsys.readouterr().err
+
+
+def test_a_processed_table_that_does_not_fit_its_schema_ends_each_later_stage_with_one_line(
+    workspace: Workspace, people: People, capsys: pytest.CaptureFixture[str]
+) -> None:
+    people(300).to_csv("table.csv", index=False)
+    workspace.params(data={"id": "id"})
+    assert workspace.run() == [0] * 5
+    for part in ("train", "validation", "test"):
+        rows = pd.read_parquet(PROCESSED / f"{part}.parquet")
+        rows.assign(age="many").to_parquet(PROCESSED / f"{part}.parquet", index=False)
+    for stage in (*STAGES[2:], "register_model"):
+        capsys.readouterr()
+        assert workspace.run(stage) == [1]
+        said = capsys.readouterr().err
+        assert f"{stage}: column 'age' is numeric, but" in said
+        assert "Traceback" not in said
+
+
+def test_a_leak_is_said_in_log_report_and_card(
+    workspace: Workspace, people: People, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = people(300)
+    table.assign(paid=np.where(table["y"] == "yes", "j", "n")).to_csv("table.csv", index=False)
+    workspace.params(data={"id": "id", "exclude": ["comment"]})
+    assert workspace.run() == [0] * 5
+    said = "feature 'paid' alone predicts the target 'y' almost perfectly (1.000)"
+    assert f"warning: {said}" in caplog.text
+    (reported,) = json.loads(DATA_WARNINGS.read_text())["warnings"]
+    assert reported.startswith(said)
+    assert read_parts(CANDIDATE)[1].card.data.warnings == (reported,)
+
+
+def test_four_positives_in_1200_rows_are_a_doubt_of_log_figures_and_card(
+    workspace: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    x = np.random.default_rng(5).normal(size=(1200, 2))
+    table = pd.DataFrame({"a": x[:, 0], "b": x[:, 1], "y": np.where(np.arange(1200) % 300 == 7, "yes", "no")})
+    table.to_csv("table.csv", index=False)
+    workspace.params(split={"method": "stratified"})
+    assert workspace.run() == [0] * 5
+    said = "the test part has 1 row of the class 'yes', fewer than evaluation.min_class_rows (10): its figures can't be"
+    card = read_parts(CANDIDATE)[1].card
+    assert card.doubts[0].startswith(said)
+    assert json.loads(METRICS_FILE.read_text())["doubts"] == list(card.doubts)
+    assert said in caplog.text
+    assert card.support["test"].rarest_rows == 1
+
+
+def test_a_large_target_with_small_differences_is_learnt_and_compiled(workspace: Workspace) -> None:
+    x = np.random.default_rng(6).uniform(-50, 50, size=800)
+    pd.DataFrame({"x": x, "y": (1e9 + x).round(3)}).to_csv("table.csv", index=False)
+    workspace.params(data={"target": "y", "task": "regression"}, gate={"metric": "rmse"})
+    assert workspace.run() == [0] * 5
+    assert read_parts(CANDIDATE)[1].runtime == "onnx"
+    assert metrics()["r2"]["value"] > 0.9
+
+
+def test_small_differences_of_large_numbers_decide_the_class(workspace: Workspace) -> None:
+    places = np.random.default_rng(7).integers(0, 60, 1000)
+    table = pd.DataFrame({"counter": 2_000_000_000 + places, "y": np.where(places // 15 % 2 == 1, "yes", "no")})
+    table.to_csv("table.csv", index=False)
+    workspace.params()
+    assert workspace.run() == [0] * 5
+    assert metrics()["roc_auc"]["value"] > 0.9
 
 
 def test_an_estimators_wrong_parameter_is_named_by_the_first_stage(
