@@ -13,6 +13,7 @@ another order. So:
   called once per row, because in a matrix product even the position of a row in the block changes the order of its sum.
 """
 
+import importlib.util
 import pickle
 import threading
 from collections.abc import Callable, Iterator
@@ -119,15 +120,22 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
                 place += {1: 8, 5: 4}[kind]
 
 
+def _needs(package: str | None) -> BundleError:
+    return BundleError(
+        f"this bundle's model doesn't compile (runtime: sklearn) and needs {package}, "
+        "which isn't installed here: use the image target `full`"
+    )
+
+
 def _pickled_model(model: bytes, task: Task) -> Callable[[NDArray[np.float32]], NDArray[Any]]:
+    # Before anything is unpickled, because a pickle of another hand may run code and need no scikit-learn for it.
+    if importlib.util.find_spec("sklearn") is None:
+        raise _needs("sklearn")
     try:
         # The file's hash was verified with the manifest. A bundle is code, and is trusted like the image.
         estimator = pickle.loads(model)  # noqa: S301
     except ModuleNotFoundError as error:
-        raise BundleError(
-            f"this bundle's model doesn't compile (runtime: sklearn) and needs {error.name}, "
-            "which isn't installed here: use the image target `full`"
-        ) from None
+        raise _needs(error.name) from None
     # Both are dependencies of scikit-learn.
     import joblib
     from threadpoolctl import ThreadpoolController

@@ -1,8 +1,10 @@
 """A bundle is written atomically, its version depends on what determines predictions, and damage is reported."""
 
 import json
+import os
 import pickle
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +28,8 @@ from ml.decision import (
 from ml.encoding import Encoding, NumericEncoder
 from ml.schema import Feature, Schema
 from tests.bundles import version_of
+
+REPOSITORY = Path(__file__).parents[2]
 
 
 def sigmoid_graph() -> bytes:
@@ -176,6 +180,39 @@ def test_a_pickled_model_serves_where_scikit_learn_is_and_says_so_where_it_is_no
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(BundleError, match="use the image target `full`"):
         load_bundle(tmp_path / "bundle")
+
+
+WITHOUT_SCIKIT_LEARN = """
+import sys
+from pathlib import Path
+
+sys.modules["sklearn"] = None  # it can't be found, nor imported
+from ml.bundle import BundleError, load_bundle
+
+try:
+    load_bundle(Path(sys.argv[1]))
+except BundleError as error:
+    print(error)
+"""
+
+
+def test_a_pickle_of_another_hand_runs_nothing_where_scikit_learn_is_not_installed(
+    tmp_path: Path, parts: Parts
+) -> None:
+    trace = tmp_path / "trace"
+
+    class Hostile:
+        def __reduce__(self) -> tuple[object, ...]:
+            return os.mkdir, (str(trace),)
+
+    hostile = pickle.dumps(Hostile())
+    write_bundle(tmp_path / "bundle", replace(parts, runtime="sklearn", model=hostile))
+    command = [sys.executable, "-c", WITHOUT_SCIKIT_LEARN, str(tmp_path / "bundle")]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=True)
+    assert "needs sklearn, which isn't installed here: use the image target `full`" in done.stdout
+    assert not trace.exists()
+    pickle.loads(hostile)
+    assert trace.exists()
 
 
 def test_reading_documents_does_not_start_the_runtime(tmp_path: Path, parts: Parts) -> None:
