@@ -16,11 +16,12 @@ from ml.inference import (
     identifies_rows,
     infer,
     numbers_the_rows,
+    resembles_numbers_of_accounts,
     target_marks,
     without_words,
 )
 from ml.leaks import find_leaks
-from ml.learning import label_kind, learn, read_target, read_time_column, readings
+from ml.learning import label_kind, learn, merged, read_target, read_time_column, readings
 from ml.logs import stage_logger
 from ml.params import Params, ParamsError, load_params
 from ml.rows import PARTS, Part, Remarks, Summary, target_of
@@ -79,8 +80,9 @@ def preprocess(raw: pd.DataFrame, params: Params) -> Processed:
             features.append(learn(known[name], training, stated, name, params))
             warnings += _doubts(raw[name], features[-1], declared, data)
             assumed += readings(known[name], features[-1], declared) + category_marks(known[name], features[-1])
-        elif declared is None and classes:
-            assumed += target_marks(known[name], name)
+        elif classes:
+            assumed += merged(known[name], f"the target {name!r}", ("class", "classes"))
+            assumed += target_marks(known[name], name) if declared is None else []
     if not features:
         raise SchemaError("no column is left as a feature: check data.exclude and data.declared_only in params.yaml")
     horizon = None if data.horizon is None else _spell(data.horizon.total_seconds())
@@ -124,12 +126,15 @@ def preprocess(raw: pd.DataFrame, params: Params) -> Processed:
 
 def _doubts(column: "pd.Series[Any]", feature: Feature, declared: FeatureParams | None, data: DataParams) -> list[str]:
     """Why a feature that stays may be none."""
-    if declared is None and feature.name != data.time and numbers_the_rows(column, feature.name):
-        return [
-            f"feature {feature.name!r} numbers the rows of the table in their order: if it is no property of a row, "
-            "name it in data.id or data.exclude"
-        ]
-    return []
+    if declared is not None or feature.name == data.time:
+        return []
+    if numbers_the_rows(column, feature.name):
+        what = "numbers the rows of the table in their order"
+    elif resembles_numbers_of_accounts(column, feature.name):
+        what = "has another whole number in each row, as numbers of accounts are"
+    else:
+        return []
+    return [f"feature {feature.name!r} {what}: if it is no property of a row, name it in data.id or data.exclude"]
 
 
 def _column(table: pd.DataFrame, name: str | None, key: str) -> "pd.Series[Any] | None":

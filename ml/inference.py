@@ -28,6 +28,12 @@ MARKS = frozenset({
 """Words, in lower case, that people write where a number is missing."""
 MOMENT = re.compile(r"date|time|day|month|week|year|stamp|created|updated|recorded|observed|^ds$|_at$|^t$", re.I)
 """Names of columns that hold moments."""
+CHANCE_REPEATS = 5.0
+"""Whole numbers that would repeat this often by chance and never do are names of rows."""
+EVEN_ROWS = 100
+"""With fewer rows, one can't tell whether numbers are spread evenly."""
+EVEN = 1.5
+"""The distance from an even spread, times the root of the number of rows: Kolmogorov and Smirnov's 2 % is 1.5."""
 _IDENTIFIER = re.compile(
     r"(?:.*[\W_])?(?:id|ids|uuid|guid|key|index|idx|rowid|row|rownum|rownames?|level_0|nr|no)"
     r"|unnamed: \d+|.*[a-z](?:Id|ID)"
@@ -188,6 +194,25 @@ def numbers_the_rows(column: "pd.Series[Any]", name: str) -> bool:
     if MOMENT.search(name) or not pd.api.types.is_integer_dtype(column.dtype) or len(column) < ID_ROWS:
         return False
     return bool((np.diff(column.to_numpy(dtype=np.float64)) == 1).all())
+
+
+def resembles_numbers_of_accounts(column: "pd.Series[Any]", name: str) -> bool:
+    """Whether it has another whole number in each row, and quantities seldom would; moments may.
+
+    Quantities that are as dense would repeat, and if they have room enough not to, they are seldom spread evenly.
+    """
+    if MOMENT.search(name) or not pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_bool_dtype(column):
+        return False
+    present = column.dropna()
+    numbers = np.sort(present.to_numpy(dtype=np.float64))
+    rows = len(numbers)
+    if rows < ID_ROWS or (numbers % 1 != 0).any() or not present.is_unique:
+        return False
+    span = numbers[-1] - numbers[0] + 1
+    if rows * rows / (2 * span) >= CHANCE_REPEATS:  # about so many pairs of rows would be equal
+        return True
+    distance = np.abs((numbers - numbers[0] + 1) / span - np.arange(1, rows + 1) / rows).max()
+    return bool(rows >= EVEN_ROWS and distance < EVEN / np.sqrt(rows))
 
 
 def identifies_rows(column: "pd.Series[Any]", name: str) -> bool:

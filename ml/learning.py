@@ -76,15 +76,21 @@ def readings(column: "pd.Series[Any]", feature: Feature, declared: FeatureParams
             f"column {feature.name!r} has whole numbers above 2^53; {lost} different ones count as equal, because "
             f"the model gets float64 (data.features.{feature.name}.type: categorical keeps them apart)"
         )
-    merged = merged_spellings(column) if feature.type == "categorical" else {}
-    if merged:
-        text, written = next(iter(merged.items()))
-        found.append(
-            f"column {feature.name!r} has {len(merged)} {'category' if len(merged) == 1 else 'categories'} written in "
-            f"several ways that differ in blanks or Unicode form and count as the same: {text!r} from "
-            f"{', '.join(map(ascii, written))}{' …' if len(merged) > 1 else ''}"
-        )
+    if feature.type == "categorical":
+        found += merged(column, f"column {feature.name!r}", ("category", "categories"))
     return found
+
+
+def merged(column: "pd.Series[Any]", subject: str, nouns: tuple[str, str]) -> list[str]:
+    """Says which texts differ only in blanks or Unicode form. `nouns`: what they are, in singular and plural."""
+    found = merged_spellings(column)
+    if not found:
+        return []
+    text, written = next(iter(found.items()))
+    return [
+        f"{subject} has {len(found)} {nouns[len(found) > 1]} written in several ways that differ in blanks or Unicode "
+        f"form and count as the same: {text!r} from {', '.join(map(ascii, written))}{' …' if len(found) > 1 else ''}"
+    ]
 
 
 def read_target(column: "pd.Series[Any]", data: DataParams) -> tuple["pd.Series[Any]", tuple[str, ...]]:

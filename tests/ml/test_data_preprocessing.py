@@ -183,6 +183,20 @@ def test_texts_that_look_alike_are_one_category_and_named() -> None:
     assert said.endswith(r"'Zürich' from 'Zu\u0308rich', 'Z\xfcrich', 'Z\xfcrich '")
 
 
+@pytest.mark.parametrize("features", [{}, {"y": {"missing": ["?"]}}])
+def test_labels_that_look_alike_are_one_class_and_named(features: dict[str, Any]) -> None:
+    processed = process(table(y=["yes", "yes ", "no", "no"] * 10), features=features)
+    assert processed.schema.classes == ("no", "yes")
+    assert processed.summary.remarks.assumed == (
+        "the target 'y' has 1 class written in several ways that differ in blanks or Unicode form and count as the "
+        "same: 'yes' from 'yes', 'yes '",
+    )
+    two_forms = process(table(y=["Zürich", "Zu\u0308rich", "Bern", "Bern\u00a0"] * 10))
+    assert two_forms.schema.classes == ("Bern", "Zürich")
+    assert "the target 'y' has 2 classes written in several ways" in remarks(two_forms)
+    assert not remarks(process(table(y=["yes", "no"] * 20)))
+
+
 def test_whole_numbers_that_float64_merges_are_said() -> None:
     said = process(table(z=2**60 + 3 * np.arange(40))).summary.remarks.assumed
     assert "'z' has whole numbers above 2^53" in said[0]
@@ -330,6 +344,35 @@ def test_a_column_that_is_mostly_a_mark_is_numeric_in_every_part_and_said_once()
 def test_a_column_that_counts_the_rows_stays_with_a_warning() -> None:
     assert "feature 'place' numbers the rows of the table in their order" in remarks(process(table(place=range(40))))
     assert not remarks(process(table(visits=[7, 9] * 20)))
+
+
+SHUFFLED = np.random.default_rng(4)
+ACCOUNTS = {
+    "dense": 10_000 + SHUFFLED.permutation(600)[:200],
+    "sparse": SHUFFLED.choice(900_000_000, 200, replace=False) + 100_000_000,
+    "with_gaps": np.where(np.arange(200) % 50 == 0, np.nan, 10_000.0 + SHUFFLED.permutation(600)[:200]),
+}
+QUANTITIES = {
+    "inhabitants": (np.exp(np.linspace(6, 16, 200)) + np.arange(200)).astype(int)[SHUFFLED.permutation(200)],
+    "grams": SHUFFLED.choice(np.unique(SHUFFLED.normal(70_000, 9_000, 260).round().astype(int)), 200, replace=False),
+    "year": 1800 + SHUFFLED.permutation(200),
+    "fraction": SHUFFLED.permutation(200) + 0.5,
+    "repeats": SHUFFLED.integers(0, 5000, 200),
+}
+
+
+@pytest.mark.parametrize("name", ACCOUNTS)
+def test_a_number_of_an_account_stays_with_a_warning(name: str) -> None:
+    said = "feature 'account' has another whole number in each row, as numbers of accounts are: if it is no property"
+    assert said in remarks(process(table(200, account=ACCOUNTS[name])))
+    assert said not in remarks(process(table(200, account=ACCOUNTS[name]), features={"account": {}}))
+
+
+@pytest.mark.parametrize("name", QUANTITIES)
+def test_a_quantity_is_taken_for_no_number_of_an_account(name: str) -> None:
+    processed = process(table(200, **{name: QUANTITIES[name]}))
+    assert processed.schema.feature(name).type == "numeric"
+    assert "numbers of accounts" not in remarks(processed)
 
 
 def test_a_copy_of_the_target_is_a_warning_of_log_card_and_report() -> None:
