@@ -9,10 +9,14 @@ import pytest
 from pydantic import ValidationError
 
 from ml.data_preprocessing import preprocess
+from ml.decision import TargetTransform
 from ml.encoding_fitting import fit_encoding
 from ml.estimators import fit, sample_weights
+from ml.judging import encode_folds, judge
 from ml.metrics import day_blocks
+from ml.model_params import EstimatorParams
 from ml.params import Params, ParamsError
+from ml.portfolio import Candidate
 from ml.rows import Rows, groups_of
 from ml.schema import Feature, Schema, SchemaError
 
@@ -102,6 +106,53 @@ def test_weights_of_rows_and_classes_multiply_and_have_the_mean_1() -> None:
     assert sample_weights(rows_of(made), SCHEMA, params().model) is None
     with pytest.raises(ParamsError, match="'maybe' is not a class"):
         sample_weights(rows_of(made), SCHEMA, params(model={"class_weight": {"maybe": 2.0}}).model)
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "linear": {},
+    "hist_gradient_boosting": {"max_iter": 20, "min_samples_leaf": 5},
+    "random_forest": {"n_estimators": 10, "max_depth": 4},
+    "extra_trees": {"n_estimators": 10, "max_depth": 4},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_reach_the_fit_of_every_kind_of_estimator(kind: str) -> None:
+    made = table()
+    weights = np.where(made["y"] == "yes", 10.0, 1.0)
+    settings = params(model={"estimators": {"one": {"kind": kind} | KINDS[kind]}})
+
+    def mean_of_yes(rows: Rows) -> float:
+        model = fit(fit_encoding(rows, SCHEMA, settings), rows, SCHEMA, settings.model, 1)
+        return float(model.scores(model.encoding.transform(rows.columns), SCHEMA)[:, 1].mean())
+
+    assert mean_of_yes(rows_of(made, weights)) > mean_of_yes(rows_of(made)) + 0.15
+
+
+def test_weights_reach_the_candidates_of_the_automatic_choice_and_their_figures() -> None:
+    made = table()
+    candidate = Candidate("line", EstimatorParams(kind="linear"), 0.1)
+    weights = np.where(made["y"] == "yes", 10.0, 1.0)
+    judged = []
+    for rows in (rows_of(made), rows_of(made, weights)):
+        folds = encode_folds(rows, SCHEMA, params())
+        judged.append(judge(candidate, folds, TargetTransform(), SCHEMA, params().model, 1))
+    plain, weighted = judged
+    assert np.concatenate(weighted.scores)[:, 1].mean() > np.concatenate(plain.scores)[:, 1].mean() + 0.15
+    assert weighted.loss != pytest.approx(plain.loss, rel=0.05)
+
+
+def test_no_candidate_is_judged_on_a_group_that_it_has_learnt_from() -> None:
+    made = table()
+    rows = Rows(
+        rows_of(made).columns, rows_of(made).target, None, None, made["shop"].astype(str).to_numpy(dtype=object)
+    )
+    folds = encode_folds(rows, SCHEMA, params(split={"group": "shop"}))
+    assert len(folds) == 10
+    for fold in folds:
+        assert fold.learn_rows.groups is not None
+        assert fold.rows.groups is not None
+        assert not set(fold.learn_rows.groups) & set(fold.rows.groups)
 
 
 def test_an_ordered_category_is_its_place_and_an_unnamed_one_is_refused() -> None:
