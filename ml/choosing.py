@@ -52,7 +52,7 @@ class ChosenModel:
 
 
 def choose(rows: Rows, schema: Schema, params: Params, log: logging.Logger) -> ChosenModel:
-    """Choose estimators by cross-validation on these rows, within `model.budget` seconds."""
+    """Choose estimators by cross-validation on these rows, in about `model.budget` seconds."""
     start = monotonic()
     timed, metric = params.split.method == "time", "rmse" if schema.task == "regression" else "log_loss"
     sample = _sample(rows, schema, params)

@@ -69,7 +69,10 @@ class ModelParams(Document):
     estimators: Estimators | None = None
     """Estimators by name; the predictions of several are averaged (soft vote). None: Atlas chooses."""
     budget: Duration = timedelta(seconds=60)
-    """Without `estimators`: the time that the choice may take. The two fits of what was chosen come on top."""
+    """Without `estimators`: about the time that the choice takes. The two fits of what was chosen come on top.
+
+    The clock is looked at between two candidates, so the choice may take up to two budgets (docs/training.md).
+    """
     target: Literal["identity", "log"] | None = None
     """Regression: what is learnt, the target or the logarithm of 1 + target.
 
