@@ -10,8 +10,8 @@ import httptools
 from service.deadlines import Deadlines
 from service.wsgi import Draft, Headers, Request, refusal
 
-HEAD_BYTES = 32 * 1024
-HEADERS = 100
+HEAD_BYTES, HEADERS = 32 * 1024, 100
+TOO_SLOW = "the request was not complete after {} s: send it faster, or set REQUEST_TIMEOUT higher"
 TOO_LARGE = "the request's head is too large: the server reads 100 headers and 32 KiB"
 
 
@@ -216,18 +216,15 @@ class Connection(asyncio.Protocol):
 
     def expire(self) -> None:
         """The caller's time is over."""
+        if self._waits in (None, self._front.sending):
+            self._transport.abort()
+            return
         if self._waits is self._front.reading and self._draft is not None:
             self._front.refused("too_slow")
-            limit = self._front.reading.seconds
-            message = f"the request was not complete after {limit} s: send it faster, or set REQUEST_TIMEOUT higher"
+            message = TOO_SLOW.format(self._front.reading.seconds)
             self._transport.write(refusal(408, "too_slow", message, self._draft.target))
-            self._last = True
-            self._transport.close()
-        elif self._waits is self._front.reading or self._waits is self._front.idle:
-            self._last = True
-            self._transport.close()
-        else:
-            self._transport.abort()
+        self._last = True
+        self._transport.close()
 
     def hurry(self) -> None:
         """The worker stops: a caller who hasn't begun a request has only the time of an idle connection left for it."""
@@ -267,14 +264,12 @@ class Connection(asyncio.Protocol):
         """Refuse what was sent, and end the connection after the requests before it are answered; once only."""
         if self._last:
             return
-        if self._draft is not None:
-            self._front.holds(-len(self._draft.body))
-        target = b"" if self._draft is None else bytes(self._draft.target)
-        self._draft = None
+        draft, self._draft = self._draft or Draft(), None
+        self._front.holds(-len(draft.body))
         self._last = self._linger = True
         if self._answered is None:
             self._front.refused("malformed")
-            self._transport.write(refusal(status, code, message, target))
+            self._transport.write(refusal(status, code, message, draft.target))
             self._end()
 
     def _end(self) -> None:
