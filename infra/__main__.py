@@ -23,12 +23,11 @@ def facts_of(settings: AnySettings) -> Facts:
         from infra.deployment.checks import check
         from infra.deployment.images import refuse_missing
 
-        changes = not pulumi.runtime.is_dry_run()
-        check(settings, changes=changes)
-        if changes:
-            refuse_missing(pulumi.get_stack(), settings)
-            for line in check_account(pulumi.get_stack(), settings):
-                pulumi.log.warn(line)
+        # A preview needs neither Docker nor access to the cluster.
+        check(settings, changes=not pulumi.runtime.is_dry_run())
+        refuse_missing(pulumi.get_stack(), settings)
+        for line in check_account(pulumi.get_stack(), settings):
+            pulumi.log.warn(line)
     elif isinstance(settings, LocalSettings):
         from infra.local.machine import look as look_around
 

@@ -154,13 +154,21 @@ def test_a_secret_in_plain_text_is_a_line(typed: Typed) -> None:
     assert told == "atlas:mlflowToken must be encrypted: `pulumi config set --secret mlflowToken …`"
 
 
+@pytest.mark.parametrize("command", [("preview",), ("up", "--yes", "--skip-preview")])
 def test_an_image_that_is_not_there_is_a_line_before_anything_is_created(
-    typed: Typed, aws_cli: Callable[[str, int], None], moto: str
+    typed: Typed, aws_cli: Callable[[str, int], None], moto: str, command: tuple[str, ...]
 ) -> None:
     own = f"123456789012.dkr.ecr.us-east-1.amazonaws.com/atlas-tried/flask-app@sha256:{'a' * 64}"
     typed.stack("tried", **{**AWS, "image": own})
     aws_cli(json.dumps(IDENTITY), 0)
     typed.environment.update({name: value for name, value in os.environ.items() if name.startswith("AWS_")})
-    assert "which atlas:image in Pulumi.tried.yaml names: nothing changed" in typed.refused(
-        "up", "--yes", "--skip-preview"
-    )
+    assert "which atlas:image in Pulumi.tried.yaml names: nothing changed" in typed.refused(*command)
+
+
+def test_a_zone_that_the_account_does_not_have_is_a_line_of_the_preview(
+    typed: Typed, aws_cli: Callable[[str, int], None], moto: str
+) -> None:
+    typed.stack("tried", **AWS, zones=["a", "z"])
+    aws_cli(json.dumps(IDENTITY), 0)
+    typed.environment.update({name: value for name, value in os.environ.items() if name.startswith("AWS_")})
+    assert typed.refused("preview").startswith("atlas:zones names z, but this account has no zone us-east-1z: ")
