@@ -16,7 +16,7 @@ from infra.program import program
 from infra.settings import AwsSettings, load_settings
 from tests.bundles import make_bundle
 from tests.infra.recording.run import Life, Result, edges
-from tests.infra.support.aws import API_KEYS, BASE, DIGEST, FULL
+from tests.infra.support.aws import API_KEYS, BASE, DIGEST, FULL, up
 
 DEPLOYER, ANN = "arn:aws:iam::123456789012:role/deploy", "arn:aws:iam::123456789012:user/ann"
 CERTIFICATE = "arn:aws:acm:us-east-1:123456789012:certificate/0f4c"
@@ -369,6 +369,20 @@ CHANGES: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]] = {
 }
 
 
+UNSET: Mapping[str, tuple[Sequence[str], Mapping[str, str]]] = {
+    # Settings that are removed from a stack that has them all (FULL).
+    "token": (
+        ("mlflowToken",),
+        {"Secret capstone-secret": "delete", "Deployment flask-app-deployment": "update"},
+    ),
+    "API keys": (
+        ("apiKeysFile",),
+        {"Secret flask-app-api-keys": "delete", **ROLLOUT},
+    ),
+    "TLS": (("hostname", "certificateArn"), {"Service flask-app-service": "update"}),
+}
+
+
 RENAMED = frozenset({"appName", "namespace", "serviceName", "clusterName", "region", "zones", "vpcCidr"})
 """Settings that say what the pods, the Service or their cluster are called, or where they are: other objects."""
 NOT_DEPLOYED = frozenset({"environment", "permissionsBoundary", "policyExceptions", "bundle", "baseImage"})
@@ -402,9 +416,30 @@ def test_changed_setting_touches_just_what_it_should(changed: Callable[[Mapping[
     if change == "another admin":  # how its entry is called is the program's own affair
         found = {key.split()[0]: operation for key, operation in found.items()}
     assert found == expected
-    # Pulumi deletes a replaced object and all that depends on it first, unless it generates the object's name.
-    answering = {key: operation for key, operation in found.items() if key.startswith(ANSWERING)}
-    assert not set(answering.values()) & {"replace", "delete"}
+    assert_answering(found)
+
+
+@pytest.mark.parametrize("change", UNSET)
+def test_removed_setting_touches_just_what_it_should(change: str) -> None:
+    keys, expected = UNSET[change]
+    full = up("full")
+    full.unset(*keys)
+    try:
+        foreseen = full.preview()
+    finally:
+        full.configure({key: FULL[key] for key in keys})
+    assert foreseen.errors == []
+    assert touched(foreseen) == expected
+    assert_answering(expected)
+
+
+def assert_answering(changed: Mapping[str, str]) -> None:
+    """Requests are answered meanwhile.
+
+    Pulumi deletes a replaced object and all that depends on it first, unless it generates the object's name.
+    """
+    answering = {operation for key, operation in changed.items() if key.startswith(ANSWERING)}
+    assert not answering & {"replace", "delete"}
 
 
 def test_every_setting_of_a_stack_is_changed() -> None:
