@@ -21,6 +21,7 @@ SPACE = f"atlas-rules-{uuid.uuid4().hex[:6]}"
 STARTED: dict[str, Any] = {
     "value": "first",
     "fixed": "first",
+    "mutable": "first",
     "label": "one",
     "selector": "one",
     "port": 80,
@@ -28,8 +29,8 @@ STARTED: dict[str, Any] = {
 
 
 def declare(given: dict[str, Any], kubeconfig: str) -> None:
-    """A secret and a config map with generated names, a secret with a fixed name, and objects that depend on them."""
-    cluster = Provider("cluster", kubeconfig=kubeconfig, enable_server_side_apply=True)
+    """A secret and a config map with generated names, secrets with fixed names, and objects that depend on them."""
+    cluster = Provider("cluster", kubeconfig=kubeconfig, enable_server_side_apply=True, enable_secret_mutable=True)
     here = pulumi.ResourceOptions(provider=cluster)
     space = Namespace("space", metadata={"name": SPACE, "labels": {"label": given["label"]}}, opts=here)
     inside = space.metadata.name
@@ -46,9 +47,15 @@ def declare(given: dict[str, Any], kubeconfig: str) -> None:
         immutable=True,
         opts=here,
     )
+    mutable = Secret(
+        "mutable",
+        metadata={"name": "mutable", "namespace": inside},
+        string_data={"value": given["mutable"]},
+        opts=here,
+    )
     fixed_uid = fixed.metadata.uid.apply(lambda uid: uid or "")
     selector = {"app": given["selector"]}
-    names = pulumi.Output.concat(token.metadata.name, " ", settings.metadata.name)
+    names = pulumi.Output.concat(token.metadata.name, " ", settings.metadata.name, " ", mutable.metadata.name)
     for name, annotations in (("generated", {"names": names}), ("by-name", {"uid": fixed_uid})):
         Deployment(
             name,
@@ -99,6 +106,8 @@ def lives(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, 
         ("value", "second", {"token", "settings"}),
         # A fixed name: what depends on it is replaced, too.
         ("fixed", "second", {"fixed", "by-name", "service"}),
+        # A fixed name, but not immutable: it is updated, and nothing that depends on it changes.
+        ("mutable", "second", set()),
         ("label", "two", set()),
         ("selector", "two", {"generated", "by-name"}),
         ("port", 81, set()),
