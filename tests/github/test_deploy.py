@@ -27,6 +27,7 @@ from tests.infra.conftest import Checkout
 from tests.infra.plugins import found
 from tests.infra.plugins.build import docker_build_plugin, kubernetes_plugin
 from tests.infra.recording.answers import CLUSTER_ENDPOINT, REGISTRY
+from tests.infra.recording.moto_aws import MotoRecorder
 from tests.infra.recording.run import attached
 from tests.infra.recording.world import World
 from tests.infra.support.aws import BASE
@@ -106,7 +107,7 @@ esac""",
         monkeypatch.setenv(name, value)
     running = ExitStack()
     world = World(tmp_path / "record.jsonl")
-    for name, value in running.enter_context(attached(world, ("aws", "eks", "random"), moto=True)).items():
+    for name, value in running.enter_context(attached(world, ("aws", "eks", "random"), aws=MotoRecorder)).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(runner, "variables", {**VARIABLES, "PULUMI_BACKEND_URL": variables["PULUMI_BACKEND_URL"]})
     given = client.Configuration()

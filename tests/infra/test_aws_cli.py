@@ -5,9 +5,10 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
@@ -18,10 +19,12 @@ from infra.engine.stack import AtlasStack
 from infra.engine.unrecorded import NAMED
 from infra.engine.workspace import stack_settings
 from tests.infra.conftest import Checkout
+from tests.infra.recording.provider import Recorder
 from tests.infra.recording.run import REPOSITORY, SAVED_AT_THE_END, attached
 from tests.infra.recording.world import World
 from tests.infra.support.aws import BASE, DIGEST
 from tests.infra.support.homes import home_without_logs
+from tests.infra.support.leftovers import client, specification
 
 IDENTITY = {"Account": "123456789012", "Arn": "arn:aws:sts::123456789012:assumed-role/deploy/me"}
 AWS = f"""#!/bin/sh
@@ -375,16 +378,74 @@ def test_command_killed_again_and_again_is_taken_up_by_the_next(
         assert account.existing() == {}
 
 
-def delete_by_hand(account: World) -> list[str]:
-    """Delete what the killed run created without recording it, as the next run's line says: it has no fixed name, so
-    `up` can't adopt it.
+def delete_by_hand(account: World, but: Collection[str] = ()) -> list[str]:
+    """Delete what the killed run created without recording it, and what `up` finds by its tags only: it looks in moto's
+    account, where the recorded world's resources aren't.
 
     `up` can't simply create another, because a network can't have two subnets with the same range.
     """
     state = Path(urlsplit(os.environ["PULUMI_BACKEND_URL"]).path, ".pulumi/stacks/atlas/dev.json")
     resources = json.loads(state.read_text())["checkpoint"]["latest"].get("resources") or []
     noted = {f"{resource['type']} {resource.get('id')}" for resource in resources}
-    strays = [call for call in account.existing().values() if call.key not in noted and call.token not in NAMED]
+    found = {*NAMED, *but}
+    strays = [call for call in account.existing().values() if call.key not in noted and call.token not in found]
     for call in strays:
         account.vanish(call)
     return [call.name for call in strays]
+
+
+VPC, SUBNET = "aws:ec2/vpc:Vpc", "aws:ec2/subnet:Subnet"
+
+
+class Networks(Recorder):
+    """The recorded AWS, whose networks and subnets are in moto's account too, with the same ids."""
+
+    def _made(self, token: str, name: str, inputs: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        identifier, outputs = super()._made(token, name, inputs)
+        ec2 = client("ec2")
+        if token == VPC:
+            made = ec2.create_vpc(CidrBlock=inputs["cidrBlock"], TagSpecifications=specification("vpc", inputs["tags"]))
+            identifier = made["Vpc"]["VpcId"]
+        elif token == SUBNET:
+            made = ec2.create_subnet(
+                VpcId=inputs["vpcId"],
+                CidrBlock=inputs["cidrBlock"],
+                AvailabilityZone=inputs["availabilityZone"],
+                TagSpecifications=specification("subnet", inputs["tags"]),
+            )
+            identifier = made["Subnet"]["SubnetId"]
+        return identifier, outputs
+
+
+def test_subnet_of_a_killed_run_is_found_by_its_tags_and_adopted(
+    checkout: Checkout, account: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in SAVED_AT_THE_END:
+        monkeypatch.delenv(name)
+    with attached(account, aws=Networks) as providers:
+        for name, value in providers.items():
+            monkeypatch.setenv(name, value)
+
+        def kill(operation: str, urn: str) -> None:
+            """The engine ends when a subnet exists, and before it knows."""
+            if operation == "create" and f"{SUBNET}::" in urn:
+                for process in psutil.Process(running.pid).children(recursive=True):
+                    if process.name() == "pulumi":
+                        process.kill()
+
+        account.after = kill
+        running = checkout.start("up", "--stack", "dev", "--no-smoke")
+        assert checkout.finish(running).returncode == 1
+        account.after = None
+        made = {call.id: call.name for call in account.of(SUBNET)}
+        assert made
+        # Of the other types, this account has nothing that could be found.
+        delete_by_hand(account, but=(VPC, SUBNET))
+
+        told = checkout.atlas("up", "--stack", "dev", "--no-smoke").stderr
+        (line,) = (line for line in told.splitlines() if "checking whether it created" in line)
+        assert [name for name in made.values() if name not in line] == []
+        created = [call.name for call in account.created() if call.token == SUBNET]
+        assert len(created) == len(set(created)) == len(account.of(SUBNET))
+        assert made.items() <= {call.id: call.name for call in account.of(SUBNET)}.items()
+        checkout.atlas("preview", "--stack", "dev", "--expect-no-changes")

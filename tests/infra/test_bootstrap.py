@@ -19,6 +19,7 @@ from moto.server import ThreadedMotoServer
 
 from infra.components.github_role import GITHUB
 from tests.infra.conftest import Checkout
+from tests.infra.recording.moto_aws import MotoRecorder
 from tests.infra.recording.run import REPOSITORY, attached
 from tests.infra.recording.world import World
 from tests.infra.support.aws import BASE
@@ -166,7 +167,7 @@ def account(
     world = World(tmp_path / "record.jsonl")
     made = Account(checkout, world, requests.seen)
     made.configure(stacks=["dev"])  # half the roles, half the time
-    with attached(world, moto=True) as providers:
+    with attached(world, aws=MotoRecorder) as providers:
         for name, value in providers.items():
             monkeypatch.setenv(name, value)
         yield made

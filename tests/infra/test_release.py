@@ -23,6 +23,7 @@ from infra.cli.common import agree as _agree
 from infra.components.registry import GOOD
 from infra.deployment.images import MANIFESTS, copy_between
 from tests.infra.conftest import Checkout
+from tests.infra.recording.moto_aws import MotoRecorder
 from tests.infra.recording.run import SAVED_AT_THE_END, attached
 from tests.infra.recording.world import RECORD, World
 from tests.infra.support.aws import BASE
@@ -83,7 +84,7 @@ class Account:
     def providers(self, stack: str) -> dict[str, str]:
         """The variables by which an engine finds the providers of the stack's own recorded world."""
         if stack not in self._providers:
-            self._providers[stack] = self._running.enter_context(attached(self.world(stack), moto=True))
+            self._providers[stack] = self._running.enter_context(attached(self.world(stack), aws=MotoRecorder))
         return self._providers[stack]
 
     def world(self, stack: str) -> World:

@@ -27,7 +27,6 @@ from infra.engine.workspace import ask_nothing_afterwards, drop_debug_messages
 from infra.names import PROJECT
 from tests.infra.recording import sdk_internals
 from tests.infra.recording.eks import Components
-from tests.infra.recording.moto_aws import MotoRecorder
 from tests.infra.recording.provider import Recorder, start
 from tests.infra.recording.world import RECORD, World
 from tests.infra.support import warm
@@ -77,18 +76,17 @@ def attached(
     packages: Iterable[str] = PACKAGES,
     environment: Mapping[str, str] | None = None,
     *,
-    moto: bool = False,
+    aws: type[Recorder] = Recorder,
 ) -> Iterator[dict[str, str]]:
     """Recording providers in this process; gives the variables by which an engine attaches to them.
 
     Starting them as processes, as the engine does with providers on PATH, would take longer than their work.
-    `moto`: what is made of some AWS types is made in moto's server too. `environment` is what they read beside
-    `os.environ`.
+    `aws`: the provider for AWS. `environment` is what they read beside `os.environ`.
     """
     servers, addresses = [], []
     for package in packages:
         given = ChainMap(dict(environment or {}), os.environ)
-        kind = MotoRecorder if moto and package == "aws" else Recorder
+        kind = aws if package == "aws" else Recorder
         server, port = start(Components() if package == "eks" else kind(package, world, given))
         servers.append(server)
         addresses.append(f"{package}:{port}")
