@@ -38,7 +38,8 @@ def refusal(repository: Path, bundle: Path) -> list[str]:
     except (OSError, ValueError, KeyError, TypeError, SettingsError):
         return []  # there is no report of this candidate, for example after `dvc pull`
     return [
-        f"The gate refused the new model {candidate[:12]}, so {served[:12]} is still served:",
+        f"The gate refused the new model {candidate[:7]}, so {served[:7]} is still served:",
         *reasons,
-        f"To serve it all the same, set `accept: {candidate[:12]}` under `gate` in params.yaml, then `make up`.",
+        # In quotes: seven digits without a letter would be a number.
+        f'To serve it all the same, set `accept: "{candidate[:7]}"` under `gate` in params.yaml, then `make up`.',
     ]

@@ -47,7 +47,7 @@ def fetch(settings: Settings, cache: Path) -> Path:
             raise BundleError(f"{settings.model_uri}, as downloaded from {server}, is damaged: {error}") from None
         if found != wanted:
             raise BundleError(
-                f"{settings.model_uri} contains bundle {found[:12]}, but its tag bundle_version says {wanted[:12]}: "
+                f"{settings.model_uri} contains bundle {found[:7]}, but its tag bundle_version says {wanted[:7]}: "
                 "register it again with `dvc repro`"
             )
         replace_directory(fresh, target)

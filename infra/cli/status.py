@@ -47,7 +47,7 @@ def _local_status(stack: AtlasStack, settings: LocalSettings, *, as_json: bool) 
         for name, part in parts.items():
             health = "healthy" if part["healthy"] else "NOT HEALTHY"
             click.echo(f"{name:<11} {part['address']:<24} {health:<12} {part['process']} {part['since']}")
-        click.echo(f"{'bundle':<11} {str(outputs.get('bundle', ''))[:12]}")
+        click.echo(f"{'bundle':<11} {str(outputs.get('bundle', ''))[:7]}")
     sys.exit(0 if healthy else 1)
 
 

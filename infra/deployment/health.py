@@ -80,7 +80,7 @@ def _service(address: str) -> tuple[Health, str | None]:
         return Health(False, "DOES NOT ANSWER from here (atlas:serviceCidrs?)"), None
     except (ValueError, KeyError, TypeError):
         return Health(True, "answers, but doesn't report its bundle"), None
-    return Health(True, f"answers, bundle {version[:12]}"), version
+    return Health(True, f"answers, bundle {version[:7]}"), version
 
 
 def cluster_health(settings: AwsSettings) -> dict[str, Health]:

@@ -72,7 +72,7 @@ def _run(given: argparse.Namespace, files: ExitStack) -> int:
     left_out = f", {tally.bad:,} bad rows left out" if tally.bad else ""
     print(
         f"{given.output}: {tally.predicted:,} rows predicted{left_out}, in {seconds:.1f} s "
-        f"({tally.predicted / seconds:,.0f} rows/s), by {predictor.bundle.name} {predictor.bundle.version[:12]}"
+        f"({tally.predicted / seconds:,.0f} rows/s), by {predictor.bundle.name} {predictor.bundle.version[:7]}"
     )
     for warning, rows in tally.warned.most_common(10):
         print(f"  warned of {rows:,} times: {warning}")

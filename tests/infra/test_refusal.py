@@ -28,10 +28,10 @@ def write(repository: Path, **report: object) -> None:
 
 def test_refused_candidate_is_said_with_every_reason_and_the_way_to_serve_it(repository: Path) -> None:
     assert refusal(repository, repository / "models/bundle") == [
-        "The gate refused the new model bbbbbbbbbbbb, so aaaaaaaaaaaa is still served:",
+        "The gate refused the new model bbbbbbb, so aaaaaaa is still served:",
         "  brier: 0.3 is not surely below 0.2",
         "  x=1: worse",
-        "To serve it all the same, set `accept: bbbbbbbbbbbb` under `gate` in params.yaml, then `make up`.",
+        'To serve it all the same, set `accept: "bbbbbbb"` under `gate` in params.yaml, then `make up`.',
     ]
 
 
