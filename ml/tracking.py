@@ -19,7 +19,16 @@ from ml.files import PLOTS, PROCESSED, TABLE
 from ml.params import PARAMS, Params
 from ml.run_facts import draw, flat_params
 from ml.store import locked
-from ml.tracking_server import Alias, Server, TrackingError, has_logged_models, make_store, store, use_token
+from ml.tracking_server import (
+    Alias,
+    Server,
+    TrackingError,
+    has_logged_models,
+    make_store,
+    spare_loopback,
+    store,
+    use_token,
+)
 
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 """The tag that makes MLflow 3 show an experiment under model training; otherwise it assumes GenAI."""
@@ -44,6 +53,7 @@ def register(
     Raises TrackingError when the server fails; it is safe to run this again.
     """
     use_token()
+    spare_loopback()
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")

@@ -18,6 +18,7 @@ STORE = ".atlas/mlflow"
 """The embedded store, relative to the main checkout."""
 TIMEOUT = 10
 """Seconds that a server may take to answer the probe."""
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 TOKEN = "CAPSTONE_TEST"  # noqa: S105 - the variable's name
 """Environment variable with the server's token; as with DagsHub, it is both user name and password."""
 
@@ -84,6 +85,18 @@ def use_token() -> None:
     if token and "MLFLOW_TRACKING_USERNAME" not in os.environ:
         os.environ["MLFLOW_TRACKING_USERNAME"] = token
         os.environ["MLFLOW_TRACKING_PASSWORD"] = token
+
+
+def spare_loopback() -> None:
+    """Let MLflow's client never ask this machine through a proxy, whatever HTTP_PROXY and NO_PROXY say.
+
+    Without a proxy in the environment nothing changes: NO_PROXY alone would hide the proxy settings of macOS.
+    """
+    proxies = urllib.request.getproxies_environment()
+    known = proxies.pop("no", "")
+    missing = [host for host in LOOPBACK if host not in known.replace(" ", "").split(",")]
+    if proxies and known.strip() != "*":
+        os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(filter(None, [known, *missing]))
 
 
 def probe(log: logging.Logger) -> Server:
@@ -181,6 +194,8 @@ def _get(uri: str, path: str, body: dict[str, Any] | None = None, /, **query: st
     request = urllib.request.Request(address, data, headers)  # noqa: S310 - http(s) only, checked by the caller
     if user:
         request.add_header("Authorization", "Basic " + b64encode(f"{user}:{password}".encode()).decode())
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310
+    # A server on this machine is never asked through a proxy.
+    handlers = [urllib.request.ProxyHandler({})] if urllib.parse.urlsplit(uri).hostname in LOOPBACK else []
+    with urllib.request.build_opener(*handlers).open(request, timeout=TIMEOUT) as response:
         answer: dict[str, Any] = json.load(response)
         return answer

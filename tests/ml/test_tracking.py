@@ -146,6 +146,23 @@ def test_the_champion_is_registered_once_and_the_service_serves_it(
     assert load_bundle(fetched).version == version
 
 
+def test_a_server_on_this_machine_is_never_asked_through_a_proxy(
+    server: str, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also for who types `dvc exp run`, without the Makefile that sets no_proxy."""
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    version, folder = put(6.0)
+    register(probe(LOG), folder, version, read_parts(folder)[1], "champion", params)
+    assert tags_under(probe(LOG), params.registry.model, "champion").get("bundle_version") == version
+    assert os.environ["no_proxy"] == os.environ["NO_PROXY"] == "127.0.0.1,localhost,::1"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere.invalid")
+    with pytest.raises(TrackingError, match="refused"):  # by the proxy
+        probe(LOG)
+
+
 def test_an_older_experiment_moves_to_model_training_unless_a_person_chose_another_kind(
     server: str, params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
