@@ -121,8 +121,8 @@ def test_size_and_layers(slim, full, record_property):
 
 
 def megabytes(text: str) -> float:
-    """Docker's 125MB, 1.94MB, 312kB as a number."""
-    number, unit = re.fullmatch(r"([\d.]+)([kMG]?)B", text).groups()  # type: ignore[union-attr]
+    """Docker's 125MB, 1.94MB, 312kB or, just below a megabyte, 1e+03kB as a number."""
+    number, unit = re.fullmatch(r"([\d.e+]+)([kMG]?)B", text).groups()  # type: ignore[union-attr]
     return float(number) * {"": 1e-6, "k": 1e-3, "M": 1, "G": 1e3}[unit]
 
 
