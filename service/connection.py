@@ -205,10 +205,6 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
             asyncio.get_running_loop().call_later(seconds, self._read_on)
 
-    def drop(self) -> None:
-        """The caller takes a stream too slowly: end the connection."""
-        self._transport.abort()
-
     def _read_on(self) -> None:
         if self._paused and self._answered is None and not self.gone:
             self._paused = False

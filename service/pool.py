@@ -87,7 +87,7 @@ class Pool:
                 taken = connection.taken.wait(max(0.0, self._patience - waited))
                 waited += monotonic() - begun
                 if not taken:
-                    self._loop.call_soon_threadsafe(connection.drop)
+                    self._loop.call_soon_threadsafe(connection.expire)
                 if connection.gone or not taken:
                     self._post(connection, Part(b"", end=True, keep=False))
                     return

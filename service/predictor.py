@@ -42,8 +42,9 @@ class InvalidRowsError(ValueError):
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__(f"{len(problems)} value{'s' if len(problems) != 1 else ''} can't be used")
-        self.problems = tuple(problems[:MAX_PROBLEMS])
         self.every = tuple(problems)
+        self.problems = self.every[:MAX_PROBLEMS]
+        """The first ones, which an answer lists."""
         self.total = len(problems)
         self.reasons = Counter(code for _, code in {(problem.row, problem.code) for problem in problems})
         """Rows by reason."""

@@ -10,6 +10,7 @@ import flask
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.strategies import SearchStrategy
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi import checks
 
@@ -21,6 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
 EXAMPLES = 60
 """For each operation and mode; with 2,000, the same holds."""
+EXAMPLES_WITH_KEYS = 5
 ALWAYS = (
     schemathesis.checks.not_a_server_error,
     checks.response_schema_conformance,
@@ -49,6 +51,23 @@ def as_text(_: Any, value: Any) -> bytes:
     return str(value).encode()
 
 
+def fuzz(strategy: SearchStrategy[Any], examples: int, **how: Any) -> None:
+    """Ask with so many examples, and validate the answers; `how`: schemathesis' arguments for that."""
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.explicit, Phase.generate, Phase.shrink],
+    )
+    def ask(case: Any) -> None:
+        case.call_and_validate(**how)
+
+    given(case=strategy)(ask)()
+
+
 @pytest.mark.parametrize("kind", ["binary", "multiclass", "regression"])
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
 def test_the_contract_holds(
@@ -65,19 +84,7 @@ def test_the_contract_holds(
         wanted = [*ALWAYS, checks.negative_data_rejection]
         if not operation.path.endswith(UNSAYABLE):
             wanted.append(checks.positive_data_acceptance)
-
-        @settings(
-            max_examples=EXAMPLES,
-            deadline=None,
-            derandomize=True,
-            database=None,
-            suppress_health_check=list(HealthCheck),
-            phases=[Phase.explicit, Phase.generate, Phase.shrink],
-        )
-        def fuzz(case: Any) -> None:
-            case.call_and_validate(checks=wanted)  # noqa: B023 - runs before the next operation
-
-        given(case=operation.as_strategy(generation_mode=mode))(fuzz)()
+        fuzz(operation.as_strategy(generation_mode=mode), EXAMPLES, checks=wanted)
     assert operations >= 15
     # Later requests still work.
     answer = app.test_client().post("/predict", json={"rows": [predictors[kind].example()]})
@@ -151,18 +158,6 @@ def test_the_document_tells_which_operations_need_a_key_and_they_do(
     for result in schema.get_all_operations():
         operation: Any = result.ok()  # type: ignore[union-attr]  # an Err raises here, and that is wanted
         asked += 1
-
-        @settings(
-            max_examples=5,
-            deadline=None,
-            derandomize=True,
-            database=None,
-            suppress_health_check=list(HealthCheck),
-            phases=[Phase.explicit, Phase.generate],
-        )
-        def fuzz(case: Any) -> None:
-            # `ignored_auth` repeats a request that succeeded, without its key and with a wrong key.
-            case.call_and_validate(checks=[*ALWAYS, checks.ignored_auth], headers=headers)
-
-        given(case=operation.as_strategy())(fuzz)()
+        # `ignored_auth` repeats a request that succeeded, without its key and with a wrong key.
+        fuzz(operation.as_strategy(), EXAMPLES_WITH_KEYS, checks=[*ALWAYS, checks.ignored_auth], headers=headers)
     assert asked >= 15

@@ -1,6 +1,5 @@
 """The worker's event loop and threads, on real sockets, without a process of their own."""
 
-import asyncio
 import contextlib
 import http.client
 import json
@@ -8,7 +7,6 @@ import socket
 import struct
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,13 +16,12 @@ from typing import Any
 import pytest
 
 from service import worker
-from service.connection import HEAD_BYTES, Connection
-from service.worker import Front, Limits
+from service.connection import HEAD_BYTES
+from service.worker import Limits
+from tests.service.serving import PATIENCE, RunningFront
 
 pytestmark = pytest.mark.slow
 
-PATIENCE = 30
-"""Seconds after which a test that waits for an event fails."""
 HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n"
 
 
@@ -71,54 +68,20 @@ class Answer:
     body: bytes
 
 
-class Server:
-    """A front on a port of its own, whose time limits are looked at all the time."""
+class Server(RunningFront):
+    """A front with the application above."""
 
     def __init__(self, **limits: Any) -> None:
         given = {"threads": 1, "max_waiting": 8, "request_timeout": PATIENCE, "max_body_bytes": 1000, "grace": 1}
-        self.limits = Limits(**given | limits)
         self.app = Application()
-        self.refused: Counter[str] = Counter()
-        self.front: Front
-        self.port = 0
         self._sockets: list[socket.socket] = []
-        self._loop = asyncio.new_event_loop()
-        self._up = threading.Event()
-        self._thread = threading.Thread(target=lambda: self._loop.run_until_complete(self._serve()), daemon=True)
-
-    async def _serve(self) -> None:
-        self._end = asyncio.Event()
-        self.front = Front(self.app, ("server", "80"), self.limits, lambda reason: self.refused.update([reason]))
-        server = await self._loop.create_server(lambda: Connection(self.front), "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        self._up.set()
-        while not self._end.is_set():
-            self.front.tick()
-            await asyncio.sleep(0.01)
-        server.close()
-        for connection in list(self.front.connections):
-            connection.expire()
-
-    def __enter__(self) -> "Server":
-        self._thread.start()
-        assert self._up.wait(PATIENCE)
-        return self
+        super().__init__(self.app, Limits(**given | limits))
 
     def __exit__(self, *_: object) -> None:
         self.app.go.set()
         for connection in self._sockets:
             connection.close()
-        self._loop.call_soon_threadsafe(self._end.set)
-        self._thread.join(PATIENCE)
-        self._loop.close()
-
-    def in_loop(self, function: Callable[[], Any]) -> Any:
-        """What the function returns in the event loop's thread."""
-
-        async def call() -> Any:
-            return function()
-
-        return asyncio.run_coroutine_threadsafe(call(), self._loop).result(PATIENCE)
+        super().__exit__()
 
     def wait_for_requests(self, number: int) -> None:
         """Until so many requests are being answered or wait for a thread."""
