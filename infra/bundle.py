@@ -23,6 +23,11 @@ def bundle_manifest(bundle: Path) -> dict[str, Any]:
         raise SettingsError(f"{bundle}/bundle.json can't be read ({error}): run `make repro`") from None
 
 
+def has_views(manifest: dict[str, Any]) -> bool:
+    """Whether the bundle's model can look features up in a feature store."""
+    return "views.json" in manifest.get("files", {})
+
+
 def refusal(repository: Path, bundle: Path) -> list[str]:
     """Lines for a person: the gate refused the newest candidate, why, what is served instead; empty if it did not.
 

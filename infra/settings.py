@@ -11,7 +11,7 @@ from pydantic.alias_generators import to_camel
 
 from infra.capacity import CLUSTER_PODS, NODE_PODS, POD_LIMITS
 from infra.errors import SettingsError
-from infra.names import GRAFANA_PORT, PROJECT, PROMETHEUS_PORT, SERVICE_PORT
+from infra.names import GRAFANA_PORT, MATERIALIZER_PORT, PROJECT, PROMETHEUS_PORT, SERVICE_PORT
 from infra.setting_errors import problems
 from infra.setting_types import (
     Account,
@@ -68,7 +68,7 @@ class LocalSettings(_Settings):
     directory: str = ".atlas/local"
     """The directory of the stack's files; destroy removes it."""
     dvc_remote: str = ".atlas/dvc-remote"
-    """DVC's default remote; destroy keeps its contents, because they belong to DVC."""
+    """DVC's default remote; destroy keeps its contents."""
     mlflow_store: str = ".atlas/mlflow"
     """MLflow's database and artifacts, created by the pipeline; destroy keeps them."""
     # A port that the stack file doesn't name may be replaced by the next free port: infra/local/ports.py.
@@ -76,6 +76,8 @@ class LocalSettings(_Settings):
     mlflow_port: Port = 5001
     prometheus_port: Port = PROMETHEUS_PORT
     grafana_port: Port = GRAFANA_PORT
+    materializer_port: Port = MATERIALIZER_PORT
+    replay_speed: Annotated[float, Field(gt=0, le=10_000)] = 1.0
     workers: Annotated[int, Field(ge=1, le=64)] = 2
     api_keys_file: str | None = None
     """The file with the hashes of the service's API keys, relative to the repository; None: no key is needed."""
@@ -83,16 +85,14 @@ class LocalSettings(_Settings):
     scrape_interval: Duration = "15s"
     """The interval of Prometheus's scrapes, such as 15s."""
     download_mirror: Mirror | None = None
-    """The address from which Prometheus and Grafana are downloaded instead of the official addresses; its layout is in
-    infra/hosts/versions.py."""
+    """The address of Prometheus's and Grafana's archives, instead of the official one: infra/hosts/versions.py."""
     start_timeout: Annotated[int, Field(ge=1, le=600)] = 90
     """Seconds that a process may take to become healthy; a process that still works or writes gets more time."""
 
     @model_validator(mode="after")
     def _ports_differ(self) -> Self:
-        ports = [self.service_port, self.mlflow_port, self.prometheus_port, self.grafana_port]
-        if len(set(ports)) < len(ports):
-            raise ValueError(f"servicePort, mlflowPort, prometheusPort and grafanaPort must differ, got {ports}")
+        if len(ports := {name: port for name, port in self if name.endswith("_port")}) > len(set(ports.values())):
+            raise ValueError(f"the ports must differ, got {[*ports.values()]}")
         return self
 
 

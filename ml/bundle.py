@@ -9,12 +9,13 @@ It is a directory, which is written atomically:
     encoding.json     columns -> matrix                         (ml.encoding.Encoding)
     decision.json     calibration and threshold                 (ml.decision.Decision)
     reference.json    training distributions and a row sample   (ml.card.Reference)
+    views.json        where the service looks features up; only if there are views (ml.features.views.Views)
     card.json         what a reader should know about the model (ml.card.Card)
     evaluated/        a bundle of the model that was fitted without the test rows; the reported figures are of this
                       model. It exists only if the serving model was refitted on all rows; the image leaves it out.
 
-The version is the hash of the files that determine predictions: model, schema, encoding, decision and reference. Run
-ids, times and commits are kept elsewhere, because they would give every run another version.
+The version is the hash of the files that determine predictions: model, schema, encoding, decision, reference and
+views. Run ids, times and commits are kept elsewhere, because they would give every run another version.
 """
 
 import hashlib
@@ -33,12 +34,14 @@ from pydantic import ValidationError
 from ml.card import Card, Reference
 from ml.decision import Decision, decide, winners
 from ml.encoding import Encoding
+from ml.features.views import Views
 from ml.runtime import BundleError as BundleError  # noqa: PLC0414 - callers import it from here
 from ml.runtime import Runtime, Scores, compile_model
 from ml.schema import Columns, Document, Schema
 
 FORMAT = 1
 EVALUATED = "evaluated"
+VIEWS = "views.json"
 CARD = "card.json"
 """The only file that decides no prediction, so the version leaves it out."""
 
@@ -68,6 +71,7 @@ class Parts:
     decision: Decision
     reference: Reference
     card: Card
+    views: Views | None = None
     evaluated: "Parts | None" = None
 
 
@@ -160,7 +164,8 @@ def read_parts(path: Path) -> tuple[str, Parts]:
     manifest = read_manifest(path)
     model_file = _MODEL_FILES[manifest.runtime]
     data: dict[str, bytes] = {}
-    for name in (model_file, "schema.json", "encoding.json", "decision.json", "reference.json", CARD):
+    optional = [VIEWS] if VIEWS in manifest.files else []
+    for name in (model_file, "schema.json", "encoding.json", "decision.json", "reference.json", *optional, CARD):
         try:
             data[name] = (path / name).read_bytes()
         except OSError as error:
@@ -185,6 +190,7 @@ def read_parts(path: Path) -> tuple[str, Parts]:
             decision=Decision.model_validate_json(data["decision.json"]),
             reference=Reference.model_validate_json(data["reference.json"]),
             card=Card.model_validate_json(data[CARD]),
+            views=Views.model_validate_json(data[VIEWS]) if optional else None,
             evaluated=read_parts(path / EVALUATED)[1] if (path / EVALUATED).is_dir() else None,
         )
     except ValidationError as error:
@@ -213,6 +219,8 @@ def _files(parts: Parts) -> dict[str, bytes]:
         "reference.json": parts.reference,
         CARD: parts.card,
     }
+    if parts.views is not None:
+        documents[VIEWS] = parts.views
     return {_MODEL_FILES[parts.runtime]: parts.model} | {name: _json(document) for name, document in documents.items()}
 
 

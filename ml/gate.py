@@ -43,10 +43,11 @@ def judge(
     """The candidate becomes champion if it satisfies three conditions, or if `gate.accept` names it.
 
     It satisfies the thresholds, it is significantly better than the incumbent over all rows, and it is not
-    significantly worse on any slice. Both bundles are judged by their models that never saw the test rows
-    (`evaluated/`, if it exists). With too few test rows (`evaluation.min_class_rows`) nothing can be significant: the
-    gate refuses to decide, unless there is nothing to compare with. Raises ParamsError when the gate's metrics don't
-    fit the task.
+    significantly worse on any slice. One that answers every row as the incumbent does needn't be better: something
+    beside the model has changed, such as its views. Both bundles are judged by their models that never saw the test
+    rows (`evaluated/`, if it exists). With too few test rows (`evaluation.min_class_rows`) nothing can be significant:
+    the gate refuses to decide, unless there is nothing to compare with. Raises ParamsError when the gate's metrics
+    don't fit the task.
     """
     verdict = _judge(candidate, incumbent, test, params)
     accept = params.gate.accept
@@ -110,7 +111,8 @@ def _judge(
         return improvement(gate.metric, mine.values(gate.metric, chosen), theirs.values(gate.metric, chosen))
 
     overall = gain()
-    if not _end(overall, "low") > gate.margin:
+    same = np.array_equal(mine.scores, theirs.scores) and np.array_equal(mine.labels, theirs.labels)
+    if not same and not _end(overall, "low") > gate.margin:
         reasons.append(
             f"{gate.metric}: better by {overall.value:.5f} "
             f"({_end(overall, 'low'):.5f} to {_end(overall, 'high'):.5f}), "

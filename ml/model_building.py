@@ -17,6 +17,7 @@ from ml.decision import Decision, NoCalibration, TargetTransform
 from ml.encoding import Encoding
 from ml.encoding_fitting import Encoded, fit_encoding
 from ml.estimators import Model, fit
+from ml.features.declared import views_of
 from ml.files import ENCODING, FEATURES, SCHEMA, TRAINED
 from ml.folds import make_folds
 from ml.judging import encode_fold
@@ -69,6 +70,8 @@ def build(params: Params, log: logging.Logger) -> Parts:
         refitted=settings.refit,
     )
 
+    views = views_of(params.data)
+
     def finish(model: Model, of: Rows, matrix: NDArray[np.float32]) -> Parts:
         step = max(1, len(matrix) // PARITY_ROWS)
         sample = np.vstack([matrix[::step], np.full((1, matrix.shape[1]), np.nan, dtype=np.float32)])
@@ -79,7 +82,7 @@ def build(params: Params, log: logging.Logger) -> Parts:
         )
         reference = describe_rows(of, schema, decision.scores(model.scores(matrix, schema)), params.seed)
         card = Card(name=settings.name, task=schema.task, target=schema.target, model=facts, parity=parity)
-        return Parts(settings.name, runtime, code, schema, model.encoding, decision, reference, card)
+        return Parts(settings.name, runtime, code, schema, model.encoding, decision, reference, card, views)
 
     evaluated = finish(learnt.model, learnt.rows, learnt.encoded.matrix)
     if not settings.refit:

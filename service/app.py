@@ -15,6 +15,7 @@ import flask
 import msgspec
 from werkzeug.exceptions import HTTPException
 
+from ml.features.store import open_store
 from service import logs
 from service.access.guard import Guard
 from service.access.keys import KeyFile, usual_limit
@@ -24,6 +25,8 @@ from service.direct import Direct
 from service.documents import Documents
 from service.errors import ApiError
 from service.explanation.explainer import Explainer
+from service.filling import FillingPredictor
+from service.lookup import Lookup
 from service.metrics import METHODS, ModelMetrics
 from service.predictor import Predictor
 from service.routes import explain, health, invocations, kserve, lines, open_inference, pages, predict
@@ -55,6 +58,8 @@ def create_app(settings: Settings, predictor: Predictor | None, keys: KeyFile | 
     app.before_request(_begin)
     app.url_defaults(_name_by_content(Path(__file__).parent / "static"))
     metrics = ModelMetrics(app)
+    if predictor is not None:
+        predictor = with_features(predictor, settings, metrics)
     shared = State(
         settings,
         predictor,
@@ -86,6 +91,15 @@ def create_app(settings: Settings, predictor: Predictor | None, keys: KeyFile | 
         application = Forwarded(application, settings.trusted_proxies)
     app.wsgi_app = application  # type: ignore[method-assign, assignment]  # Flask's way
     return app
+
+
+def with_features(predictor: Predictor, settings: Settings, metrics: ModelMetrics) -> Predictor:
+    """The predictor, with the feature store of the settings if its bundle has views."""
+    views = predictor.bundle.parts.views
+    if settings.feature_store is None or views is None:
+        return predictor
+    store = open_store(settings.feature_store, views)
+    return FillingPredictor(predictor.bundle, Lookup(views, predictor.names, store, watch=metrics.lags))
 
 
 def _name_by_content(folder: Path) -> Callable[[str, dict[str, Any]], None]:

@@ -4,13 +4,15 @@ What the typed decoder doesn't take, such as a value of another type, an unknown
 or a document that isn't JSON, is left to the careful decoder (routes/shared.py), which decides what it means.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import UNSET
 
+from service.lookup import Found
 from service.predictor import Answers, Predictor
+from service.protocols import Features, LookedUp
 from service.tables import Tables
 from service.typed import QUOTE, UNDECODED, RowTypes, can_be_fields, encode, struct
 from service.typed_tensors import Tensors
@@ -22,7 +24,7 @@ class Documents:
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
         schema, bundle = predictor.schema, predictor.bundle
-        self._types = RowTypes(schema)
+        self._types = RowTypes(predictor.inputs, len(schema.features))
         self.tables = Tables(predictor, self._types)
         """Those of MLflow's scoring protocol and of KServe's first protocol."""
         self.tensors = Tensors(self._types)
@@ -38,7 +40,7 @@ class Documents:
         elif schema.classes:
             self._probabilities = lambda *shares: dict(zip(schema.classes, shares, strict=True))
         fields = ("prediction", "probabilities", "warnings")
-        self._prediction = struct("Prediction", dict.fromkeys(fields, (Any, ...)))
+        self._prediction = struct("Prediction", dict.fromkeys(fields, (Any, ...)) | {"features": (Any, UNSET)})
 
     def predict(self, body: bytes, limit: int) -> Answers | None:
         """The answers for a request of at most `limit` rows; None if the careful decoder must decide.
@@ -68,12 +70,29 @@ class Documents:
     def answer(self, answers: Answers) -> bytes:
         """The body of an answer."""
         make, empty = self._prediction, ()
+        features = [UNSET] * len(answers) if answers.found is None else map(self._features, answers.found)
         if self._probabilities is None:
-            rows = [make(number, UNSET, answers.warnings.get(row, empty)) for row, number in enumerate(answers.scores)]
+            rows = [
+                make(number, UNSET, answers.warnings.get(row, empty), origin)
+                for row, (number, origin) in enumerate(zip(answers.scores, features, strict=True))
+            ]
         else:
             labels, shares = answers.values, self._probabilities
             rows = [
-                make(labels[winner], shares(*scores), answers.warnings.get(row, empty))
-                for row, (winner, scores) in enumerate(zip(answers.winners, answers.scores, strict=True))
+                make(labels[winner], shares(*scores), answers.warnings.get(row, empty), origin)
+                for row, (winner, scores, origin) in enumerate(
+                    zip(answers.winners, answers.scores, features, strict=True)
+                )
             ]
         return encode({"model": self._model, "predictions": rows})
+
+    def _features(self, found: Found) -> Features:
+        return features_of(found, self._predictor.names)
+
+
+def features_of(found: Found, names: Sequence[str]) -> Features:
+    """Where each of the features of a row came from."""
+    known = {*found.sent, *found.values}
+    missing = [name for name in names if name not in known]
+    looked_up = {name: LookedUp(value, found.ages[name]) for name, value in found.values.items()}
+    return Features(found.sent, looked_up, missing, found.trouble)

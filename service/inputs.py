@@ -4,13 +4,14 @@ import math
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from ml import values
+from ml.bundle import BundleError
 from ml.schema import Feature, Schema
-from ml.values import UnreadableError
+from ml.values import UnreadableError, time_zone
 
 MAX_TEXT = 10_000
 """Maximum number of characters of a value."""
@@ -255,3 +256,37 @@ def kind_of(value: Any) -> str:
 def is_lost(value: Any) -> bool:
     """Whether a value is NaN or infinite, which some protocols' clients send for a missing value."""
     return isinstance(value, float) and not math.isfinite(value)
+
+
+class Input(NamedTuple):
+    """How a feature's values are read."""
+
+    name: str
+    read: Reader
+    required: bool
+    unseen: Warned | None
+    """The warning for a row without a value, if training never saw this."""
+    dtype: type
+    blank: float | None
+    """Stands for a missing value."""
+
+
+def input_of(feature: Feature, schema: Schema) -> Input:
+    """How the feature's values are read. Raises BundleError when its time zone isn't there."""
+    if feature.timezone is not None:
+        try:
+            time_zone(feature.timezone)
+        except ValueError as error:
+            raise BundleError(f"feature {feature.name}: {error}: install the package tzdata") from None
+    unseen = (
+        Warned(feature.name, "missing_value", "has no value, which training never saw") if feature.complete else None
+    )
+    text = feature.type in ("categorical", "text")
+    return Input(
+        feature.name,
+        reader_of(feature, schema),
+        feature.required,
+        unseen,
+        object if text else np.float64,
+        None if text else math.nan,
+    )

@@ -75,6 +75,21 @@ class ModelMetrics:
             ),
         }
         self._missing = Counter("atlas_input_missing", "Rows without a value", ["feature"], registry=registry)
+        self._origins = Counter(
+            "atlas_features",
+            "Values of features, by their origin: sent by the caller, looked up in the feature store, or missing",
+            ["origin"],
+            registry=registry,
+        )
+        self._troubled = Counter(
+            "atlas_feature_lookups_failed", "Rows for which the feature store failed", ["reason"], registry=registry
+        )
+        self._lag = Gauge(
+            "atlas_feature_store_lag_seconds",
+            "Time from what the materialiser wrote last to the present",
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
         self._turned_away = Counter(
             "atlas_requests_refused",
             "Requests that the server refused before the application saw them",
@@ -145,6 +160,18 @@ class ModelMetrics:
                 # Not for unknown fields: callers choose their names, and the number of labels must be bounded.
                 if warning.code in self._odd:
                     self._odd[warning.code].labels(warning.field).inc()
+
+        for found in answers.found or ():
+            known = len(found.sent), len(found.values)
+            for origin, count in zip(("sent", "looked_up"), known, strict=True):
+                _child(self._origins, origin).inc(count)
+            _child(self._origins, "missing").inc(len(predictor.names) - sum(known))
+            if found.trouble is not None:
+                _child(self._troubled, found.trouble).inc()
+
+    def lags(self, seconds: float) -> None:
+        """Record how far the feature store's materialiser lags behind."""
+        self._lag.set(seconds)
 
     def refused(self, error: InvalidRowsError) -> None:
         """Count refused rows by reason; a row with two reasons is counted for both."""

@@ -90,7 +90,7 @@ def _schemas(predictor: Predictor, settings: Settings) -> dict[str, JsonSchema]:
     """The protocols' types, with what this model and these settings add to them."""
     schema = predictor.schema
     _, found = msgspec.json.schema_components(TYPES, ref_template="#/components/schemas/{name}")
-    found |= row_schemas(schema)
+    found |= row_schemas(predictor.inputs, len(schema.features))
     most = {"maxItems": settings.max_rows}
     found["Rows"]["properties"]["rows"] |= most
     found["Instances"]["properties"]["instances"] |= most

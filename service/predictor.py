@@ -1,20 +1,20 @@
 """Turns rows into predictions: checks them against the bundle's schema and runs its model. Independent of HTTP."""
 
 import ctypes
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.bundle import Bundle, BundleError, load_bundle
-from ml.schema import Columns, Feature, Schema
-from ml.values import UnreadableError, time_zone
-from service.inputs import Reader, Warned, is_lost, reader_of
+from ml.bundle import Bundle, load_bundle
+from ml.schema import Columns, Schema
+from ml.values import UnreadableError
+from service.inputs import Warned, input_of, is_lost
+from service.lookup import Found
 from service.matrix import RowEncoder
 from service.usual import Column
 
@@ -79,6 +79,8 @@ class Answers:
     """By row; rows without warnings are left out."""
     missing: dict[str, int]
     """Rows without a value, by feature."""
+    found: Sequence[Found] | None = None
+    """What was looked up for each row; None without a feature store."""
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -95,27 +97,16 @@ class Answers:
         )
 
 
-class _Input(NamedTuple):
-    """How a feature's values are read."""
-
-    name: str
-    read: Reader
-    required: bool
-    unseen: Warned | None
-    """The warning for a row without a value, if training never saw this."""
-    dtype: type
-    blank: float | None
-    """Stands for a missing value."""
-
-
 class Predictor:
     """A loaded bundle; safe to call from several threads."""
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self.names = tuple(feature.name for feature in bundle.schema.features)
+        self.inputs = bundle.schema
+        """What a request may contain: the features, and after them what else a subclass knows."""
         self._values = bundle.schema.answers()
-        self._inputs = [_input_of(feature, bundle.schema) for feature in bundle.schema.features]
+        self._inputs = [input_of(feature, bundle.schema) for feature in bundle.schema.features]
         self._known = frozenset(self.names)
         readers = [entry.read for entry in self._inputs]
         self._encoder = RowEncoder(bundle.schema, bundle.parts.encoding, readers)
@@ -163,12 +154,15 @@ class Predictor:
         """
         strange = [place for place, row in enumerate(rows) if not row.keys() <= self._known]
         if len(rows) == 1 and not strange:
-            return self.predict_row([*map(rows[0].get, self.names)], non_finite)
+            return self._predict_row([*map(rows[0].get, self.names)], non_finite)
         columns = [[row.get(name) for row in rows] for name in self.names]
         return self._predict(columns, rows, strange, non_finite)
 
     def predict_row(self, row: Sequence[Any], non_finite: NonFinite = "error") -> Answers:
-        """As `predict`, for a single row given as its values in the order of `names`; None where missing."""
+        """As `predict`, for a single row given as its values in the order of `inputs`; None where missing."""
+        return self._predict_row(row, non_finite)
+
+    def _predict_row(self, row: Sequence[Any], non_finite: NonFinite) -> Answers:
         with np.errstate(all="ignore"):
             encoded = self._encoder.one(row)
             if encoded is not None:
@@ -176,8 +170,12 @@ class Predictor:
         return self._predict([[value] for value in row], None, [], non_finite)
 
     def predict_columns(self, columns: Sequence[Column], non_finite: NonFinite = "error") -> Answers:
-        """As `predict`, for at least one row, given as a column for each of `names`; None where missing."""
+        """As `predict`, for at least one row, given as a column for each of `inputs`; None where missing."""
         return self._predict(columns, None, [], non_finite)
+
+    def completed(self, rows: Sequence[Mapping[str, Any]], found: Sequence[Found] | None) -> list[Mapping[str, Any]]:  # noqa: ARG002
+        """The rows with what was looked up."""
+        return [*rows]
 
     def encode(self, rows: Sequence[Mapping[str, Any]]) -> NDArray[np.float32]:
         """The model's inputs for rows that `predict` accepts, shape (rows, columns of the encoding)."""
@@ -272,23 +270,3 @@ class Predictor:
             if blanks == len(self._inputs):
                 warnings[number].insert(0, EMPTY_ROW)
         return columns, warnings, missing
-
-
-def _input_of(feature: Feature, schema: Schema) -> _Input:
-    if feature.timezone is not None:
-        try:
-            time_zone(feature.timezone)
-        except ValueError as error:
-            raise BundleError(f"feature {feature.name}: {error}: install the package tzdata") from None
-    unseen = (
-        Warned(feature.name, "missing_value", "has no value, which training never saw") if feature.complete else None
-    )
-    text = feature.type in ("categorical", "text")
-    return _Input(
-        feature.name,
-        reader_of(feature, schema),
-        feature.required,
-        unseen,
-        object if text else np.float64,
-        None if text else math.nan,
-    )

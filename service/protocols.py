@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from service.inputs import WarningCode
+from service.lookup import Trouble
 
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Shape = Annotated[list[Annotated[int, Meta(ge=1, le=2**53)]], Meta(min_length=1, max_length=2)]
@@ -49,6 +50,24 @@ class Model(Struct):
     version: str
 
 
+class LookedUp(Struct):
+    """A value from the feature store."""
+
+    value: float | str | bool
+    age: Annotated[float, Meta(ge=0)] | None
+    """Seconds between what it is based on and the time that it was looked up for; None: it doesn't age."""
+
+
+class Features(Struct):
+    """Where the values of a row came from."""
+
+    sent: list[str]
+    looked_up: dict[str, LookedUp]
+    missing: list[str]
+    trouble: Trouble | None
+    """Why some could not be looked up."""
+
+
 class Prediction(Struct):
     """The answer for a row."""
 
@@ -56,6 +75,8 @@ class Prediction(Struct):
     warnings: list[Warned]
     probabilities: dict[str, Annotated[float, Meta(ge=0, le=1)]] | UnsetType = UNSET
     """By class; regressions have none."""
+    features: Features | UnsetType = UNSET
+    """Only if the service has a feature store."""
 
 
 class Predictions(Struct):

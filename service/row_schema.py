@@ -22,18 +22,18 @@ _NUMBER = "[+-]?[0-9]{1,30}(?:[.][0-9]{1,30})?"
 _BLANK = "[ \\t\\r\\n]*"
 
 
-def row_schemas(schema: Schema) -> dict[str, JsonSchema]:
-    """Row: values by feature. RowValues: the same values as a list."""
+def row_schemas(schema: Schema, features: int | None = None) -> dict[str, JsonSchema]:
+    """Row: values by name. RowValues: as a list, those of the first `features`, by default of all."""
     properties = {feature.name: property_of(feature, schema) for feature in schema.features}
     required = [feature.name for feature in schema.features if feature.required]
-    length = len(properties)
+    listed = [*properties.values()][:features]
     return {
         "Row": {"type": "object", "properties": properties, "required": required},
         "RowValues": {
             "type": "array",
-            "prefixItems": [*properties.values()],
-            "minItems": length,
-            "maxItems": length,
+            "prefixItems": listed,
+            "minItems": len(listed),
+            "maxItems": len(listed),
         },
     }
 

@@ -61,6 +61,8 @@ class Settings(BaseModel):
     max_rows: Annotated[int, Field(ge=1)] = 1000
     """Maximum number of rows per request."""
     max_body_bytes: Annotated[int, Field(ge=1)] = 1024 * 1024
+    feature_store: str | None = None
+    """A file: the online store in which features are looked up that a request doesn't contain. None: no store."""
     api_keys_file: Path | None = None
     """A file with the hashes of API keys (`python -m service.access`). None: no key is needed."""
     api_key_per_second: Annotated[float, Field(gt=0, le=1e6)] | None = None

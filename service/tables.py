@@ -102,7 +102,7 @@ class Tables:
         if start is None or (start[1] and not columns):
             return None
         if start[2] == b"[" and form != "dataframe_records":
-            return self._read_lists(self._types.names, text)
+            return self._read_lists(self._types.features, text)
         if start[1] and form != "dataframe_records":
             return self._read_columns(text)
         if start[1] or self._objects is None or not (rows := self._objects(text)):
@@ -113,7 +113,7 @@ class Tables:
     def _read_split(self, text: bytes) -> Read | None:
         split = self._split(text)
         rows = bytes(split.data)
-        names = split.columns or self._types.names
+        names = split.columns or self._types.features
         strings = 1 + (split.index is not UNSET) + (split.columns is not UNSET) + len(split.columns or ())
         once = text.count(QUOTE) - rows.count(QUOTE) == 2 * strings
         if not once or len(set(names)) != len(names) or not self._types.kinds.keys() >= set(names):

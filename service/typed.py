@@ -39,9 +39,12 @@ class Read(NamedTuple):
 class RowTypes:
     """The types of a model's rows."""
 
-    def __init__(self, schema: Schema) -> None:
-        self.names = [feature.name for feature in schema.features]
-        self.kinds = {feature.name: _kind(feature) for feature in schema.features}
+    def __init__(self, inputs: Schema, features: int | None = None) -> None:
+        """`inputs`: what a row may contain; the first `features` of them are the model's, by default all."""
+        self.names = [feature.name for feature in inputs.features]
+        self.features = self.names[:features]
+        """Those whose values a list without names contains."""
+        self.kinds = {feature.name: _kind(feature) for feature in inputs.features}
         self.objects: Any = None
         """A list of objects of features; None if a name can't be a field of a type."""
         if can_be_fields(self.names):

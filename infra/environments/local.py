@@ -7,7 +7,7 @@ from typing import Any
 import pulumi
 
 from infra.api_keys import read_api_keys
-from infra.bundle import bundle_manifest
+from infra.bundle import bundle_manifest, has_views
 from infra.local.machine import Machine
 from infra.local.releases import Found
 from infra.local.resources import Directory, File, Process, Supervisor
@@ -15,7 +15,7 @@ from infra.loopback import LOOPBACK
 from infra.monitoring.dashboards import dashboards
 from infra.monitoring.grafana import provisioning
 from infra.monitoring.prometheus import RULES, local_jobs, prometheus_config
-from infra.names import GRAFANA_HEALTH, MLFLOW_HEALTH, PROMETHEUS_READY, SERVICE_READY
+from infra.names import GRAFANA_HEALTH, MATERIALIZER_METRICS, MLFLOW_HEALTH, PROMETHEUS_READY, SERVICE_READY
 from infra.settings import LocalSettings
 
 
@@ -26,7 +26,7 @@ def deploy(settings: LocalSettings, repository: Path, machine: Machine) -> dict[
     """
     settings = settings.model_copy(update={f"{part}_port": port for part, port in machine.ports.items()})
     home = repository / settings.directory
-    store = main_checkout(repository) / settings.mlflow_store
+    runs = main_checkout(repository) / settings.mlflow_store
     bundle = repository / settings.bundle
     manifest = bundle_manifest(bundle)
     version = manifest["version"]
@@ -53,16 +53,31 @@ def deploy(settings: LocalSettings, repository: Path, machine: Machine) -> dict[
         "mlflow",
         [
             python, "-m", "ml.mlflow_server",
-            "--backend-store-uri", f"sqlite:///{store}/mlflow.db",
-            "--artifacts-destination", str(store / "artifacts"),
+            "--backend-store-uri", f"sqlite:///{runs}/mlflow.db",
+            "--artifacts-destination", str(runs / "artifacts"),
             "--host", LOOPBACK, "--port", str(settings.mlflow_port), "--workers", "1",
         ],
         settings.mlflow_port,
         MLFLOW_HEALTH,
         # The job workers are for GenAI features, which aren't used here, and need most of the start-up time.
         environment={"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-        folders=[str(store)],
+        folders=[str(runs)],
     )  # fmt: skip
+    store = home / "features.db"
+    if has_views(manifest):
+        process(
+            "materializer",
+            [
+                python, "-m", "ml.materialize", "--follow",
+                "--store", str(store),
+                "--speed", f"{settings.replay_speed:g}",
+                "--port", str(settings.materializer_port),
+            ],
+            settings.materializer_port,
+            MATERIALIZER_METRICS,
+            # A model with other views needs other rows.
+            triggers={"views": manifest["files"]["views.json"]},
+        )  # fmt: skip
     process(
         "service",
         [python, "-m", "service"],
@@ -74,6 +89,7 @@ def deploy(settings: LocalSettings, repository: Path, machine: Machine) -> dict[
             "PORT": str(settings.service_port),
             "WORKERS": str(settings.workers),
             "LOG_LEVEL": settings.log_level,
+            **({"FEATURE_STORE": str(store)} if has_views(manifest) else {}),
             **_access(settings, repository),
             "PROMETHEUS_MULTIPROC_DIR": str(home / "metrics"),
         },
@@ -87,7 +103,9 @@ def deploy(settings: LocalSettings, repository: Path, machine: Machine) -> dict[
     }
     outputs |= dict(machine.missing)
     if found := machine.programs.get("prometheus"):
-        outputs["prometheus"] = _prometheus(settings, home, supervisor, process, found)
+        outputs["prometheus"] = _prometheus(
+            settings, home, supervisor, process, found, materializer=has_views(manifest)
+        )
     if found := machine.programs.get("grafana"):
         outputs["grafana"] = _grafana(settings, home, supervisor, process, found)
     return outputs
@@ -112,12 +130,18 @@ def main_checkout(repository: Path) -> Path:
     return repository
 
 
-def _prometheus(settings: LocalSettings, home: Path, supervisor: Supervisor, process: Any, found: Found) -> str:
+def _prometheus(
+    settings: LocalSettings, home: Path, supervisor: Supervisor, process: Any, found: Found, *, materializer: bool
+) -> str:
     """Declare it; returns its address."""
     folder = home / "prometheus"
     below = pulumi.ResourceOptions(depends_on=[supervisor])
     rules = File("prometheus-rules", path=str(folder / "rules.yml"), content=RULES.read_text(), opts=below)
-    jobs = local_jobs(f"{LOOPBACK}:{settings.service_port}", f"{LOOPBACK}:{settings.prometheus_port}")
+    jobs = local_jobs(
+        f"{LOOPBACK}:{settings.service_port}",
+        f"{LOOPBACK}:{settings.prometheus_port}",
+        f"{LOOPBACK}:{settings.materializer_port}" if materializer else None,
+    )
     content = prometheus_config(settings.scrape_interval, str(folder / "rules.yml"), jobs)
     config = File("prometheus-config", path=str(folder / "prometheus.yml"), content=content, opts=below)
     process(

@@ -13,7 +13,7 @@ from infra.local.processes import PROGRAM, marked
 from infra.loopback import LOOPBACK
 from infra.settings import LocalSettings
 
-PARTS = ("service", "mlflow", "prometheus", "grafana")
+PARTS = ("service", "mlflow", "prometheus", "grafana", "materializer")
 """The parts of the stack, each with a setting for its port."""
 AIRPLAY = frozenset({5000, 7000})
 """The ports of macOS's AirPlay receiver, which is on by default."""

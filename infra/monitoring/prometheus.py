@@ -20,11 +20,13 @@ from infra.names import (
 RULES = Path(__file__).with_name("rules.yml")
 
 
-def local_jobs(service: str, prometheus: str) -> list[dict[str, Any]]:
-    """Scrape jobs of the local stack; both are host:port."""
+def local_jobs(service: str, prometheus: str, materializer: str | None = None) -> list[dict[str, Any]]:
+    """Scrape jobs of the local stack; all are host:port."""
+    targets = {"service": service, "prometheus": prometheus, "materializer": materializer}
     return [
-        {"job_name": "service", "static_configs": [{"targets": [service]}]},
-        {"job_name": "prometheus", "static_configs": [{"targets": [prometheus]}]},
+        {"job_name": name, "static_configs": [{"targets": [target]}]}
+        for name, target in targets.items()
+        if target is not None
     ]
 
 

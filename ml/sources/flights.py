@@ -21,16 +21,18 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from ml.sources.flight_delays import delays, previous_flight
-from ml.sources.windows import windows
+from ml.features import flight_views
+from ml.features.flights import Events, rows
+from ml.features.offline import Moments, join
+from ml.features.views import MINUTE
+from ml.sources.flight_columns import DESCRIPTIONS
 
 LATE = 15
 """Minutes after the scheduled arrival from which a flight counts as late (the US DOT's definition)."""
-WEATHER_KNOWN_AFTER = pd.Timedelta("51min")
-WEATHER_USEFUL_FOR = pd.Timedelta("6h")
-"""An observation older than this is treated as missing."""
+WEATHER_KNOWN_AFTER = 51 * MINUTE
+WEATHER_COLUMNS = ("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib")
+"""The source's names of flight_views.WEATHER."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +73,59 @@ def build(tables: Tables, horizon: pd.Timedelta) -> pd.DataFrame:
     The features of a row depend only on what was known `horizon` before the scheduled departure.
     """
     flights = _with_times(tables.flights, tables.airports)
-    known_at = flights["scheduled"] - horizon
-    table = pd.concat(
-        [
-            _schedule(flights),
-            _aircraft(flights, tables.planes),
-            _weather(flights, tables.weather, known_at),
-            delays(flights, known_at),
-            previous_flight(flights, known_at),
-        ],
-        axis=1,
-    )
+    before = horizon // pd.Timedelta("1us")
+    found = rows(events(flights, tables), before)
+    scheduled = _microseconds(flights["scheduled"]).to_numpy()
+    moments = Moments(scheduled - before, scheduled, _microseconds(flights["local"]).to_numpy())
+    features = [join(view, found[view.name], flights, moments) for view in flight_views.views(before).views]
+    table = pd.concat([_schedule(flights), *features], axis=1)[["flight_id", *DESCRIPTIONS]]
     late = (flights["arr_delay"] >= LATE).astype("boolean")
     return table.assign(late=late.mask(flights["arr_delay"].isna()))
+
+
+def read_events() -> Events:
+    """All events of the installed package's tables."""
+    tables = load()
+    return events(_with_times(tables.flights, tables.airports), tables)
+
+
+def events(flights: pd.DataFrame, tables: Tables) -> Events:
+    """What happened, from flights with times (`_with_times`) and the other tables: each fact was known at once."""
+    named = flights.assign(flight=flights.index)
+    departures, landings = named[named["departed"].notna()], named[named["landed"].notna()]
+    observed = _microseconds(pd.to_datetime(tables.weather["time_hour"], utc=True))
+    weather = tables.weather[["origin", *WEATHER_COLUMNS]]
+    return Events(
+        flights=pd.DataFrame(
+            {
+                **{name: named[name] for name in ("flight", "origin", "dest", "carrier", "tailnum", "minutes")},
+                "scheduled": _microseconds(named["scheduled"]),
+                "clock": _microseconds(named["local"]),
+                "distance": named["distance"].astype(float),
+                "shift": named["arrival_minute"] - (named["hour"] * 60 + named["minute"]),
+            }
+        ),
+        departures=pd.DataFrame(
+            {"flight": departures["flight"], "departed": _microseconds(departures["departed"])}
+        ).assign(known=lambda d: d["departed"]),
+        landings=pd.DataFrame(
+            {
+                "flight": landings["flight"],
+                "landed": _microseconds(landings["landed"]),
+                "delay": landings["arr_delay"],
+            }
+        ).assign(known=lambda d: d["landed"]),
+        weather=weather.rename(columns=dict(zip(WEATHER_COLUMNS, flight_views.WEATHER, strict=True))).assign(
+            observed=observed, known=observed + WEATHER_KNOWN_AFTER
+        ),
+        planes=tables.planes.drop_duplicates("tailnum")[["tailnum", "year", "seats"]],
+        holidays=_holidays(flights),
+    )
+
+
+def _microseconds(times: pd.Series) -> pd.Series:
+    """Times as microseconds since 1970, by the clock that they are of."""
+    return times.astype("datetime64[us, UTC]" if times.dt.tz is not None else "datetime64[us]").astype(np.int64)
 
 
 def _with_times(flights: pd.DataFrame, airports: pd.DataFrame) -> pd.DataFrame:
@@ -98,9 +140,9 @@ def _with_times(flights: pd.DataFrame, airports: pd.DataFrame) -> pd.DataFrame:
     # The scheduled arrival is a local clock time without a date; a flight takes less than a day.
     arrival_minute = flights["sched_arr_time"] // 100 * 60 + flights["sched_arr_time"] % 100
     offset = pd.Series(0.0, index=flights.index)
-    for zone, rows in flights.groupby(flights["dest"].map(zones)).groups.items():
-        there = scheduled[rows].dt.tz_localize("UTC").dt.tz_convert(str(zone)).dt.tz_localize(None)
-        offset[rows] = (there - local[rows]).dt.total_seconds() / 60
+    for zone, places in flights.groupby(flights["dest"].map(zones)).groups.items():
+        there = scheduled[places].dt.tz_localize("UTC").dt.tz_convert(str(zone)).dt.tz_localize(None)
+        offset[places] = (there - local[places]).dt.total_seconds() / 60
     departure_minute = flights["hour"] * 60 + flights["minute"]
     minutes = (arrival_minute - offset - departure_minute) % 1440
     departed = scheduled + pd.to_timedelta(flights["dep_delay"], unit="min")
@@ -117,13 +159,7 @@ def _with_times(flights: pd.DataFrame, airports: pd.DataFrame) -> pd.DataFrame:
 
 
 def _schedule(flights: pd.DataFrame) -> pd.DataFrame:
-    from pandas.tseries.holiday import USFederalHolidayCalendar
-
     number = flights["carrier"] + flights["flight"].astype(str)
-    scheduled = flights["scheduled"].to_numpy()
-    days = flights["local"].dt.normalize()
-    holidays = USFederalHolidayCalendar().holidays("2012-12-01", "2014-01-31").to_numpy()
-    to_holiday = np.abs((days.to_numpy()[:, None] - holidays[None, :]) / np.timedelta64(1, "D")).min(axis=1)
     return pd.DataFrame(
         {
             "flight_id": number + "-" + flights["origin"] + "-" + flights["local"].dt.strftime("%Y%m%dT%H%M"),
@@ -131,64 +167,17 @@ def _schedule(flights: pd.DataFrame) -> pd.DataFrame:
             "carrier": flights["carrier"],
             "origin": flights["origin"],
             "dest": flights["dest"],
-            "distance": flights["distance"].astype(float),
-            "scheduled_minutes": flights["minutes"].astype(float),
-            "scheduled_arrival_hour": flights["arrival_minute"] / 60,
-            "origin_departures": _scheduled_around(flights["origin"], scheduled, np.timedelta64(30, "m")),
-            "carrier_departures": _scheduled_around(
-                flights["origin"] + flights["carrier"], scheduled, np.timedelta64(60, "m")
-            ),
-            "holiday_distance": to_holiday,
         }
     )
 
 
-def _aircraft(flights: pd.DataFrame, planes: pd.DataFrame) -> pd.DataFrame:
-    register = planes.drop_duplicates("tailnum").set_index("tailnum")
-    year = flights["tailnum"].map(register["year"])
-    return pd.DataFrame(
-        {
-            "aircraft_age": flights["year"] - year,
-            "aircraft_seats": flights["tailnum"].map(register["seats"]).astype(float),
-        }
-    )
+def _holidays(flights: pd.DataFrame) -> pd.DataFrame:
+    """For each day of the flights, and some before and after, the days to the nearest US federal holiday."""
+    from pandas.tseries.holiday import USFederalHolidayCalendar
 
-
-def _weather(flights: pd.DataFrame, weather: pd.DataFrame, known_at: pd.Series) -> pd.DataFrame:
-    """The newest known observation at the origin, not older than WEATHER_USEFUL_FOR."""
-    names = {
-        "temp": "temperature",
-        "dewp": "dew_point",
-        "humid": "humidity",
-        "wind_dir": "wind_direction",
-        "wind_speed": "wind_speed",
-        "wind_gust": "wind_gust",
-        "precip": "precipitation",
-        "pressure": "pressure",
-        "visib": "visibility",
-    }
-    observed = pd.to_datetime(weather["time_hour"], utc=True).dt.tz_localize(None)
-    observations = (
-        weather[["origin", *names]].rename(columns=names).assign(observed=observed + WEATHER_KNOWN_AFTER)
-    ).sort_values("observed", kind="stable")
-    earlier = observations[["origin", "observed", "pressure"]].assign(
-        observed=lambda o: o["observed"] + pd.Timedelta("3h")
-    )
-    observations = observations.merge(
-        earlier.rename(columns={"pressure": "pressure_before"}), on=["origin", "observed"], how="left"
-    )
-    observations["pressure_change"] = observations["pressure"] - observations.pop("pressure_before")
-    asked = pd.DataFrame({"origin": flights["origin"], "known_at": known_at})
-    joined = pd.merge_asof(
-        asked, observations, left_on="known_at", right_on="observed", by="origin", tolerance=WEATHER_USEFUL_FOR
-    )
-    return joined[[*names.values(), "pressure_change"]].set_index(flights.index)
-
-
-def _scheduled_around(
-    group: pd.Series, scheduled: NDArray[np.datetime64], reach: np.timedelta64
-) -> NDArray[np.float64]:
-    """Number of departures of the row's group within `reach` of its scheduled departure, including the row itself."""
-    times = pd.Series(scheduled)
-    start, stop = windows(group, times, group, times + pd.Timedelta(reach), 2 * reach + np.timedelta64(1, "s"))
-    return (stop - start).astype(float)
+    margin = pd.Timedelta("31D")
+    days = pd.date_range(flights["local"].min().normalize() - margin, flights["local"].max().normalize() + margin)
+    holidays = USFederalHolidayCalendar().holidays(days[0] - margin, days[-1] + margin).to_numpy()
+    distance = np.abs((days.to_numpy()[:, None] - holidays[None, :]) / np.timedelta64(1, "D")).min(axis=1)
+    midnight = days.tz_localize(flight_views.TIMEZONE).tz_convert("UTC")
+    return pd.DataFrame({"date": _microseconds(midnight.to_series()).to_numpy(), "distance": distance})

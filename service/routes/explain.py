@@ -23,7 +23,8 @@ def explain() -> dict[str, Any]:
     explainer = state().explainer
     assert explainer is not None  # noqa: S101 - there is one for each predictor
     found = []
-    for predicted, explained in zip(answers.answers, explainer.explain(rows, answers), strict=True):
+    whole = loaded.completed(rows, answers.found)
+    for predicted, explained in zip(answers.answers, explainer.explain(whole, answers), strict=True):
         row: dict[str, Any] = {"prediction": predicted.prediction}
         if explained.label is not None:
             row |= {"probabilities": predicted.probabilities, "label": explained.label}

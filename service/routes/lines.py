@@ -8,6 +8,7 @@ import flask
 import msgspec
 
 from service.bodies import check_type, parse_json, read_body
+from service.documents import features_of
 from service.errors import ApiError, invalid_rows
 from service.predictor import Answer, InvalidRowsError
 from service.routes.shared import predictor, warnings_of
@@ -66,6 +67,8 @@ def _predict(rows: dict[int, Any], found: dict[int, dict[str, Any]]) -> None:
             continue
         metrics.answered(loaded, answers)
         found |= dict(zip(places, map(_predicted, answers.answers), strict=True))
+        for place, looked_up in zip(places, answers.found or (), strict=bool(answers.found)):
+            found[place]["features"] = features_of(looked_up, loaded.names)
         return
 
 

@@ -79,7 +79,8 @@ def model(name: str, version: str | None = None) -> dict[str, Any]:
         "versions": [predictor().bundle.version],
         "platform": "atlas",
         "inputs": [
-            {"name": feature.name, "datatype": DATATYPES[feature.type], "shape": [-1]} for feature in schema.features
+            {"name": feature.name, "datatype": DATATYPES[feature.type], "shape": [-1]}
+            for feature in predictor().inputs.features
         ],
         "outputs": [
             {"name": output, "datatype": datatype, "shape": shape}
@@ -131,7 +132,7 @@ def infer(name: str, version: str | None = None) -> flask.Response:
     request, values, binary = _read()
     loaded = predictor()
     wanted = wanted_outputs(request.outputs, loaded.schema)
-    columns = read_columns(request.inputs, binary, loaded.schema, values)
+    columns = read_columns(request.inputs, binary, loaded.inputs, values)
     _, answers = answer_columns(columns, "missing")
     predictions = [answers.values[winner] for winner in answers.winners] if answers.values else answers.scores
     scores = np.array(answers.scores)

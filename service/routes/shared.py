@@ -78,7 +78,7 @@ def answer_columns(columns: Mapping[str, Column], non_finite: NonFinite) -> tupl
     length = len(next(iter(columns.values()), ()))
     _check_length(length)
     blank = [None] * length
-    given = [columns.get(name, blank) for name in loaded.names]
+    given = [columns.get(feature.name, blank) for feature in loaded.inputs.features]
     if length == 1:
         row = [column.item(0) if isinstance(column, np.ndarray) else column[0] for column in given]
         return loaded, counted(loaded, lambda: loaded.predict_row(row, non_finite))

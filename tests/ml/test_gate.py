@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from ml.encoding import Encoding, NumericEncoder, OrdinalEncoder
+from ml.features.views import View, Views
 from ml.gate import Verdict, judge
 from ml.params import Params, ParamsError
 from ml.schema import Feature
@@ -75,6 +76,18 @@ def test_a_better_one_whose_interval_spans_the_margin_is_refused(held_rows: pd.D
     refused = verdict(1.5, 1.0, held_rows, margin=between)
     assert refused.decision == "challenger"
     assert "not significantly more than gate.margin" in refused.reasons[0]
+
+
+def test_one_that_answers_as_the_incumbent_needs_to_be_no_better(held_rows: pd.DataFrame) -> None:
+    """Something beside the model has changed: here where features are looked up."""
+    old = logistic_parts(1.5)
+    views = Views(time="day", max_lag=1, views=(View(name="v", keys=(), ttl=None, values=("x",), features=("x",)),))
+    new = replace(old, views=views)
+    assert version_of(new) != version_of(old)
+    passed = judge((version_of(new), new), (version_of(old), old), held_rows, params(margin=0.5))
+    assert (passed.decision, passed.reasons) == ("champion", ())
+    other = logistic_parts(1.5000001)
+    assert judge((version_of(other), other), (version_of(old), old), held_rows, params()).decision == "challenger"
 
 
 def test_better_on_average_but_surely_worse_on_a_slice_is_refused(held_rows: pd.DataFrame) -> None:

@@ -35,7 +35,7 @@ def held(port: int, address: str = "127.0.0.1") -> Iterator[None]:
 @pytest.fixture
 def defaults() -> dict[str, int]:
     """Ports that are free on this machine, in place of the settings' defaults."""
-    return dict(zip(ports.PARTS, free_ports(4), strict=True))
+    return dict(zip(ports.PARTS, free_ports(len(ports.PARTS)), strict=True))
 
 
 def local(defaults: dict[str, int], **named: int) -> LocalSettings:
@@ -73,7 +73,7 @@ def test_next_port_is_no_other_parts(defaults: dict[str, int], tmp_path: Path, m
     chosen = ports.choose_ports(local(defaults, mlflow=named), tmp_path, lambda _: None)
     assert chosen["mlflow"] == named
     assert chosen["service"] > named
-    assert len(set(chosen.values())) == 4
+    assert len(set(chosen.values())) == len(ports.PARTS)
 
 
 def test_used_port_that_the_stack_file_names_is_refused(defaults: dict[str, int], port: int, tmp_path: Path) -> None:

@@ -1,0 +1,225 @@
+"""`python -m ml.materialize`: keeps the online store at what is known now, or replays what was known.
+
+It can be killed at any moment: what it wrote last is whole, and the next run goes on from there.
+"""
+
+import argparse
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from threading import Event
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+
+from ml.features import flight_views, flights
+from ml.features.declared import horizon_of
+from ml.features.flights import Events
+from ml.features.offline import TIMESTAMP
+from ml.features.store import Batch, Clock, OnlineStore, Progress, Row, StoreError, open_store
+from ml.features.views import DAY, HOUR, MINUTE, SECOND, Value, View
+from ml.logs import stage_logger
+from ml.params import ParamsError, load_params
+from ml.sources import flights as source
+
+AHEAD = 7 * DAY
+"""How far the timetable is materialised beyond the present."""
+KEEP = DAY
+"""How long rows are kept after they expired."""
+LONGEST_STEP = 7 * DAY
+"""More is materialised in several steps, so that memory stays bounded."""
+BEGIN, END = "2013-11-04T08:00", "2014-01-01"
+"""Where a replay of the flights begins and ends, if nothing else is said."""
+
+
+class Materializer:
+    """Writes the rows of the flights' views into an online store."""
+
+    def __init__(self, store: OnlineStore, horizon: int, keep: int = KEEP) -> None:
+        """`keep`: how long rows are kept after they expired, in microseconds.
+
+        Raises StoreError when the store can't be read.
+        """
+        self.views = flight_views.views(horizon)
+        self.progress = store.progress()
+        self._store, self._horizon, self._keep = store, horizon, keep
+        self._seen: pd.Series = pd.Series(dtype=np.uint64)
+        self._first = True
+
+    def advance(self, events: Events, now: int, clock: Clock | None = None, begin: int | None = None) -> Progress:
+        """Write what changed until `now`.
+
+        `events`: all that were reported so far and aren't older than REACH. What was reported since the last call,
+        but became known before it, is seen and changes the rows since then. `begin`: where an empty store begins;
+        by default KEEP before now.
+        """
+        known = events.known(now)
+        since = self._since(known, now, begin)
+        until = now + AHEAD + HOUR  # congestion counts flights that are scheduled within the next hour
+        found = flights.rows(known.between(since - flights.REACH, until), self._horizon)
+        batches = []
+        for view in self.views.views:
+            if view.ttl is None and not self._first:
+                continue
+            first, last = self._range(view, since, now)
+            rows = found[view.name]
+            rows = rows[(rows[TIMESTAMP] > first) & (rows[TIMESTAMP] <= last)]
+            batches.append(Batch(view.name, first, last, _rows(view, rows)))
+        old = self.progress
+        fresh = Progress(now, old.revision + 1, clock or old.clock) if old else Progress(now, 1, clock)
+        self._store.write(batches, fresh, self._keep)
+        self.progress, self._first = fresh, False
+        return fresh
+
+    def _since(self, known: Events, now: int, begin: int | None) -> int:
+        """From when on rows may have changed."""
+        reports = known.reports()
+        fresh = reports[~reports["hash"].isin(self._seen)]
+        self._seen = reports["hash"]
+        if self.progress is None:
+            return now - self._keep if begin is None else begin
+        if self._first:  # what an earlier process saw isn't known
+            return self.progress.watermark - flights.REACH
+        return min(self.progress.watermark, int(fresh["known"].min()) - 1) if len(fresh) else self.progress.watermark
+
+    def _range(self, view: View, since: int, now: int) -> tuple[int, int]:
+        """The event timestamps that a step writes."""
+        if view.ttl is None:
+            return -1, now
+        if view.at == "known":
+            return since, now
+        return since if self._first else since + AHEAD, now + AHEAD
+
+
+def _rows(view: View, rows: pd.DataFrame) -> Iterator[tuple[tuple[Value, ...], Row]]:
+    def plain(name: str) -> list[Any]:
+        column = rows[name].astype(object)
+        return column.where(column.notna(), None).tolist()
+
+    values: Any = zip(*map(plain, view.values), strict=True)
+    keys: Any = zip(*map(plain, view.keys), strict=True) if view.keys else [()] * len(rows)
+    for key, timestamp, row in zip(keys, rows[TIMESTAMP].tolist(), values, strict=True):
+        yield key, Row(timestamp, row)
+
+
+def _moment(text: str) -> int:
+    """A time of the command line, in the views' zone if it has no offset."""
+    time = pd.Timestamp(text)
+    return int((time if time.tzinfo else time.tz_localize(flight_views.TIMEZONE)).timestamp() * SECOND)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Materialise once, or follow a clock until a signal ends it; 1 after one line when that isn't possible."""
+    parser = argparse.ArgumentParser(prog="python -m ml.materialize", description=__doc__)
+    parser.add_argument("--store", default=".atlas/features.db", help="the online store's file")
+    parser.add_argument("--since", type=_moment, default=BEGIN, help="where an empty store begins, in New York's time")
+    parser.add_argument("--until", type=_moment, help="materialise until then, instead of until the end of the data")
+    parser.add_argument("--follow", action="store_true", help="go on from there as time passes")
+    parser.add_argument("--speed", type=float, default=1.0, help="seconds that pass in a second")
+    parser.add_argument("--port", type=int, help="with --follow: serve metrics there, on the loopback address")
+    parser.add_argument("--keep", type=float, default=KEEP / DAY, help="days that rows are kept after they expired")
+    given = parser.parse_args(arguments)
+    log, stopped = stage_logger("materialize"), Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    try:
+        horizon = horizon_of(load_params().data)
+        store = open_store(given.store, flight_views.views(horizon), write=True)
+        materializer = Materializer(store, horizon, int(given.keep * DAY))
+        events = source.read_events()
+        begun, since = time.monotonic(), given.since
+        progress = _catch_up(
+            materializer, events, since, given.until or (since if given.follow else _moment(END)), stopped
+        )
+        log.info("materialised until %s in %.1f s", _shown(progress.watermark), time.monotonic() - begun)
+        if given.follow and not stopped.is_set():
+            _follow(materializer, events, _clock(progress, given.speed), given.port, log, stopped)
+    except (ParamsError, StoreError, FileNotFoundError) as error:
+        print(f"materialize: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _catch_up(materializer: Materializer, events: Events, since: int, until: int, stopped: Event) -> Progress:
+    """Materialise until the wanted time, in steps that fit in memory; an empty store begins at `since`."""
+    progress = materializer.progress or materializer.advance(events, min(until, since + LONGEST_STEP), begin=since)
+    while progress.watermark < until and not stopped.is_set():
+        progress = materializer.advance(events, min(until, progress.watermark + LONGEST_STEP))
+    return progress
+
+
+def _clock(progress: Progress, speed: float) -> Clock:
+    """The clock of a replay that goes on from there."""
+    if progress.clock is not None and progress.clock.speed == speed:
+        return progress.clock
+    real = _now()
+    return Clock(progress.clock.at(real) if progress.clock else progress.watermark, real, speed)
+
+
+def _follow(
+    materializer: Materializer, events: Events, clock: Clock, port: int | None, log: logging.Logger, stopped: Event
+) -> None:
+    """Materialise each minute of the replay as it passes; a step that fails is tried again."""
+    end = int(events.flights["scheduled"].max()) + DAY
+    metrics = Metrics(lambda: clock.at(_now()))
+    log.info("replaying from %s, %g times as fast as real time", _shown(clock.at(_now())), clock.speed)
+    while not stopped.is_set():
+        if clock.speed and clock.at(_now()) > end:
+            log.warning("the data ends at %s: the replay stands still", _shown(end))
+            clock = Clock(end, _now(), 0.0)
+        now = min(clock.at(_now()), end) // MINUTE * MINUTE
+        try:
+            before = materializer.progress
+            while not stopped.is_set() and (before is None or before.watermark < now or before.clock != clock):
+                step = now if before is None else min(max(now, before.watermark), before.watermark + LONGEST_STEP)
+                before = materializer.advance(events, step, clock)
+                metrics.written(before)
+        except StoreError as error:
+            metrics.failures.inc()
+            log.error("%s", error)
+        if port is not None:
+            metrics.serve(port)
+            port = None
+        stopped.wait(max(1.0, MINUTE / SECOND / clock.speed - 1.0) if clock.speed else 60.0)
+
+
+class Metrics:
+    """What Prometheus reads of a materialiser."""
+
+    def __init__(self, now: Callable[[], int]) -> None:
+        self._registry = CollectorRegistry()
+        self._watermark = Gauge(
+            "atlas_materializer_watermark_timestamp_seconds",
+            "Everything that was known until then is in the feature store",
+            registry=self._registry,
+        )
+        lag = Gauge("atlas_materializer_lag_seconds", "Time from the watermark to the present", registry=self._registry)
+        self._written = 0
+        lag.set_function(lambda: max(0.0, (now() - self._written) / SECOND))
+        self.failures = Counter("atlas_materializer_failures", "Steps that failed", registry=self._registry)
+
+    def written(self, progress: Progress) -> None:
+        """Record a step that succeeded."""
+        self._written = progress.watermark
+        self._watermark.set(progress.watermark / SECOND)
+
+    def serve(self, port: int) -> None:
+        """Serve /metrics on the loopback address, on a thread."""
+        start_http_server(port, addr="127.0.0.1", registry=self._registry)
+
+
+def _now() -> int:
+    return time.time_ns() // 1000
+
+
+def _shown(moment: int) -> str:
+    return datetime.fromtimestamp(moment / SECOND, UTC).isoformat(timespec="minutes")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
