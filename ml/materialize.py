@@ -61,12 +61,14 @@ class Materializer:
         known = events.known(now)
         since = self._since(known, now, begin)
         until = now + AHEAD + HOUR  # congestion counts flights that are scheduled within the next hour
-        found = flights.rows(known.between(since - flights.REACH, until), self._horizon)
+        # An empty store also gets the rows from before its beginning that are still valid then.
+        still = {view.name: (view.ttl or 0) if self.progress is None else 0 for view in self.views.views}
+        found = flights.rows(known.between(since - max(still.values()) - flights.REACH, until), self._horizon)
         batches = []
         for view in self.views.views:
             if view.ttl is None and not self._first:
                 continue
-            first, last = self._range(view, since, now)
+            first, last = self._range(view, since - still[view.name], now)
             rows = found[view.name]
             rows = rows[(rows[TIMESTAMP] > first) & (rows[TIMESTAMP] <= last)]
             batches.append(Batch(view.name, first, last, _rows(view, rows)))

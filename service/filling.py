@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,17 @@ class FillingPredictor(Predictor):
             return super(FillingPredictor, self).predict_columns(whole, non_finite)
 
         return self._valid(found, predict)
+
+    def example(self) -> dict[str, Any]:
+        """As Predictor.example; if the store has something, what a caller who predicts now must send."""
+        row, soon = super().example(), self.lookup.soon()
+        if soon is None:
+            return row
+        time = self.schema.feature(self.lookup.views.time)
+        text = f"{soon.astimezone(UTC):%Y-%m-%dT%H:%MZ}" if time.utc else f"{soon:%Y-%m-%dT%H:%M}"
+        return {feature.name: row[feature.name] for feature in self.schema.features if feature.required} | {
+            time.name: text
+        }
 
     def completed(self, rows: Sequence[Mapping[str, Any]], found: Sequence[Found] | None) -> list[Mapping[str, Any]]:
         """The rows with what was looked up, and without the keys that are no features."""

@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
 from ml.features.store import OnlineStore, Progress, Row, Span, StoreError
-from ml.features.views import DAY, SECOND, Moment, Value, View, Views
+from ml.features.views import DAY, MINUTE, SECOND, Moment, Value, View, Views
 from ml.values import clean, spell
 
 LOG = logging.getLogger("service")
@@ -112,6 +112,13 @@ class Lookup:
     def lag(self) -> float | None:
         """Seconds since the materialiser's watermark; None if the store has nothing of these views."""
         return None if self._progress is None else max(0.0, (self.now - self._progress.watermark) / SECOND)
+
+    def soon(self) -> datetime | None:
+        """The time of an event that would be predicted now, in the views' zone; None if the store has nothing."""
+        if self._progress is None:
+            return None
+        event = _START_UTC + (self.now + self.views.horizon) // MINUTE * timedelta(minutes=1)
+        return event.astimezone(self._zone)
 
     def find(self, row: Mapping[str, Any]) -> Found:
         """The features that the row doesn't contain, as far as the store has them."""

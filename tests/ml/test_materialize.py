@@ -50,9 +50,12 @@ def materialized(path: Path, steps: Sequence[tuple[Events, int]]) -> list[tuple[
     return contents(path)
 
 
+TTL = {view.name: view.ttl for view in VIEWS.views}
+
+
 def since_begin(rows: list[tuple[str, str, int, str]]) -> list[tuple[str, str, int, str]]:
-    """Without the rows from before the beginning, but with those that are always true."""
-    return [row for row in rows if row[2] == 0 or row[2] > BEGIN]
+    """Without the rows that had expired before the beginning."""
+    return [row for row in rows if (ttl := TTL[row[0].split("/")[1]]) is None or row[2] > BEGIN - ttl]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +68,7 @@ def test_rows_are_those_of_the_definitions(events: Events, whole: list[tuple[str
     found = flights.rows(events.known(END), HORIZON)
     for view in VIEWS.views:
         rows = found[view.name]
-        first, last = (BEGIN, END) if view.at == "known" else (BEGIN, END + AHEAD)
+        first, last = BEGIN - (view.ttl or 0), END if view.at == "known" else END + AHEAD
         if view.ttl is None:
             first = -1
         expected = rows[(rows[TIMESTAMP] > first) & (rows[TIMESTAMP] <= last)]

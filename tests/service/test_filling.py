@@ -196,6 +196,15 @@ def test_explanations_are_of_the_whole_row(client: FlaskClient, plain: FlaskClie
     assert found["contributions"].keys() == expected["contributions"].keys()
 
 
+def test_the_example_is_what_a_caller_sends_now(client: FlaskClient, plain: FlaskClient) -> None:
+    document = client.get("/openapi.json").get_json()
+    [row] = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["example"]["rows"]
+    assert row.keys() == {"amount", "shop", "bought"}  # what is required, and the time
+    assert pd.Timestamp(row["bought"]) - pd.Timestamp.now("UTC").tz_localize(None) < pd.Timedelta("1h")
+    assert predict(client, row)[0]["features"]["trouble"] == "late"  # the store is of 2024
+    assert "note" in plain.get("/openapi.json").text
+
+
 def test_metrics_count_where_values_come_from(client: FlaskClient) -> None:
     predict(client, ASKED, {**SENT, "shop": "south"})
     text = client.get("/metrics").text
