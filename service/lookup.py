@@ -30,6 +30,8 @@ REFRESH = 0.5
 """Seconds between two looks at the store's progress."""
 MOST_CHUNKS = 50_000
 """Chunks in memory at most: callers can invent any number of entities."""
+STEP = 5 * MINUTE
+"""An example's time is a multiple of it, as times in timetables are."""
 BATCH = 500
 """Chunks that the thread reads at a time."""
 _START, _START_UTC, _MICROSECOND = datetime(1970, 1, 1), datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
@@ -114,10 +116,14 @@ class Lookup:
         return None if self._progress is None else max(0.0, (self.now - self._progress.watermark) / SECOND)
 
     def soon(self) -> datetime | None:
-        """The time of an event that would be predicted now, in the views' zone; None if the store has nothing."""
+        """The time of an event that can be predicted with what is known now, in the views' zone; None if the store has
+        nothing. If the materialiser is late, with what it wrote last.
+        """
         if self._progress is None:
             return None
-        event = _START_UTC + (self.now + self.views.horizon) // MINUTE * timedelta(minutes=1)
+        behind = self.now - self._progress.watermark > self.views.max_lag
+        known = self._progress.watermark if behind else self.now
+        event = _START_UTC + ((known + self.views.horizon) // STEP + 1) * STEP * _MICROSECOND
         return event.astimezone(self._zone)
 
     def find(self, row: Mapping[str, Any]) -> Found:

@@ -168,6 +168,7 @@ form.addEventListener("submit", async (event) => {
       const took = performance.now() - begun;
       showPrediction(body.predictions[0]);
       output.append(element("p", "answered in " + Math.max(1, Math.round(took)) + " ms", "soft took"));
+      if (body.predictions[0].features) output.append(lookedUp(body.predictions[0].features));
       addExplanation(row);
     } else showError(body.error);
   } catch {

@@ -1,10 +1,12 @@
 """The page in a real browser: fills in the form and requests a prediction, for each kind of model."""
 
+import json
 import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -15,11 +17,15 @@ from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 from werkzeug.serving import make_server
 
 from ml.bundle import Parts, write_bundle
+from ml.features.store import Batch, Clock, Progress, Row, SqliteStore
+from ml.features.views import DAY, HOUR, MINUTE, SECOND, View, Views
 from ml.schema import Feature
+from service import lookup
 from service.explanation.explainer import Explainer
+from service.filling import FillingPredictor
+from service.form import examples
 from service.inputs import MAX_TEXT
 from service.predictor import Predictor
-from service.routes.pages import examples
 from tests.bundles import make_parts, version_of
 from tests.service.keyring import KeyRing
 
@@ -52,7 +58,7 @@ def open_page(
     browser: Browser, make_app: Callable[..., flask.Flask], predictors: dict[str, Predictor], tmp_path: Path
 ) -> Iterator[Callable[[str | Parts, str], tuple[Page, list[str]]]]:
     """The page at this path, of a service with this kind of model or these parts, and the messages of its console."""
-    servers, contexts = [], []
+    servers, contexts, apps = [], [], []
 
     def open_(model: str | Parts, path: str, **settings: object) -> tuple[Page, list[str]]:
         if isinstance(model, str):
@@ -60,7 +66,9 @@ def open_page(
         else:
             write_bundle(tmp_path / "bundle", model)
             loaded = Predictor.load(tmp_path / "bundle")
-        server = make_server("127.0.0.1", 0, make_app(loaded, **settings), threaded=True)
+        app = make_app(loaded, **settings)
+        apps.append(app)
+        server = make_server("127.0.0.1", 0, app, threaded=True)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         servers.append(server)
         contexts.append(browser.new_context(viewport={"width": PHONE, "height": 800}))
@@ -77,6 +85,9 @@ def open_page(
     for server in servers:
         server.shutdown()
         server.server_close()
+    for app in apps:
+        if isinstance(loaded := app.extensions["atlas"].predictor, FillingPredictor):
+            loaded.lookup.close()
 
 
 @pytest.mark.parametrize("kind", ["binary", "multiclass", "regression"])
@@ -505,3 +516,206 @@ def test_with_api_keys_the_page_asks_for_one_and_then_works_as_usual(
     page.get_by_role("button", name="Continue").wait_for()
     assert page.evaluate("sessionStorage.length + localStorage.length + document.cookie.length") == 0
     assert said == []
+
+
+VIEWS = Views(
+    time="bought",
+    timezone="America/New_York",
+    horizon=2 * HOUR,
+    max_lag=10 * MINUTE,
+    views=(
+        View(name="shops", keys=("shop",), ttl=2 * HOUR, values=("visits",), features=("visits",)),
+        View(name="customers", keys=("customer",), ttl=None, values=("member",), features=("member",)),
+        View(name="prices", keys=("shop",), at="event", ttl=7 * DAY, values=("amount",), features=("amount",)),
+    ),
+)
+NOW = int(datetime(2024, 3, 1, 17, 29, tzinfo=UTC).timestamp()) * SECOND
+"""12:29 in New York: the form begins two hours later, at 14:30."""
+
+
+@pytest.fixture
+def open_filled(
+    open_page: Callable[..., tuple[Page, list[str]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[Page, list[str]]]:
+    """The page of a service with a feature store: `lag` microseconds behind, or without any rows."""
+    monkeypatch.setattr(lookup, "DEADLINE", 30.0)
+
+    def open_(lag: int = 0, *, empty: bool = False) -> tuple[Page, list[str]]:
+        path = tmp_path / "features.db"
+        store = SqliteStore(path, VIEWS, write=True)
+        rows: dict[str, list[tuple[tuple[Any, ...], Row]]] = {
+            "shops": [((shop,), Row(NOW - 39 * MINUTE, [3.0])) for shop in ("north", "south", "east", "west")],
+            "customers": [(("Ann",), Row(0, [True]))],
+            "prices": [((shop,), Row(NOW, [120.5])) for shop in ("north", "south", "east", "west")],
+        }
+        if not empty:
+            stands = Clock(simulated=NOW, real=0, speed=0)
+            batches = [Batch(view, -1, NOW, made) for view, made in rows.items()]
+            store.write(batches, Progress(NOW - lag, 1, stands), keep=DAY)
+        return open_page(replace(make_parts("binary"), views=VIEWS), "/", feature_store=str(path))
+
+    return open_
+
+
+def asked_of(page: Page) -> dict[str, Any]:
+    """The row that the page sends to /predict."""
+    with page.expect_request("**/predict") as request:
+        page.get_by_role("button", name="Predict").click()
+    [row] = json.loads(request.value.post_data or "")["rows"]
+    return dict(row)
+
+
+def test_with_a_feature_store_the_form_asks_for_what_only_the_caller_knows(
+    open_filled: Callable[..., tuple[Page, list[str]]],
+) -> None:
+    page, said = open_filled()
+    first = page.locator("form > .fields label").evaluate_all("all => all.map(e => e.control.name)")
+    assert first == ["colour", "shop", "bought", "seen", "note", "customer"]
+    customer = page.get_by_role("textbox", name="customer")
+    expect(customer).to_have_accessible_description("optional, to look up member")
+    expect(customer).to_have_value("")
+    expect(page.locator("[name=bought]")).to_have_value("2024-03-01T14:30")
+    group = page.locator("form details", has_text="Looked up when left empty (3)")
+    assert group.locator("[name]").evaluate_all("all => all.map(e => [e.name, e.value, e.required])") == [
+        ["amount", "", False],
+        ["visits", "", False],
+        ["member", "", False],
+    ]
+    assert group.get_attribute("open") is None
+    assert page.locator("#example").count() == 0
+    row = asked_of(page)
+    assert row.keys() & {"amount", "member", "visits", "customer"} == set()
+    assert row["bought"] == "2024-03-01T14:30"
+    expect(page.get_by_role("status")).to_contain_text("Decision")
+    assert said == []
+
+
+def test_with_a_feature_store_the_page_shows_what_was_looked_up_and_what_is_missing(
+    open_filled: Callable[..., tuple[Page, list[str]]],
+) -> None:
+    page, said = open_filled()
+    page.get_by_role("button", name="Predict").click()
+    expect(page.get_by_role("heading", name="Looked up")).to_have_count(1)
+    found = page.locator(".looked-up li")
+    expect(found).to_have_text(["visits 3 39 minutes old", "amount 120.5 from the timetable"])
+    expect(page.locator(".looked-up p")).to_have_text(["Missing: member"])
+    page.fill("[name=customer]", "Ann")
+    page.locator("form details summary").click()
+    page.fill("[name=visits]", "7")
+    page.get_by_role("button", name="Predict").click()
+    expect(found).to_have_text(["member yes doesn't change", "amount 120.5 from the timetable"])
+    expect(page.locator(".looked-up p")).to_have_count(0)
+    page.wait_for_selector(".contributions")
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert said == []
+
+
+def test_without_what_the_model_needs_the_group_of_looked_up_fields_opens(
+    open_filled: Callable[..., tuple[Page, list[str]]],
+) -> None:
+    page, _ = open_filled()
+    page.fill("[name=bought]", "2025-03-01T14:30:00")  # that far the timetable doesn't go
+    page.get_by_role("button", name="Predict").click()
+    amount = page.get_by_role("spinbutton", name="amount")
+    expect(amount).to_be_focused()
+    expect(amount).to_have_attribute("aria-invalid", "true")
+    amount.fill("12")
+    page.get_by_role("button", name="Predict").click()
+    expect(page.get_by_role("status")).to_contain_text("Decision")
+    expect(page.locator(".looked-up p")).to_have_text(["Missing: member"])
+    expect(page.locator(".looked-up li")).to_have_text(["visits 3 39 minutes old"])
+
+
+def test_a_store_that_is_late_is_asked_for_the_last_time_that_it_knows(
+    open_filled: Callable[..., tuple[Page, list[str]]],
+) -> None:
+    page, said = open_filled(lag=20 * MINUTE)
+    expect(page.locator("[name=bought]")).to_have_value("2024-03-01T14:10")
+    page.get_by_role("button", name="Predict").click()
+    expect(page.locator(".looked-up .warning")).to_have_count(0)
+    page.fill("[name=bought]", "2024-03-01T14:30:00")
+    page.get_by_role("button", name="Predict").click()
+    expect(page.locator(".looked-up .warning")).to_contain_text("The feature store is behind")
+    expect(page.locator(".looked-up li")).to_have_text(["amount 120.5 from the timetable"])
+    assert said == []
+
+
+@pytest.mark.parametrize(
+    ("trouble", "line"),
+    [("slow", "didn't answer in time"), ("down", "can't be read"), ("empty", "has no values"), ("late", "is behind")],
+)
+def test_when_the_store_fails_a_line_says_what_that_means(
+    open_filled: Callable[..., tuple[Page, list[str]]], trouble: str, line: str
+) -> None:
+    page, said = open_filled()
+    answer = {"prediction": "yes", "probabilities": {"no": 0.5, "yes": 0.5}, "warnings": []}
+    features = {"sent": ["note"], "looked_up": {}, "missing": ["visits"], "trouble": trouble}
+    page.route("**/predict", lambda route: route.fulfill(json={"predictions": [answer | {"features": features}]}))
+    page.get_by_role("button", name="Predict").click()
+    expect(page.locator(".looked-up .warning")).to_contain_text(f"The feature store {line}")
+    expect(page.locator(".looked-up .soft")).to_have_text(["Missing: visits", "Nothing was looked up."])
+    assert said == []
+
+
+def test_an_empty_store_still_has_a_form(open_filled: Callable[..., tuple[Page, list[str]]]) -> None:
+    page, said = open_filled(empty=True)
+    page.locator("form details summary").click()
+    page.fill("[name=amount]", "12")
+    page.get_by_role("button", name="Predict").click()
+    expect(page.locator(".looked-up .warning")).to_contain_text("The feature store has no values")
+    assert said == []
+
+
+@pytest.mark.parametrize(
+    ("age", "words"),
+    [(1, "1 second"), (89, "89 seconds"), (90, "2 minutes"), (5399, "90 minutes"), (5400, "2 hours"),
+     (129_599, "36 hours"), (129_600, "2 days"), (86_400 * 6, "6 days")],
+)  # fmt: skip
+def test_ages_are_said_in_the_unit_that_fits(
+    open_filled: Callable[..., tuple[Page, list[str]]], age: float, words: str
+) -> None:
+    page, _ = open_filled()
+    assert page.evaluate("age => ageInWords('visits', age)", age) == f"{words} old"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_what_was_looked_up_can_be_read_in_light_and_dark(
+    open_filled: Callable[..., tuple[Page, list[str]]], scheme: Literal["light", "dark"]
+) -> None:
+    page, _ = open_filled(lag=20 * MINUTE)
+    page.emulate_media(color_scheme=scheme)
+    page.fill("[name=bought]", "2024-03-01T14:30:00")
+    page.locator("details").evaluate_all("all => all.forEach(group => { group.open = true; })")
+    page.get_by_role("button", name="Predict").click()
+    page.wait_for_selector(".contributions")
+    page.mouse.move(0, 0)
+    found = page.evaluate(FAINT, [4.5, 3])
+    assert found["faint"] == []
+    assert found["dark"] is (scheme == "dark")
+    assert {"span", "warning", "td"} <= {*found["texts"]}
+    levels = page.get_by_role("heading").evaluate_all("all => all.map(heading => Number(heading.tagName[1]))")
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
+def test_the_card_lists_the_models_feature_views(open_page: Callable[..., tuple[Page, list[str]]]) -> None:
+    page, said = open_page(replace(make_parts("binary"), views=VIEWS), "/")
+    page.get_by_text("Feature views").click()
+    table = page.get_by_role("table", name="Feature views")
+    assert table.get_by_role("row").all_inner_texts() == [
+        "view\tkeys\tvalid for\tfeatures",
+        "shops\tshop\t2 hours\tvisits",
+        "customers\tcustomer\talways\tmember",
+        "prices\tshop\t7 days\tamount",
+    ]
+    # Without a store, the form asks for everything, as it does of any model.
+    expect(page.locator("[name=amount]")).not_to_have_value("")
+    assert page.locator("[name=customer]").count() == 0
+    page.get_by_role("button", name="Predict").click()
+    page.wait_for_selector(".contributions")
+    assert page.locator(".looked-up").count() == 0
+    assert said == []
+
+
+def test_a_model_without_views_has_none_on_its_card(open_page: Callable[..., tuple[Page, list[str]]]) -> None:
+    page, _ = open_page("binary", "/")
+    assert "Feature views" not in page.content()
