@@ -28,13 +28,16 @@ ENV PYTHONDONTWRITEBYTECODE=1 \
     PIP_REQUIRE_HASHES=1
 RUN python3 -m venv /opt/installer && python3 -m venv --without-pip /opt/venv
 COPY requirements/service.txt /tmp/service.txt
-# Removed from the image: test suites, and a second copy of the runtime for C programs. Bytecode is compiled here, because it
+# Removed from the image: test suites, a second copy of the runtime for C programs, and the SDK's descriptions of services
+# other than DynamoDB and STS, which exchanges a pod's token for credentials. Bytecode is compiled here, because it
 # can't be written to a read-only root later, and without a dependency on file times. All files get the same time, so that
 # equal content gives equal layers.
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
     /opt/installer/bin/pip install --quiet --no-compile -r /tmp/service.txt \
     && find /opt/venv/lib -depth \( -name tests -o -name 'libonnxruntime.so.*' \) -exec rm -r {} + \
+    && find /opt/venv/lib/python3*/site-packages/botocore/data -mindepth 1 -maxdepth 1 -type d \
+        ! -name dynamodb ! -name sts -exec rm -r {} + \
     && /opt/venv/bin/python -c 'import onnxruntime' \
     && python3 -m compileall -q -f -j 1 --invalidation-mode unchecked-hash /opt/venv/lib \
     && find /opt/venv -exec touch --no-dereference --date @0 {} +

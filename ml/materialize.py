@@ -21,7 +21,8 @@ from ml.features import flight_views, flights
 from ml.features.declared import horizon_of
 from ml.features.flights import Events
 from ml.features.offline import TIMESTAMP
-from ml.features.store import Batch, Clock, OnlineStore, Progress, Row, StoreError, open_store
+from ml.features.store import Batch, Clock, OnlineStore, Progress, Row, StoreError
+from ml.features.stores import ADDRESSES, open_store
 from ml.features.views import DAY, HOUR, MINUTE, SECOND, Value, View
 from ml.logs import stage_logger
 from ml.params import ParamsError, load_params
@@ -59,7 +60,8 @@ class Materializer:
         by default KEEP before now.
         """
         known = events.known(now)
-        since = self._since(known, now, begin)
+        reports = known.reports()
+        since = self._since(reports, now, begin)
         until = now + AHEAD + HOUR  # congestion counts flights that are scheduled within the next hour
         # An empty store also gets the rows from before its beginning that are still valid then.
         still = {view.name: (view.ttl or 0) if self.progress is None else 0 for view in self.views.views}
@@ -75,14 +77,13 @@ class Materializer:
         old = self.progress
         fresh = Progress(now, old.revision + 1, clock or old.clock) if old else Progress(now, 1, clock)
         self._store.write(batches, fresh, self._keep)
-        self.progress, self._first = fresh, False
+        # Only now: what a failed write should have written is still to be written by the next.
+        self.progress, self._first, self._seen = fresh, False, reports["hash"]
         return fresh
 
-    def _since(self, known: Events, now: int, begin: int | None) -> int:
+    def _since(self, reports: pd.DataFrame, now: int, begin: int | None) -> int:
         """From when on rows may have changed."""
-        reports = known.reports()
         fresh = reports[~reports["hash"].isin(self._seen)]
-        self._seen = reports["hash"]
         if self.progress is None:
             return now - self._keep if begin is None else begin
         if self._first:  # what an earlier process saw isn't known
@@ -118,7 +119,7 @@ def _moment(text: str) -> int:
 def main(arguments: list[str] | None = None) -> int:
     """Materialise once, or follow a clock until a signal ends it; 1 after one line when that isn't possible."""
     parser = argparse.ArgumentParser(prog="python -m ml.materialize", description=__doc__)
-    parser.add_argument("--store", default=".atlas/features.db", help="the online store's file")
+    parser.add_argument("--store", default=".atlas/features.db", help=f"the online store: {ADDRESSES}")
     parser.add_argument("--since", type=_moment, default=BEGIN, help="where an empty store begins, in New York's time")
     parser.add_argument("--until", type=_moment, help="materialise until then, instead of until the end of the data")
     parser.add_argument("--follow", action="store_true", help="go on from there as time passes")

@@ -15,7 +15,7 @@ import flask
 import msgspec
 from werkzeug.exceptions import HTTPException
 
-from ml.features.store import open_store
+from ml.features.stores import open_store
 from service import logs
 from service.access.guard import Guard
 from service.access.keys import KeyFile, usual_limit

@@ -4,7 +4,8 @@ What the caller sent wins. Rows are looked up for the moment at which the model 
 the event), but never later than now, so that no answer knows more than training did.
 
 Rows that were read once stay in memory; a thread reads those in use anew when the materialiser has written. A request
-waits for other rows at most DEADLINE: what hasn't come by then is missing in its answer, and in memory for the next.
+waits for other rows at most DEADLINE and the store's round trip: what hasn't come by then is missing in its answer, and
+in memory for the next.
 """
 
 import logging
@@ -25,7 +26,7 @@ from ml.values import clean, spell
 
 LOG = logging.getLogger("service")
 DEADLINE = 0.005
-"""Seconds that a request waits for the store."""
+"""Seconds that a request waits for the store, besides its `round_trip`."""
 REFRESH = 0.5
 """Seconds between two looks at the store's progress."""
 MOST_CHUNKS = 50_000
@@ -90,7 +91,7 @@ class Lookup:
         self._store = store
         self._real, self._watch = real, watch
         self._zone = ZoneInfo(views.timezone)
-        self._spans = [max(view.ttl or 0, DAY) for view in views.views]
+        self._spans = [view.ttl or DAY for view in views.views]
         self._chunks: dict[_Key, _Chunk] = {}
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="features")
         self._progress: Progress | None = None
@@ -187,7 +188,9 @@ class Lookup:
         if self._trouble is not None:  # the thread finds out when this has passed
             return found, self._trouble
         try:
-            return found | self._pool.submit(self._read, lacking).result(timeout=DEADLINE), None
+            return found | self._pool.submit(self._read, lacking).result(
+                timeout=DEADLINE + self._store.round_trip
+            ), None
         except TimeoutError:
             return found, "slow"
         except StoreError as error:
@@ -199,7 +202,7 @@ class Lookup:
         asked = []
         for number, entity, chunk in keys:
             view, span = self.views.views[number], self._spans[number]
-            start, stop = (0, 0) if view.ttl is None else (chunk * span - view.ttl, (chunk + 1) * span)
+            start, stop = (0, 0) if view.ttl is None else (chunk * span - view.ttl, (chunk + 1) * span - 1)
             asked.append(Span(view.name, entity, start, stop))
         found = {key: _Chunk(rows) for key, rows in zip(keys, self._store.read(asked), strict=True)}
         self._chunks |= found

@@ -17,6 +17,8 @@ from pydantic import (
     field_validator,
 )
 
+from ml.features.stores import ADDRESSES, is_address
+
 
 class SettingsError(ValueError):
     """A setting that can't be used; the message names the variable, the value and what is allowed."""
@@ -62,7 +64,8 @@ class Settings(BaseModel):
     """Maximum number of rows per request."""
     max_body_bytes: Annotated[int, Field(ge=1)] = 1024 * 1024
     feature_store: str | None = None
-    """A file: the online store in which features are looked up that a request doesn't contain. None: no store."""
+    """The online store in which features are looked up that a request doesn't contain: a file, or
+    dynamodb://TABLE?region=REGION (without a region, it is the environment's). None: no store."""
     api_keys_file: Path | None = None
     """A file with the hashes of API keys (`python -m service.access`). None: no key is needed."""
     api_key_per_second: Annotated[float, Field(gt=0, le=1e6)] | None = None
@@ -82,6 +85,13 @@ class Settings(BaseModel):
     def _is_known(cls, value: str) -> str:
         if value.startswith("models:/") and not re.fullmatch(r"models:/[^/@]+(@[\w.-]+|/\d+)", value):
             raise ValueError("a registry model is models:/NAME@ALIAS or models:/NAME/VERSION")
+        return value
+
+    @field_validator("feature_store")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        if value is not None and not is_address(value):
+            raise ValueError(f"a feature store is {ADDRESSES}")
         return value
 
 

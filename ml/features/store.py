@@ -80,6 +80,9 @@ class Batch(NamedTuple):
 class OnlineStore(Protocol):
     """The rows of one set of views. All methods raise StoreError when the store can't be used."""
 
+    round_trip: float
+    """Seconds that a read may take longer than one of a file, for a request that waits for it."""
+
     def progress(self) -> Progress | None:
         """How far the materialiser has come; None if there is nothing of these views."""
 
@@ -87,8 +90,9 @@ class OnlineStore(Protocol):
         """The rows of each span, in order of time."""
 
     def write(self, batches: Sequence[Batch], progress: Progress, keep: int) -> None:
-        """Replace rows and progress, all or nothing, and drop rows that expired more than `keep` microseconds before
-        the watermark.
+        """Replace rows, and then progress; drop rows that expired more than `keep` microseconds before the watermark.
+
+        If it ends early, the same rows written again give the same store.
         """
 
 
@@ -109,6 +113,8 @@ class SqliteStore:
 
     Safe to use from several threads; open it in the process that uses it.
     """
+
+    round_trip = 0.0
 
     def __init__(self, path: Path, views: Views, *, write: bool = False, busy: float = 5.0) -> None:
         """`write`: create the file if it doesn't exist; `busy`: seconds to wait for a lock of another process.
@@ -153,7 +159,7 @@ class SqliteStore:
             ]
 
     def write(self, batches: Sequence[Batch], progress: Progress, keep: int) -> None:
-        """As OnlineStore.write."""
+        """As OnlineStore.write, all or nothing."""
         with self._said():
             connection = self._connection()
             with connection:
@@ -211,14 +217,6 @@ class SqliteStore:
             with suppress(sqlite3.Error):
                 self.close()
             raise StoreError(f"the feature store {self._path} can't be used ({error}): {_remedy(error)}") from None
-
-
-def open_store(address: str, views: Views, *, write: bool = False) -> OnlineStore:
-    """The online store at a file's path.
-
-    Raises StoreError when it is to be written, and can't be.
-    """
-    return SqliteStore(Path(address), views, write=write)
 
 
 def _remedy(error: sqlite3.Error) -> str:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ import pytest
 from ml.features import flight_views, flights
 from ml.features.flights import REPORTS, Events
 from ml.features.offline import TIMESTAMP
-from ml.features.store import Clock, SqliteStore
+from ml.features.store import Clock, SqliteStore, StoreError
 from ml.features.views import DAY, HOUR, MINUTE
 from ml.materialize import AHEAD, Materializer, main
 from tests.ml.features.conftest import HORIZON, NOON, events, tables, timed
@@ -153,6 +154,23 @@ def test_a_write_that_fails_leaves_the_store_as_it_was(
         materializer.advance(events, NOON + HOUR)
     assert contents(tmp_path) == before
     assert materializer.progress == progress == SqliteStore(tmp_path / "features.db", VIEWS).progress()
+
+
+def test_what_a_failed_write_lost_is_written_by_the_next(
+    events: Events, whole: list[tuple[str, str, int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also the changes of earlier rows by reports that came late."""
+    late = events.departures["departed"].between(NOON - 2 * HOUR, NOON - HOUR)
+    before = events._replace(departures=events.departures[~late])
+    store = store_at(tmp_path)
+    materializer = Materializer(store, HORIZON, FOR_EVER)
+    materializer.advance(before, NOON, begin=BEGIN)
+    with monkeypatch.context() as failing:
+        failing.setattr(SqliteStore, "write", Mock(side_effect=StoreError("locked")))
+        with pytest.raises(StoreError, match="locked"):
+            materializer.advance(events, NOON + HOUR)
+    materializer.advance(events, END)
+    assert contents(tmp_path) == whole
 
 
 @pytest.mark.slow

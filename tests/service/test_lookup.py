@@ -230,6 +230,8 @@ def test_a_replay_has_its_own_present(store: SqliteStore, make: Callable[..., Lo
 class Broken:
     """A store whose answers a test decides."""
 
+    round_trip = 0.0
+
     def __init__(self, store: OnlineStore) -> None:
         self.store, self.error, self.wait = store, False, threading.Event()
         self.wait.set()
