@@ -99,7 +99,10 @@ def with_features(predictor: Predictor, settings: Settings, metrics: ModelMetric
     if settings.feature_store is None or views is None:
         return predictor
     store = open_store(settings.feature_store, views)
-    return FillingPredictor(predictor.bundle, Lookup(views, predictor.names, store, watch=metrics.lags))
+    return FillingPredictor(
+        predictor.bundle,
+        Lookup(views, predictor.names, store, deadline=settings.feature_store_timeout, watch=metrics.lags),
+    )
 
 
 def _name_by_content(folder: Path) -> Callable[[str, dict[str, Any]], None]:

@@ -25,10 +25,11 @@ class FillingPredictor(Predictor):
         keys = tuple(Feature(name=key, type="text", description=KEY) for key in lookup.keys)
         self.inputs = self.schema.model_copy(update={"features": (*self.schema.features, *keys)})
         self._given = (*self.names, *lookup.keys)
+        self._places = {name: place for place, name in enumerate(self.names)}
 
     def predict(self, rows: Sequence[Mapping[str, Any]], non_finite: NonFinite = "error") -> Answers:
         """As Predictor.predict."""
-        found = [self.lookup.find(row) for row in rows]
+        found = self.lookup.find_all(rows)
         return self._valid(
             found, lambda: super(FillingPredictor, self).predict(self.completed(rows, found), non_finite)
         )
@@ -38,8 +39,9 @@ class FillingPredictor(Predictor):
         found = [self.lookup.find(dict(zip(self._given, row, strict=True)))]
 
         def predict() -> Answers:
-            values = found[0].values
-            whole = [values.get(name) if value is None else value for name, value in zip(self.names, row, strict=False)]
+            whole = [*row[: len(self.names)]]
+            for name, value in found[0].values.items():
+                whole[self._places[name]] = value
             return super(FillingPredictor, self).predict_row(whole, non_finite)
 
         return self._valid(found, predict)
@@ -47,7 +49,7 @@ class FillingPredictor(Predictor):
     def predict_columns(self, columns: Sequence[Column], non_finite: NonFinite = "error") -> Answers:
         """As Predictor.predict_columns, for columns in the order of `inputs`."""
         given = [_plain(column) for column in columns]
-        found = [self.lookup.find(dict(zip(self._given, row, strict=True))) for row in zip(*given, strict=True)]
+        found = self.lookup.find_all([dict(zip(self._given, row, strict=True)) for row in zip(*given, strict=True)])
 
         def predict() -> Answers:
             whole: list[Column] = []

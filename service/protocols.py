@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from service.feature_memory import Trouble
 from service.inputs import WarningCode
-from service.lookup import Trouble
 
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Shape = Annotated[list[Annotated[int, Meta(ge=1, le=2**53)]], Meta(min_length=1, max_length=2)]

@@ -66,6 +66,8 @@ class Settings(BaseModel):
     feature_store: str | None = None
     """The online store in which features are looked up that a request doesn't contain: a file, or
     dynamodb://TABLE?region=REGION (without a region, it is the environment's). None: no store."""
+    feature_store_timeout: Annotated[float, Field(gt=0, le=10)] = 0.007
+    """Seconds that a request waits for the feature store; what hasn't come by then is missing."""
     api_keys_file: Path | None = None
     """A file with the hashes of API keys (`python -m service.access`). None: no key is needed."""
     api_key_per_second: Annotated[float, Field(gt=0, le=1e6)] | None = None

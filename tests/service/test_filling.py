@@ -14,7 +14,6 @@ from flask.testing import FlaskClient
 from ml.bundle import read_parts, write_bundle
 from ml.features.store import Batch, Progress, Row, SqliteStore
 from ml.features.views import DAY, HOUR, SECOND, View, Views
-from service import lookup
 from service.app import create_app
 from service.filling import FillingPredictor
 from service.predictor import Predictor
@@ -38,11 +37,6 @@ ASKED = {**SENT, "customer": "Ann"}
 WHOLE = {**SENT, "visits": 3.0, "colour": "green", "member": True}
 
 
-@pytest.fixture(autouse=True)
-def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lookup, "DEADLINE", 30.0)
-
-
 @pytest.fixture(scope="module")
 def bundle(bundles: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     _, parts = read_parts(bundles["binary"])
@@ -62,11 +56,13 @@ def client(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
         "desk": [(("broken",), Row(0, [5000.0])), (("right",), Row(0, [120.5]))],
     }
     store.write([Batch(view, -1, AT, made) for view, made in rows.items()], Progress(AT, 1, None), keep=DAY)
-    app = create_app(Settings(feature_store=str(tmp_path / "features.db")), Predictor.load(bundle))
+    app = create_app(
+        Settings(feature_store=str(tmp_path / "features.db"), feature_store_timeout=10), Predictor.load(bundle)
+    )
     yield app.test_client()
     predictor = app.extensions["atlas"].predictor
     assert isinstance(predictor, FillingPredictor)
-    predictor.lookup.close()
+    predictor.lookup.memory.close()
 
 
 @pytest.fixture
@@ -237,4 +233,4 @@ def test_a_store_that_cant_be_read_costs_no_prediction(bundle: Path, tmp_path: P
     assert found["features"]["trouble"] == "down"
     assert found["probabilities"] == predict(plain, SENT)[0]["probabilities"]
     assert 'atlas_feature_lookups_failed_total{reason="down"} 1.0' in app.test_client().get("/metrics").text
-    app.extensions["atlas"].predictor.lookup.close()
+    app.extensions["atlas"].predictor.lookup.memory.close()

@@ -16,7 +16,7 @@ from ml.features.flights import Events
 from ml.features.store import Batch, Clock, OnlineStore, Progress, Row, Span, SqliteStore, StoreError
 from ml.features.views import DAY, HOUR, MINUTE, SECOND, View, Views
 from ml.materialize import Materializer
-from service import lookup
+from service import feature_memory
 from service.lookup import Lookup
 from tests.ml.features.conftest import HORIZON, NOON, events, table, tables, timed
 
@@ -40,10 +40,8 @@ REQUEST = {"bought": "2024-03-01T10:00", "shop": "north", "person": "Ann"}
 
 
 @pytest.fixture(autouse=True)
-def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Machines are noisy: only the tests of the deadline have one."""
-    monkeypatch.setattr(lookup, "DEADLINE", 30.0)
-    monkeypatch.setattr(lookup, "REFRESH", 0.02)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feature_memory, "REFRESH", 0.02)
 
 
 def write(store: OnlineStore, rows: Sequence[tuple[str, str, int, Sequence[Any]]], progress: Progress) -> None:
@@ -71,14 +69,15 @@ def store(tmp_path: Path) -> SqliteStore:
 def make() -> Iterator[Callable[..., Lookup]]:
     made: list[Lookup] = []
 
-    def start(store: OnlineStore, now: int = NINE, views: Views = SHOP) -> Lookup:
+    def start(store: OnlineStore, now: int = NINE, views: Views = SHOP, deadline: float = 30) -> Lookup:
+        """Machines are noisy: only the test of the deadline has a short one."""
         names = ("bought", *(name for view in views.views for name in view.features))
-        made.append(Lookup(views, names, store, real=lambda: now))
+        made.append(Lookup(views, names, store, deadline=deadline, real=lambda: now))
         return made[-1]
 
     yield start
     for each in made:
-        each.close()
+        each.memory.close()
 
 
 def until(condition: Callable[[], Any]) -> None:
@@ -122,6 +121,24 @@ def test_values_ages_and_what_was_sent(store: SqliteStore, make: Callable[..., L
     assert found.values == {"queue": 7.0, "age": 41.5}
     assert found.ages == {"queue": 600.0, "age": None}
     assert found.trouble is None
+
+
+def test_a_feature_that_the_model_doesnt_have_is_left_out(store: SqliteStore) -> None:
+    """Training drops columns, such as those that are always the same."""
+    found = Lookup(SHOP, ("bought", "queue"), store, deadline=30, real=lambda: NINE)
+    assert found.find(REQUEST).values == {"queue": 7.0}
+    found.memory.close()
+
+
+def test_of_two_views_with_a_feature_the_first_that_has_it_counts(tmp_path: Path, make: Callable[..., Lookup]) -> None:
+    first, second = (View(name=name, keys=("shop",), ttl=None, values=("x",), features=("x",)) for name in "ab")
+    views = SHOP.model_copy(update={"views": (first, second)})
+    store = SqliteStore(tmp_path / "two.db", views, write=True)
+    write(
+        store, [("a", "north", 0, [1.0]), ("b", "north", 0, [2.0]), ("b", "south", 0, [3.0])], Progress(NINE, 1, None)
+    )
+    found = make(store, views=views)
+    assert (found.find(REQUEST).values, found.find({**REQUEST, "shop": "south"}).values) == ({"x": 1.0}, {"x": 3.0})
 
 
 def test_what_the_caller_sends_wins(store: SqliteStore, make: Callable[..., Lookup]) -> None:
@@ -186,31 +203,36 @@ def test_times_with_an_offset_are_the_same_moment(store: SqliteStore, make: Call
 def test_what_is_written_is_seen_soon(store: SqliteStore, make: Callable[..., Lookup]) -> None:
     found = make(store, NINE + HOUR)
     assert found.find(REQUEST).values["queue"] == 7.0
-    assert found.lag == 3600
+    assert found.memory.lag == 3600
     write(store, [("shop", "north", NINE - MINUTE, [3.0, "calm"])], Progress(NINE + HOUR, 2, None))
     until(lambda: found.find(REQUEST).values["queue"] == 3.0)
-    assert found.lag == 0
+    assert found.memory.lag == 0
 
 
 def test_chunks_that_nobody_uses_are_forgotten(store: SqliteStore, make: Callable[..., Lookup]) -> None:
     found = make(store)
     found.find(REQUEST)
-    assert len(found._chunks) == 2
+    assert len(found.memory.chunks) == 2
     for revision in (2, 3, 4):
         write(store, [], Progress(NINE, revision, None))
-        until(partial(lambda wanted: found._progress is not None and found._progress.revision == wanted, revision))
-    until(lambda: not found._chunks)
+        until(
+            partial(
+                lambda wanted: found.memory.progress is not None and found.memory.progress.revision == wanted, revision
+            )
+        )
+    until(lambda: not found.memory.chunks)
     assert found.find(REQUEST).values["queue"] == 7.0
 
 
 def test_invented_keys_take_bounded_memory(
     store: SqliteStore, make: Callable[..., Lookup], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lookup, "MOST_CHUNKS", 50)
+    monkeypatch.setattr(feature_memory, "MOST_ROWS", 100)
     found = make(store)
     for number in range(200):
         found.find({**REQUEST, "person": f"P{number}"})
-    assert len(found._chunks) <= 50
+    assert len(found.memory.chunks) <= 100
+    assert found.memory.rows == sum(1 + len(chunk.rows) for chunk in found.memory.chunks.values()) <= 100
     assert found.find(REQUEST).values["age"] == 41.5
 
 
@@ -224,7 +246,7 @@ def test_a_late_materialiser_makes_what_changes_missing(store: SqliteStore, make
 def test_a_replay_has_its_own_present(store: SqliteStore, make: Callable[..., Lookup]) -> None:
     write(store, [], Progress(NINE, 2, Clock(simulated=NINE, real=5 * DAY, speed=60.0)))
     found = make(store, 5 * DAY + MINUTE)
-    assert found.now == NINE + HOUR
+    assert found.memory.now == NINE + HOUR
 
 
 class Broken:
@@ -254,16 +276,15 @@ class Broken:
 
 
 def test_a_slow_store_costs_a_request_no_more_than_the_deadline(
-    store: SqliteStore, make: Callable[..., Lookup], monkeypatch: pytest.MonkeyPatch
+    store: SqliteStore, make: Callable[..., Lookup]
 ) -> None:
-    monkeypatch.setattr(lookup, "DEADLINE", 0.005)
     slow = Broken(store)
     slow.wait.clear()
-    found = make(slow)
+    found = make(slow, deadline=0.005)
     first = found.find(REQUEST)  # ends, although the store doesn't
     assert (first.values, first.trouble) == ({}, "slow")
     slow.wait.set()
-    until(lambda: len(found._chunks) == 2)
+    until(lambda: len(found.memory.chunks) == 2)
     assert found.find(REQUEST).values["queue"] == 7.0  # what came late is there for the next request
     assert found.find(REQUEST).trouble is None
 
@@ -275,7 +296,7 @@ def test_a_store_that_fails_is_said_once_and_found_again(
     found = make(broken)
     assert found.find(REQUEST).trouble is None
     broken.error = True
-    until(lambda: found._trouble == "down")
+    until(lambda: found.memory.trouble == "down")
     in_memory = found.find(REQUEST)
     assert (in_memory.values["queue"], in_memory.trouble) == (7.0, "down")
     reads = broken.reads
@@ -292,7 +313,7 @@ def test_an_empty_store(tmp_path: Path, make: Callable[..., Lookup]) -> None:
     empty = SqliteStore(tmp_path / "empty.db", SHOP, write=True)
     found = make(empty)
     assert found.find(REQUEST).trouble == "empty"
-    assert found.lag is None
+    assert found.memory.lag is None
     write(empty, [("person", "Ann", 0, [3.0])], Progress(NINE, 1, None))
     until(lambda: found.find(REQUEST).values == {"age": 3.0})
 

@@ -20,7 +20,6 @@ from ml.bundle import Parts, write_bundle
 from ml.features.store import Batch, Clock, Progress, Row, SqliteStore
 from ml.features.views import DAY, HOUR, MINUTE, SECOND, View, Views
 from ml.schema import Feature
-from service import lookup
 from service.explanation.explainer import Explainer
 from service.filling import FillingPredictor
 from service.form import examples
@@ -87,7 +86,7 @@ def open_page(
         server.server_close()
     for app in apps:
         if isinstance(loaded := app.extensions["atlas"].predictor, FillingPredictor):
-            loaded.lookup.close()
+            loaded.lookup.memory.close()
 
 
 @pytest.mark.parametrize("kind", ["binary", "multiclass", "regression"])
@@ -538,7 +537,6 @@ def open_filled(
     open_page: Callable[..., tuple[Page, list[str]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., tuple[Page, list[str]]]:
     """The page of a service with a feature store: `lag` microseconds behind, or without any rows."""
-    monkeypatch.setattr(lookup, "DEADLINE", 30.0)
 
     def open_(lag: int = 0, *, empty: bool = False) -> tuple[Page, list[str]]:
         path = tmp_path / "features.db"
@@ -552,7 +550,9 @@ def open_filled(
             stands = Clock(simulated=NOW, real=0, speed=0)
             batches = [Batch(view, -1, NOW, made) for view, made in rows.items()]
             store.write(batches, Progress(NOW - lag, 1, stands), keep=DAY)
-        return open_page(replace(make_parts("binary"), views=VIEWS), "/", feature_store=str(path))
+        return open_page(
+            replace(make_parts("binary"), views=VIEWS), "/", feature_store=str(path), feature_store_timeout=10
+        )
 
     return open_
 

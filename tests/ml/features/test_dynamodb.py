@@ -427,7 +427,8 @@ def reason_of(store: DynamoStore) -> str:
     """The error of both reads, one line; a look-up answers in spite of it."""
     with pytest.raises(StoreError) as error:
         store.read([Span("shop", ("north",), 0, 0)])
-    with closing(Lookup(SHOP, ("bought", "queue", "mood", "age"), store, real=lambda: NINE)) as found:
+    found = Lookup(SHOP, ("bought", "queue", "mood", "age"), store, deadline=0.1, real=lambda: NINE)
+    with closing(found.memory):
         answer = found.find({"bought": "1970-01-01T10:00", "shop": "north"})
     assert (answer.values, answer.trouble) == ({}, "down")
     text = str(error.value)
@@ -469,7 +470,8 @@ def test_a_slow_table_is_a_line_and_costs_a_request_its_deadline(
     with pytest.raises(StoreError, match=r"Read timeout.*answers too slowly"):
         quick.read([Span("shop", ("north",), 0, 0)])
     asked = {"bought": "1970-01-01T10:00", "shop": "north"}
-    with closing(Lookup(SHOP, ("bought", "queue", "mood", "age"), made(), real=lambda: NINE)) as found:
+    found = Lookup(SHOP, ("bought", "queue", "mood", "age"), made(), deadline=0.005, real=lambda: NINE)
+    with closing(found.memory):
         assert (found.find(asked).values, found.find(asked).trouble) == ({}, "slow")
         row = {"entity": {"S": f'{SHOP.fingerprint}/shop/["north"]'}, "bucket": {"N": "4"}}
         row |= {"rows": {"S": f"[[{NINE - HOUR},[7.0,null]]]"}}
