@@ -104,6 +104,18 @@ def test_it_knows_the_time_zones_that_params_can_declare(slim):
     assert ask(slim, code) == 7200
 
 
+def test_it_can_ask_dynamodb_and_trade_a_pods_token_for_credentials(slim):
+    """The SDK's descriptions of all other services are left out."""
+    code = (
+        "import json, botocore.session as b; s = b.Session(); "
+        "made = [s.create_client(name, 'us-east-1').meta.endpoint_url for name in ('dynamodb', 'sts')]; "
+        "print(json.dumps([made, s.get_available_services()]))"
+    )
+    endpoints, services = ask(slim, code)
+    assert endpoints == ["https://dynamodb.us-east-1.amazonaws.com", "https://sts.us-east-1.amazonaws.com"]
+    assert services == ["dynamodb", "sts"]
+
+
 def test_size_and_layers(slim, full, record_property):
     base = inspect(slim)["RootFS"]["Layers"]
     for image, most in ((slim, 140), (full, 300)):
