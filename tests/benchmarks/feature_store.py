@@ -72,7 +72,8 @@ def main() -> None:
         "AWS_SECRET_ACCESS_KEY": "nothing",
     }
     store = open_store("dynamodb://features?region=us-east-1", VIEWS)
-    lookup = Lookup(VIEWS, [name for view in VIEWS.views for name in view.features], store, real=lambda: NOW)
+    names = [name for view in VIEWS.views for name in view.features]
+    lookup = Lookup(VIEWS, names, store, deadline=0.007, real=lambda: NOW)
     flight = {"scheduled_departure": "2013-11-04T09:00", "carrier": "UA", "origin": "EWR", "dest": "SFO"}
     lookup.find(flight)
     for name in ("cold", "warm"):
@@ -84,7 +85,7 @@ def main() -> None:
             late += found.trouble is not None
         p50, p99 = np.percentile(took, [50, 99])
         print(f"{name}: p50 {p50:.3f} ms, p99 {p99:.3f} ms, {late} of {FLIGHTS} not in time")
-    lookup.close()
+    lookup.memory.close()
     server.terminate()
 
 
