@@ -68,11 +68,10 @@ class FillingPredictor(Predictor):
         row, soon = super().example(), self.lookup.soon()
         if soon is None:
             return row
-        time = self.schema.feature(self.lookup.views.time)
+        time = next(each for each in self.inputs.features if each.name == self.lookup.views.time)
         text = f"{soon.astimezone(UTC):%Y-%m-%dT%H:%MZ}" if time.utc else f"{soon:%Y-%m-%dT%H:%M}"
-        return {feature.name: row[feature.name] for feature in self.schema.features if feature.required} | {
-            time.name: text
-        }
+        required = {feature.name: row[feature.name] for feature in self.schema.features if feature.required}
+        return required | {time.name: text}
 
     def completed(self, rows: Sequence[Mapping[str, Any]], found: Sequence[Found] | None) -> list[Mapping[str, Any]]:
         """The rows with what was looked up, and without the keys that are no features."""

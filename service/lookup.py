@@ -54,8 +54,8 @@ class Lookup:
     ) -> None:
         """`features`: those of the model; `deadline` and `options`: those of Memory."""
         self.views, self._key_fields = views, views.keys
-        self.keys = tuple(key for key in self._key_fields if key not in features)
-        """Fields of a request that name entities and are no features."""
+        self.keys = tuple(key for key in dict.fromkeys((*self._key_fields, views.time)) if key not in features)
+        """Fields of a request that name entities, or its time, and are no features."""
         self.memory = Memory(views, store, deadline=deadline, **options)
         self._features, self._known = tuple(features), frozenset(features)
         self._zone = ZoneInfo(views.timezone)

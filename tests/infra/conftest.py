@@ -214,8 +214,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Checko
         shutil.copy(REPOSITORY / file, copy / file)
     make_bundle(copy / "models" / "bundle")
     home_without_logs(copy / ".atlas" / "pulumi")
-    names = ("service", "mlflow", "prometheus", "grafana")
-    checkout = Checkout(copy, dict(zip(names, free_ports(4), strict=True)))
+    names = ("service", "mlflow", "prometheus", "grafana", "materializer")
+    checkout = Checkout(copy, dict(zip(names, free_ports(len(names)), strict=True)))
     checkout.configure(scrapeInterval="1s", workers=1, **{f"{name}Port": port for name, port in checkout.ports.items()})
     yield checkout
     Supervisord(checkout.home).stop()

@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,11 +17,16 @@ import psutil
 import pytest
 
 from infra.local.supervisor import Supervisord
-from tests.bundles import make_bundle
+from ml.bundle import write_bundle
+from ml.features import flight_views
+from ml.features.views import HOUR
+from tests.bundles import make_bundle, make_parts
 from tests.infra.conftest import Checkout, listens, marked
 from tests.infra.support.waiting import eventually
 
 pytestmark = pytest.mark.slow
+
+REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -278,3 +284,33 @@ def test_stack_that_another_living_run_holds_is_left_alone(checkout: Checkout) -
     assert "a run on elsewhere (process 1" in failed.stderr
     assert "pulumi cancel" in failed.stderr
     assert Path(locks / "a.json").exists()
+
+
+def test_model_with_views_gets_a_materializer_and_looks_features_up(checkout: Checkout) -> None:
+    shutil.copy(REPOSITORY / "params.yaml", checkout.path / "params.yaml")
+    parts = replace(make_parts("binary"), views=flight_views.views(2 * HOUR))
+    write_bundle(checkout.path / "models" / "bundle", parts)
+    checkout.atlas("up", "--stack", "local")
+    until(lambda: checkout.predict()["predictions"][0]["features"]["trouble"] is None)
+    until(lambda: asked(checkout, 'up{job="materializer"}') == 1)
+    until(lambda: asked(checkout, "atlas_materializer_watermark_timestamp_seconds") > 1.38e9)  # November 2013
+
+    # Killed, it is started again and goes on.
+    before = checkout.pids()["materializer"]
+    os.kill(before, signal.SIGKILL)
+    until(lambda: checkout.pids()["materializer"] not in (0, before))
+    until(lambda: "atlas_materializer_lag_seconds" in (answered(checkout) or ""))
+
+    # A model without views needs none.
+    make_bundle(checkout.path / "models" / "bundle")
+    assert "removing materializer" in checkout.atlas("up", "--stack", "local").stderr
+    assert "materializer" not in checkout.pids()
+    assert "features" not in checkout.predict()["predictions"][0]
+    checkout.atlas("destroy", "--stack", "local", "--yes")
+    checkout.assert_nothing_left()
+
+
+def answered(checkout: Checkout) -> str | None:
+    with suppress(OSError):
+        return checkout.get("materializer", "/metrics")
+    return None
