@@ -143,6 +143,27 @@ def service() -> dashboard.Dashboard:
         ),
         graph("Routes", "Requests by route, pages and probes included", "reqps", (all_routes, "{{url_rule}}")),
         graph("Pods", "Requests by pod; they should be balanced", "reqps", (by_pod, "{{instance}}")),
+        graph(
+            "Features: origin",
+            "Values a second: sent by the caller, looked up, or missing; only with a feature store",
+            "cps",
+            ("features:values:rate5m", "{{origin}}"),
+            span=THIRD,
+        ),
+        graph(
+            "Features: failures",
+            "Share of rows for which the feature store failed, by reason; from 10 % there is an alert",
+            "percentunit",
+            ("features:lookups_failed_ratio:rate5m", "{{reason}}"),
+            span=THIRD,
+        ),
+        graph(
+            "Features: lag",
+            "Time since the materialiser wrote last, as each pod sees it; in a replay in simulated time",
+            "s",
+            ('atlas_feature_store_lag_seconds{job="service"}', "{{instance}}"),
+            span=THIRD,
+        ),
     )
 
 

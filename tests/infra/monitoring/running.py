@@ -61,7 +61,7 @@ def running(folder: Path, command: list[str], ready: str, **environment: str) ->
         process.wait(PATIENCE)
 
 
-def service(folder: Path, bundle: Path, port: int) -> Any:
+def service(folder: Path, bundle: Path, port: int, **environment: str) -> Any:
     """The real service, two workers as on a local stack."""
     return running(
         folder,
@@ -71,6 +71,7 @@ def service(folder: Path, bundle: Path, port: int) -> Any:
         HOST="127.0.0.1",
         PORT=str(port),
         WORKERS="2",
+        **environment,
     )
 
 

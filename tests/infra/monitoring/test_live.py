@@ -6,7 +6,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,11 @@ import yaml
 
 from infra.monitoring.alertmanager import alertmanager_config
 from infra.monitoring.prometheus import RULES, aws_jobs, local_jobs, prometheus_config
-from tests.bundles import EXAMPLE, make_bundle
+from ml.bundle import write_bundle
+from ml.features.store import Clock, Progress, SqliteStore
+from ml.features.views import DAY, MINUTE, SECOND, View, Views
+from ml.materialize import Metrics
+from tests.bundles import EXAMPLE, make_parts
 from tests.infra.conftest import REPOSITORY, free_ports
 from tests.infra.monitoring.kubelet import SERIES
 from tests.infra.monitoring.rendered import of_a_cluster, queries
@@ -46,6 +50,14 @@ ROWS = [
 ]
 
 
+VIEWS = Views(
+    time="bought",
+    max_lag=10 * MINUTE,
+    views=(View(name="customers", keys=("customer",), ttl=DAY, values=("visits",), features=("visits",)),),
+)
+BOUGHT = int(datetime.fromisoformat(EXAMPLE["bought"]).replace(tzinfo=UTC).timestamp()) * SECOND
+
+
 def alertmanager_command(folder: Path, port: int) -> list[str]:
     return [
         hosts_own("alertmanager"),
@@ -58,10 +70,13 @@ def alertmanager_command(folder: Path, port: int) -> list[str]:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of the service, over a small bundle."""
+    """The port of the service, over a small bundle, with a feature store whose materialiser is a day late."""
     folder = tmp_path_factory.mktemp("service")
     (port,) = free_ports(1)
-    with service(folder, make_bundle(folder / "bundle"), port):
+    write_bundle(folder / "bundle", replace(make_parts("binary"), views=VIEWS))
+    store = SqliteStore(folder / "features.db", VIEWS, write=True)
+    store.write([], Progress(BOUGHT - DAY, 1, Clock(simulated=BOUGHT, real=0, speed=0)), keep=DAY)
+    with service(folder, folder / "bundle", port, FEATURE_STORE=str(folder / "features.db")):
         yield port
 
 
@@ -144,9 +159,8 @@ def settle(port: int, served: int) -> None:
 
     def counted() -> bool:
         ask(served)
-        return all(
-            has_data(port, f"{ratio} > 0") for ratio in ("model:missing_ratio:rate1h", "service:requests:rate3d")
-        )
+        ratios = ("model:missing_ratio:rate1h", "service:requests:rate3d", "features:lookups_failed_ratio:rate5m")
+        return all(has_data(port, f"{ratio} > 0") for ratio in ratios)
 
     eventually(counted, "no rates")
 
@@ -190,8 +204,9 @@ def test_rules_hold_no_error_and_nothing_about_aws_on_a_local_stack(local: int) 
     assert elsewhere
     assert {name for name in elsewhere if has_data(local, name)} == set()
     pending = {rule["name"] for rule in rules if rule["type"] == "alerting" and rule["state"] != "inactive"}
-    # This bundle's rows end in June 2024, and the unusual rows above are a large share.
-    assert pending <= {"ModelOld", "InputsOutOfRange", "InputsUnknown"}
+    # This bundle's rows end in June 2024, the unusual rows above are a large share, and the feature store is late.
+    assert pending <= {"ModelOld", "InputsOutOfRange", "InputsUnknown", "FeatureLookupsFail", "FeatureStoreStale"}
+    assert "FeatureStoreStale" in pending
 
 
 def both_measured(host: Host, name: str) -> bool:
@@ -249,7 +264,9 @@ def test_every_series_that_rules_and_dashboards_read_exists(host: Host, served: 
     # These are written on the hosts, for node_exporter.
     script = (REPOSITORY / "infra/hosts/files/atlas-config").read_text()
     assert all(name in script for name in ("atlas_config_ok", "atlas_config_timestamp_seconds"))
-    real = exposed(served, host.prometheus, host.alertmanager, host.node_exporter)
+    (materializer,) = free_ports(1)
+    Metrics(lambda: 0).serve(materializer)
+    real = exposed(served, host.prometheus, host.alertmanager, host.node_exporter, materializer)
     assert read - own - of_prometheus - SERIES - real == set()
     # Every recorded metric is used.
     assert own - read == set()
