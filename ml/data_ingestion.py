@@ -6,23 +6,25 @@ from datetime import UTC, datetime
 import pandas as pd
 
 from ml.contract import Checked, ContractError, check, check_names
-from ml.files import CONTRACT_REPORT, SET_ASIDE, TABLE
+from ml.files import CONTRACT_REPORT, SET_ASIDE, TABLE, VIEW_ROWS
 from ml.logs import stage_logger
 from ml.params import Params, ParamsError, load_params
 from ml.schema import SchemaError
-from ml.sources import flights, table
+from ml.sources import flights, table, view_files
 from ml.sources.reading import Read, SourceError
-from ml.tables import write_parquet
+from ml.tables import read_parquet, write_parquet
 
 
 def read_source(params: Params) -> Read:
-    """The raw table that params.yaml names.
+    """The raw table that params.yaml names, with the features of its views.
 
     Raises SourceError or FileNotFoundError when it can't be read.
     """
     if params.data.source == "flights" and params.data.horizon is not None:
         return Read(flights.read(pd.Timedelta(params.data.horizon)))
-    return table.read(params.data)
+    found = table.read(params.data)
+    rows = {name: read_parquet(VIEW_ROWS / f"{name}.parquet") for name in params.data.views}
+    return Read(view_files.joined(found.table, params.data, rows), found.assumed)
 
 
 def write(checked: Checked) -> None:

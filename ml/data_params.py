@@ -1,6 +1,7 @@
 """The section `data` of params.yaml: the raw table, how its file is written, its target and its columns."""
 
 import codecs
+from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -92,6 +93,43 @@ class CsvParams(Document):
         return self
 
 
+def _lasting(duration: timedelta) -> timedelta:
+    if not duration:
+        raise ValueError("must be longer than 0; without a ttl a row counts until there is a newer row")
+    return duration
+
+
+class ViewParams(Document):
+    """A feature view of the table: rows of a file with keys and times, as the value of `data.views.NAME`."""
+
+    uri: str
+    """A file, a folder of Parquet files, an s3:// or https:// URI; read as `data.uri` is."""
+    format: Format | None = None
+    """As `data.format`, for this file."""
+    csv: CsvParams = CsvParams()
+    """As `data.csv`, for this file."""
+    keys: tuple[str, ...]
+    """Columns that name what a row is about: of the file, of the table, and fields of a request; `[]`: nothing."""
+    timestamp: str
+    """The column with the time from which on a row is known; times without an offset are of `data.timezone`."""
+    timestamp_format: TimeFormat | None = None
+    """How these times are written, as `features.NAME.format`."""
+    ttl: Annotated[Duration, AfterValidator(_lasting)] | None = None
+    """A row that is older than this counts as missing (`6h`); None: a row counts until there is a newer row."""
+    features: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Columns of the file that become columns of the table, and are looked up by the service."""
+
+    @model_validator(mode="after")
+    def _columns_differ(self) -> Self:
+        for name in self.features:
+            if name in (*self.keys, self.timestamp) or self.features.count(name) > 1:
+                raise ValueError(f"features: {name!r} is named twice in this view: each column has one role")
+        return self
+
+
+ViewName = Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")]
+
+
 class DataParams(Document):
     """The raw table, its target and its columns."""
 
@@ -134,6 +172,25 @@ class DataParams(Document):
     exclude: tuple[str, ...] = ()
     """Columns that are never features."""
     features: dict[str, FeatureParams] = {}
+    views: dict[ViewName, ViewParams] = {}
+    """Further columns, which come from files with what was known from when on; the service looks them up."""
+
+    @model_validator(mode="after")
+    def _views_fit(self) -> Self:
+        if self.views and self.source == "flights":
+            raise ValueError("views: the flights have their own views; views are for source: table")
+        if self.views and self.time is None:
+            raise ValueError("views need data.time, the column with the time of a row")
+        owner: dict[str, str] = {}
+        for name, view in self.views.items():
+            for feature in view.features:
+                if feature in owner:
+                    raise ValueError(
+                        f"views.{name}.features: {feature!r} is a feature of views.{owner[feature]}, too: "
+                        "rename the column in one of the files"
+                    )
+                owner[feature] = name
+        return self
 
     @model_validator(mode="after")
     def _time_is_a_time(self) -> Self:

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 TABLE = Path("data/raw/table.parquet")
+VIEW_ROWS = Path("data/views")
+"""The folder with the rows of each declared view, as NAME.parquet."""
 SET_ASIDE = Path("data/raw/set_aside.parquet")
 CONTRACT_REPORT = Path("reports/data_contract.json")
 DATA_WARNINGS = Path("reports/data_warnings.json")

@@ -1,4 +1,4 @@
-"""`python -m ml.materialize`: keeps the online store at what is known now, or replays what was known.
+"""`python -m ml.materialize`: keeps the online store at what is known now, or replays what was known of the flights.
 
 It can be killed at any moment: what it wrote last is whole, and the next run goes on from there.
 """
@@ -8,30 +8,28 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from threading import Event
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
+from ml.data_params import DataParams
 from ml.features import flight_views, flights
-from ml.features.declared import horizon_of
+from ml.features.declared import horizon_of, views_of
 from ml.features.flights import Events
-from ml.features.offline import TIMESTAMP
-from ml.features.store import Batch, Clock, OnlineStore, Progress, Row, StoreError
+from ml.features.materializing import KEEP, Metrics, Writer, batch
+from ml.features.store import Clock, OnlineStore, Progress, StoreError
 from ml.features.stores import ADDRESSES, open_store
-from ml.features.views import DAY, HOUR, MINUTE, SECOND, Value, View
+from ml.features.views import DAY, HOUR, MINUTE, SECOND, View
+from ml.file_materializer import FileMaterializer, wall_clock
 from ml.logs import stage_logger
 from ml.params import ParamsError, load_params
 from ml.sources import flights as source
+from ml.sources.reading import SourceError
 
 AHEAD = 7 * DAY
 """How far the timetable is materialised beyond the present."""
-KEEP = DAY
-"""How long rows are kept after they expired."""
 LONGEST_STEP = 7 * DAY
 """More is materialised in several steps, so that memory stays bounded."""
 BEGIN, END = "2013-11-04T08:00", "2014-01-01"
@@ -47,10 +45,14 @@ class Materializer:
         Raises StoreError when the store can't be read.
         """
         self.views = flight_views.views(horizon)
-        self.progress = store.progress()
-        self._store, self._horizon, self._keep = store, horizon, keep
+        self._writer, self._horizon = Writer(store, keep), horizon
         self._seen: pd.Series = pd.Series(dtype=np.uint64)
         self._first = True
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far the store is."""
+        return self._writer.progress
 
     def advance(self, events: Events, now: int, clock: Clock | None = None, begin: int | None = None) -> Progress:
         """Write what changed until `now`.
@@ -71,21 +73,17 @@ class Materializer:
             if view.ttl is None and not self._first:
                 continue
             first, last = self._range(view, since - still[view.name], now)
-            rows = found[view.name]
-            rows = rows[(rows[TIMESTAMP] > first) & (rows[TIMESTAMP] <= last)]
-            batches.append(Batch(view.name, first, last, _rows(view, rows)))
-        old = self.progress
-        fresh = Progress(now, old.revision + 1, clock or old.clock) if old else Progress(now, 1, clock)
-        self._store.write(batches, fresh, self._keep)
+            batches.append(batch(view, found[view.name], first, last))
+        fresh = self._writer.write(batches, now, clock)
         # Only now: what a failed write should have written is still to be written by the next.
-        self.progress, self._first, self._seen = fresh, False, reports["hash"]
+        self._first, self._seen = False, reports["hash"]
         return fresh
 
     def _since(self, reports: pd.DataFrame, now: int, begin: int | None) -> int:
         """From when on rows may have changed."""
         fresh = reports[~reports["hash"].isin(self._seen)]
         if self.progress is None:
-            return now - self._keep if begin is None else begin
+            return now - self._writer.keep if begin is None else begin
         if self._first:  # what an earlier process saw isn't known
             return self.progress.watermark - flights.REACH
         return min(self.progress.watermark, int(fresh["known"].min()) - 1) if len(fresh) else self.progress.watermark
@@ -97,17 +95,6 @@ class Materializer:
         if view.at == "known":
             return since, now
         return since if self._first else since + AHEAD, now + AHEAD
-
-
-def _rows(view: View, rows: pd.DataFrame) -> Iterator[tuple[tuple[Value, ...], Row]]:
-    def plain(name: str) -> list[Any]:
-        column = rows[name].astype(object)
-        return column.where(column.notna(), None).tolist()
-
-    values: Any = zip(*map(plain, view.values), strict=True)
-    keys: Any = zip(*map(plain, view.keys), strict=True) if view.keys else [()] * len(rows)
-    for key, timestamp, row in zip(keys, rows[TIMESTAMP].tolist(), values, strict=True):
-        yield key, Row(timestamp, row)
 
 
 def _moment(text: str) -> int:
@@ -131,7 +118,10 @@ def main(arguments: list[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
     try:
-        horizon = horizon_of(load_params().data)
+        data = load_params(check_estimators=False).data
+        if data.source == "table":
+            return _materialize_files(data, given, log, stopped)
+        horizon = horizon_of(data)
         store = open_store(given.store, flight_views.views(horizon), write=True)
         materializer = Materializer(store, horizon, int(given.keep * DAY))
         events = source.read_events()
@@ -142,9 +132,23 @@ def main(arguments: list[str] | None = None) -> int:
         log.info("materialised until %s in %.1f s", _shown(progress.watermark), time.monotonic() - begun)
         if given.follow and not stopped.is_set():
             _follow(materializer, events, _clock(progress, given.speed), given.port, log, stopped)
-    except (ParamsError, StoreError, FileNotFoundError) as error:
+    except (ParamsError, StoreError, SourceError, FileNotFoundError) as error:
         print(f"materialize: {error}", file=sys.stderr)
         return 1
+    return 0
+
+
+def _materialize_files(data: DataParams, given: argparse.Namespace, log: logging.Logger, stopped: Event) -> int:
+    """As main, for a table with views of its own; raises ParamsError, SourceError or StoreError."""
+    views = views_of(data)
+    if views is None:
+        raise ParamsError("params.yaml: data.views: the table has no views, so there is nothing to materialise")
+    store = open_store(given.store, views, write=True)
+    materializer = FileMaterializer(data, store, int(given.keep * DAY), log)
+    progress = materializer.advance(wall_clock())
+    log.info("materialised until %s", _shown(progress.watermark))
+    if given.follow:
+        materializer.follow(given.port, stopped)
     return 0
 
 
@@ -160,7 +164,7 @@ def _clock(progress: Progress, speed: float) -> Clock:
     """The clock of a replay that goes on from there."""
     if progress.clock is not None and progress.clock.speed == speed:
         return progress.clock
-    real = _now()
+    real = wall_clock()
     return Clock(progress.clock.at(real) if progress.clock else progress.watermark, real, speed)
 
 
@@ -169,13 +173,13 @@ def _follow(
 ) -> None:
     """Materialise each minute of the replay as it passes; a step that fails is tried again."""
     end = int(events.flights["scheduled"].max()) + DAY
-    metrics = Metrics(lambda: clock.at(_now()))
-    log.info("replaying from %s, %g times as fast as real time", _shown(clock.at(_now())), clock.speed)
+    metrics = Metrics(lambda: clock.at(wall_clock()))
+    log.info("replaying from %s, %g times as fast as real time", _shown(clock.at(wall_clock())), clock.speed)
     while not stopped.is_set():
-        if clock.speed and clock.at(_now()) > end:
+        if clock.speed and clock.at(wall_clock()) > end:
             log.warning("the data ends at %s: the replay stands still", _shown(end))
-            clock = Clock(end, _now(), 0.0)
-        now = min(clock.at(_now()), end) // MINUTE * MINUTE
+            clock = Clock(end, wall_clock(), 0.0)
+        now = min(clock.at(wall_clock()), end) // MINUTE * MINUTE
         try:
             before = materializer.progress
             while not stopped.is_set() and (before is None or before.watermark < now or before.clock != clock):
@@ -189,35 +193,6 @@ def _follow(
             metrics.serve(port)
             port = None
         stopped.wait(max(1.0, MINUTE / SECOND / clock.speed - 1.0) if clock.speed else 60.0)
-
-
-class Metrics:
-    """What Prometheus reads of a materialiser."""
-
-    def __init__(self, now: Callable[[], int]) -> None:
-        self._registry = CollectorRegistry()
-        self._watermark = Gauge(
-            "atlas_materializer_watermark_timestamp_seconds",
-            "Everything that was known until then is in the feature store",
-            registry=self._registry,
-        )
-        lag = Gauge("atlas_materializer_lag_seconds", "Time from the watermark to the present", registry=self._registry)
-        self._written = 0
-        lag.set_function(lambda: max(0.0, (now() - self._written) / SECOND))
-        self.failures = Counter("atlas_materializer_failures", "Steps that failed", registry=self._registry)
-
-    def written(self, progress: Progress) -> None:
-        """Record a step that succeeded."""
-        self._written = progress.watermark
-        self._watermark.set(progress.watermark / SECOND)
-
-    def serve(self, port: int) -> None:
-        """Serve /metrics on the loopback address, on a thread."""
-        start_http_server(port, addr="127.0.0.1", registry=self._registry)
-
-
-def _now() -> int:
-    return time.time_ns() // 1000
 
 
 def _shown(moment: int) -> str:

@@ -99,10 +99,10 @@ def with_features(predictor: Predictor, settings: Settings, metrics: ModelMetric
     if settings.feature_store is None or views is None:
         return predictor
     store = open_store(settings.feature_store, views)
-    return FillingPredictor(
-        predictor.bundle,
-        Lookup(views, predictor.names, store, deadline=settings.feature_store_timeout, watch=metrics.lags),
-    )
+    layout = next((each.format for each in predictor.schema.features if each.name == views.time), None)
+    deadline = settings.feature_store_timeout
+    lookup = Lookup(views, predictor.names, store, deadline=deadline, layout=layout, watch=metrics.lags)
+    return FillingPredictor(predictor.bundle, lookup)
 
 
 def _name_by_content(folder: Path) -> Callable[[str, dict[str, Any]], None]:

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from ml.features.store import OnlineStore
-from ml.features.views import MINUTE, SECOND, Moment, View, Views
-from ml.values import clean, spell
+from ml.features.views import MINUTE, SECOND, Moment, View, Views, spell_key
+from ml.values import UnreadableError, moment_of
 from service.feature_memory import Chunk, Key, Memory, Trouble, chunk_span
 
 STEP = 5 * MINUTE
@@ -50,15 +50,24 @@ class Lookup:
     """Finds features in an online store; safe to call from several threads. Make it in the process that answers."""
 
     def __init__(
-        self, views: Views, features: Sequence[str], store: OnlineStore, *, deadline: float, **options: Any
+        self,
+        views: Views,
+        features: Sequence[str],
+        store: OnlineStore,
+        *,
+        deadline: float,
+        layout: str | None = None,
+        **options: Any,
     ) -> None:
-        """`features`: those of the model; `deadline` and `options`: those of Memory."""
+        """`features`: those of the model; `layout`: how requests may write the time, besides ISO 8601; `deadline` and
+        `options`: those of Memory.
+        """
         self.views, self._key_fields = views, views.keys
         self.keys = tuple(key for key in dict.fromkeys((*self._key_fields, views.time)) if key not in features)
         """Fields of a request that name entities, or its time, and are no features."""
         self.memory = Memory(views, store, deadline=deadline, **options)
         self._features, self._known = tuple(features), frozenset(features)
-        self._zone = ZoneInfo(views.timezone)
+        self._zone, self._layout = ZoneInfo(views.timezone), layout
         self._numbered = [(number, view, chunk_span(view)) for number, view in enumerate(views.views)]
 
     def soon(self) -> datetime | None:
@@ -126,22 +135,22 @@ class Lookup:
             sent, values, ages, (missed if lacking else None) or ("late" if asked.late else self.memory.trouble)
         )
 
-    def _moment(self, text: Any) -> Moment | None:
-        """The times of a row by the text of its event's time; None if that isn't a time."""
+    def _moment(self, value: Any) -> Moment | None:
+        """The times of a row by its event's time; None if that isn't a time."""
         try:
-            given = datetime.fromisoformat(text)
+            given = moment_of(value, self._layout)
             if given.tzinfo is None:
                 given = given.replace(tzinfo=self._zone)
             event = (given - _START_UTC) // _MICROSECOND
             clock = (given.astimezone(self._zone).replace(tzinfo=None) - _START) // _MICROSECOND
-        except (TypeError, ValueError, OverflowError):
+        except (UnreadableError, OverflowError):
             return None
         return Moment(min(event - self.views.horizon, self.memory.now), event, clock)
 
 
 @lru_cache(maxsize=65_536, typed=True)
 def _spell(value: Any) -> str | None:
-    text = clean(value) if isinstance(value, str) else spell(value)
+    text = spell_key(value)
     # Half of a pair of surrogates can't be written in UTF-8, so no store has it.
     return text if text and text.encode(errors="ignore").decode() == text else None
 

@@ -12,7 +12,10 @@ from ml.params import Params
 
 REPOSITORY = Path(__file__).parents[1]
 PACKAGES = ("infra", "ml", "service")
-STAGES = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
+STAGES = {
+    name: stage.get("do", stage)  # what is the same for each item of `foreach`
+    for name, stage in yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"].items()
+}
 UNLISTED = ("ml.data_params", "ml.files", "ml.logs", "ml.model_params", "ml.param_types", "ml.params")
 """Modules of stages that are no deps in dvc.yaml, which says why."""
 LONGEST = 300
@@ -47,7 +50,7 @@ def files_run(stage: str) -> set[str]:
     graph = grimp.build_graph("ml", cache_dir=None)
     for module in UNLISTED:
         graph.remove_module(module)
-    main = STAGES[stage]["cmd"].removeprefix("python -m ")
+    main = STAGES[stage]["cmd"].split()[2]  # python -m MODULE
     return {file_of(module) for module in {main} | graph.find_upstream_modules(main)}
 
 

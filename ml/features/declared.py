@@ -4,7 +4,7 @@ import pandas as pd
 
 from ml.data_params import DataParams
 from ml.features import flight_views
-from ml.features.views import Views
+from ml.features.views import DAY, View, Views
 
 
 def horizon_of(data: DataParams) -> int:
@@ -14,4 +14,26 @@ def horizon_of(data: DataParams) -> int:
 
 def views_of(data: DataParams) -> Views | None:
     """The views of the table; None if it has none."""
-    return flight_views.views(horizon_of(data)) if data.source == "flights" else None
+    if data.source == "flights":
+        return flight_views.views(horizon_of(data))
+    if not data.views or data.time is None:
+        return None
+    views = tuple(
+        View(
+            name=name,
+            keys=view.keys,
+            ttl=None if view.ttl is None else int(pd.Timedelta(view.ttl) / pd.Timedelta("1us")),
+            values=view.features,
+            features=view.features,
+        )
+        for name, view in data.views.items()
+    )
+    # A row of a file counts until it expires, also if the materialiser is late: no event is missing as in sums.
+    lag = max((view.ttl for view in views if view.ttl is not None), default=DAY)
+    return Views(
+        time=data.time,
+        timezone=data.times(data.time)[1] or "UTC",
+        horizon=horizon_of(data),
+        max_lag=lag,
+        views=views,
+    )

@@ -8,12 +8,15 @@ All times are integers: microseconds since 1970 in UTC, if nothing else is said.
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Literal, NamedTuple, Self
 
 from pydantic import model_validator
 
 from ml.schema import Document
+from ml.values import spell
 
 SECOND = 1_000_000
 MINUTE, HOUR, DAY = 60 * SECOND, 3600 * SECOND, 86_400 * SECOND
@@ -92,8 +95,6 @@ def _timetable(values: Sequence[Value], moment: Moment) -> Sequence[Value]:
 
 def _age(values: Sequence[Value], moment: Moment) -> Sequence[Value]:
     """`year, …` -> whole years from that year to the year of the event, and the other values as they are."""
-    from datetime import UTC, datetime
-
     year, *others = values
     this = datetime.fromtimestamp(moment.clock // SECOND, UTC).year
     return [None if year is None else this - float(year), *others]
@@ -107,6 +108,30 @@ TRANSFORMS: Mapping[str, Transform] = {
     "timetable": _timetable,
     "age": _age,
 }
+
+
+_DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[T ].+)?")
+_TRUTH = {"True": "true", "TRUE": "true", "False": "false", "FALSE": "false"}
+
+
+def spell_key(value: object) -> str:
+    """The text of a key, the same for all ways to write it: 7.0 is 7, True is true, midnight is the date alone.
+
+    Times with an offset from UTC are written in UTC.
+    """
+    text = spell(value)
+    if _DATE.fullmatch(text):
+        try:
+            time = datetime.fromisoformat(text)
+            if time.tzinfo is not None:
+                return time.astimezone(UTC).isoformat()
+            return time.date().isoformat() if time.time() == _MIDNIGHT else time.isoformat()
+        except (ValueError, OverflowError):
+            return text
+    return _TRUTH.get(text, text)
+
+
+_MIDNIGHT = datetime.min.time()
 
 
 class View(Document):

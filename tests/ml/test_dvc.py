@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -80,7 +81,7 @@ class Clone:
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     path = tmp_path_factory.mktemp("clone")
-    for name in ("ml", ".dvc/config", ".dvc/.gitignore", ".dvcignore", "dvc.yaml", ".gitignore"):
+    for name in ("ml", ".dvc/config", ".dvc/.gitignore", ".dvcignore", "dvc.yaml", ".gitignore", "data/views"):
         source, target = REPOSITORY / name, path / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
@@ -313,6 +314,40 @@ def test_a_better_candidate_becomes_champion(clone: Clone) -> None:
     assert clone.served == weak
     clone.ok("git", "checkout", "-q", "-f", "main")
     clone.ok("dvc", "checkout", "-q")
+
+
+def test_a_change_of_a_views_file_runs_its_stage_and_the_ingestion_again(clone: Clone, tmp_path: Path) -> None:
+    fresh = Clone(tmp_path / "fresh", clone.environment)
+    clone.ok("git", "clone", "-q", str(clone.path), str(fresh.path))
+    (fresh.path / "table.csv").write_text("at,city,y\n2024-03-01T09:00,Rome,0\n2024-03-01T11:00,Rome,1\n")
+    (fresh.path / "weather.csv").write_text("city,observed,wind\nRome,2024-03-01T10:00,2.5\n")
+    file = fresh.path / "params.yaml"
+    params = yaml.safe_load(file.read_text())
+    view = {"uri": "weather.csv", "keys": ["city"], "timestamp": "observed", "features": ["wind"]}
+    params["data"] |= {"time": "at", "views": {"weather": view}}
+    file.write_text(yaml.safe_dump(params))
+
+    def ingest() -> tuple[list[str], pd.DataFrame]:
+        said = fresh.ok("dvc", "repro", "data_ingestion")
+        table = pd.read_parquet(fresh.path / "data/raw/table.parquet")
+        return re.findall(r"Running stage '(.*)'", said), table
+
+    stages, table = ingest()
+    assert stages == ["view@weather", "data_ingestion"]
+    assert table["wind"].isna().tolist() == [True, False]
+    assert ingest()[0] == []
+    with (fresh.path / "weather.csv").open("a") as weather:
+        weather.write("Rome,2024-03-01T08:00,1.5\n")
+    stages, table = ingest()
+    assert stages == ["view@weather", "data_ingestion"]
+    assert table["wind"].tolist() == [1.5, 2.5]
+    del params["data"]["views"]
+    file.write_text(yaml.safe_dump(params))
+    stages, table = ingest()
+    assert stages == ["data_ingestion"]
+    assert "wind" not in table
+    (fresh.path / "weather.csv").unlink()
+    fresh.ok("dvc", "repro", "data_ingestion")
 
 
 def test_a_bundle_that_can_not_be_read_is_said_so(clone: Clone, tmp_path: Path) -> None:
