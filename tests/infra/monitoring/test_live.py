@@ -18,9 +18,9 @@ import yaml
 from infra.monitoring.alertmanager import alertmanager_config
 from infra.monitoring.prometheus import RULES, aws_jobs, local_jobs, prometheus_config
 from ml.bundle import write_bundle
+from ml.features.materializing import Metrics
 from ml.features.store import Clock, Progress, SqliteStore
 from ml.features.views import DAY, MINUTE, SECOND, View, Views
-from ml.materialize import Metrics
 from tests.bundles import EXAMPLE, make_parts
 from tests.infra.conftest import REPOSITORY, free_ports
 from tests.infra.monitoring.kubelet import SERIES
