@@ -163,6 +163,9 @@ class AwsSettings(_Settings):
     """The number of images that the repository keeps; older images expire."""
     model_uri: Annotated[str, Field(pattern=r"^models:/[^/@]+(@[\w.-]+|/\d+)$")] | None = None
     """Serve models:/NAME@ALIAS of the registry instead of the bundle in the image."""
+    feature_store: bool = True
+    """A DynamoDB table in which the service looks features up. A stack that builds its image has it only if the bundle
+    has feature views."""
     mlflow_tracking_uri: Annotated[str, Field(pattern=r"^https?://[^\s@]+$")] | None = None
     mlflow_token: SecretStr | None = None
     """The MLflow server's token; the pod gets it as CAPSTONE_TEST."""

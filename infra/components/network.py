@@ -157,16 +157,18 @@ class Network(pulumi.ComponentResource):
         else:
             table("hosts", [("hosts", hosts)], nat_gateway_id=nats[0].id)
 
-        # Image layers and DVC's data come from S3: the endpoint is free, traffic through NAT is charged per GB.
-        aws.ec2.VpcEndpoint(
-            f"{name}-s3",
-            vpc_id=vpc.id,
-            service_name=f"com.amazonaws.{args.region}.s3",
-            vpc_endpoint_type="Gateway",
-            route_table_ids=[routes.id for routes in tables],
-            tags=tags(f"{name}-s3"),
-            opts=here,
-        )
+        # Image layers and DVC's data come from S3: endpoints are free, traffic through NAT is charged per GB.
+        # The service reads its features from DynamoDB.
+        for service in ("s3", "dynamodb"):
+            aws.ec2.VpcEndpoint(
+                f"{name}-{service}",
+                vpc_id=vpc.id,
+                service_name=f"com.amazonaws.{args.region}.{service}",
+                vpc_endpoint_type="Gateway",
+                route_table_ids=[routes.id for routes in tables],
+                tags=tags(f"{name}-{service}"),
+                opts=here,
+            )
 
         self.vpc_id = vpc.id
         self.public_subnet_ids = [member.id for member in public]

@@ -20,6 +20,8 @@ class ServiceIdentityArgs:
     service_account: str
     bucket_arn: pulumi.Input[str]
     """The stack's data bucket."""
+    table_arn: pulumi.Input[str] | None
+    """The table of the feature store; None: there is none."""
     cluster: pulumi.Resource
     """The cluster, which must exist before the association."""
     tags: Mapping[str, str]
@@ -45,7 +47,7 @@ class ServiceIdentity(pulumi.ComponentResource):
         aws.iam.RolePolicy(
             f"{name}-policy",
             role=role.name,
-            policy=pulumi.Output.from_input(args.bucket_arn).apply(_policy),
+            policy=pulumi.Output.all(args.bucket_arn, args.table_arn).apply(lambda arns: _policy(*arns)),
             opts=here,
         )
         self.association = aws.eks.PodIdentityAssociation(
@@ -61,20 +63,25 @@ class ServiceIdentity(pulumi.ComponentResource):
         self.register_outputs({})
 
 
-def _policy(bucket_arn: str) -> str:
-    return json.dumps(
-        policy_document(
-            {
-                "Sid": "ReadOwnPrefix",
-                "Effect": "Allow",
-                "Action": "s3:GetObject",
-                "Resource": f"{bucket_arn}/service/*",
-            },
-            {
-                "Sid": "WritePredictionLogs",
-                "Effect": "Allow",
-                "Action": "s3:PutObject",
-                "Resource": f"{bucket_arn}/predictions/*",
-            },
-        )
-    )
+def _policy(bucket_arn: str, table_arn: str | None) -> str:
+    bucket = [
+        {
+            "Sid": "ReadOwnPrefix",
+            "Effect": "Allow",
+            "Action": "s3:GetObject",
+            "Resource": f"{bucket_arn}/service/*",
+        },
+        {
+            "Sid": "WritePredictionLogs",
+            "Effect": "Allow",
+            "Action": "s3:PutObject",
+            "Resource": f"{bucket_arn}/predictions/*",
+        },
+    ]
+    features = {
+        "Sid": "LookUpFeatures",
+        "Effect": "Allow",
+        "Action": ["dynamodb:BatchGetItem", "dynamodb:GetItem"],
+        "Resource": table_arn,
+    }
+    return json.dumps(policy_document(*bucket, *([] if table_arn is None else [features])))

@@ -15,7 +15,7 @@ class Price(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     usd: float
-    per: Literal["hour", "month", "GB", "GB-month", "NLCU-hour"]
+    per: Literal["hour", "month", "GB", "GB-month", "NLCU-hour", "million"]
     source: str
     confirmed: str
 

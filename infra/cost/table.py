@@ -19,6 +19,11 @@ IMAGE_GB = 0.15
 """Assumed: compressed size of an image without the layers that it shares with others."""
 OBJECTS_GB = 5
 """Assumed: DVC's data in the bucket."""
+TABLE_GB = 0.1
+"""Assumed: the rows of the feature store, some hundred bytes each; expired rows are deleted."""
+TABLE_READS, TABLE_WRITES = 5, 2
+"""Assumed: millions of request units in a month. A row that was read stays in a process's memory (docs/features.md), so
+reads don't follow the number of predictions; writes follow the events, which are the same for every caller."""
 FREE_TRAFFIC_GB = 100
 """Free traffic to the internet, per month and account."""
 OFFICE_HOURS = 50
@@ -94,6 +99,14 @@ def table(settings: AwsSettings | BootstrapSettings, traffic_gb: float = 10) -> 
         _priced("storage", f"buckets, {OBJECTS_GB} GB assumed", "objects", OBJECTS_GB,
                 declares=("aws:s3/bucket:Bucket", 2)),
     ]  # fmt: skip
+    if settings.feature_store:
+        lines += [
+            _priced("features", f"table, {TABLE_GB:g} GB assumed", "table_storage", TABLE_GB,
+                    declares=("aws:dynamodb/table:Table", 1)),
+            _priced("features", "its backups, to any moment of 35 days", "table_backup", TABLE_GB),
+            _priced("features", f"{TABLE_READS} million reads assumed", "table_reads", TABLE_READS),
+            _priced("features", f"{TABLE_WRITES} million writes assumed", "table_writes", TABLE_WRITES),
+        ]  # fmt: skip
     if settings.operator_cidrs:
         lines.append(_priced("monitoring", f"{HOSTS} public addresses of the hosts", "public_address", HOSTS))
     return lines

@@ -8,6 +8,7 @@ from pulumi import automation as auto
 NAMED: Mapping[str, tuple[str, ...]] = {
     "aws:cloudwatch/logGroup:LogGroup": ("name",),
     "aws:cloudwatch/metricAlarm:MetricAlarm": ("name",),
+    "aws:dynamodb/table:Table": ("name",),
     "aws:ecr/repository:Repository": ("name",),
     "aws:eks/accessEntry:AccessEntry": ("clusterName", "principalArn"),
     "aws:eks/addon:Addon": ("clusterName", "addonName"),

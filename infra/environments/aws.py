@@ -8,10 +8,11 @@ import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 
 from infra.api_keys import FILE_NAME, read_api_keys
-from infra.bundle import bundle_manifest
+from infra.bundle import bundle_manifest, has_views
 from infra.components.alerting import Alerting, AlertingArgs
 from infra.components.bounded_roles import bound_roles
 from infra.components.cluster import Cluster, ClusterArgs
+from infra.components.feature_table import FeatureTable, FeatureTableArgs
 from infra.components.flow_logs import FlowLogs, FlowLogsArgs
 from infra.components.host import host_role
 from infra.components.image import Image, ImageArgs
@@ -44,8 +45,11 @@ def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
 
     Raises SettingsError when an image must be built, but there is no bundle; or the API keys' file can't be used.
     """
+    with_features = settings.feature_store
     if settings.image is None:
-        bundle_manifest(repository / settings.bundle)
+        # With an image that exists already (a promotion, a rollback) nobody knows its bundle: the setting alone
+        # decides, so that a rollback never deletes the table.
+        with_features &= has_views(bundle_manifest(repository / settings.bundle))
     stack = pulumi.get_stack()
     name = stack_prefix(stack)
     tags = own_tags(stack)
@@ -72,6 +76,9 @@ def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
         here,
     )
     data = PrivateBucket(f"{name}-data", PrivateBucketArgs(settings.disposable, {**tags, COMPONENT_TAG: "data"}), here)
+    features = None
+    if with_features:
+        features = FeatureTable(f"{name}-features", FeatureTableArgs(settings.region, settings.disposable, tags), here)
     registry = declare_registry(settings, here)
     alerting = Alerting(name, AlertingArgs(stack, settings.alert_email, settings.budget_usd, tags), here)
     prometheus_role = host_role("prometheus", tags, here)
@@ -102,6 +109,7 @@ def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
             namespace=settings.namespace,
             service_account=settings.app_name,
             bucket_arn=data.arn,
+            table_arn=features.arn if features else None,
             cluster=cluster.ready[0],
             tags=tags,
         ),
@@ -141,7 +149,10 @@ def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
             workers=settings.workers,
             memory_mib=settings.pod_memory_mib,
             rollout_seconds=settings.rollout_seconds,
-            settings=_service_settings(settings, plan.prometheus),
+            settings={
+                **_service_settings(settings, plan.prometheus),
+                **({"FEATURE_STORE": features.address} if features else {}),
+            },
             mlflow_tracking_uri=settings.mlflow_tracking_uri,
             mlflow_token=pulumi.Output.secret(settings.mlflow_token.get_secret_value())
             if settings.mlflow_token
@@ -175,6 +186,7 @@ def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
         "kubeconfigCommand": f"aws eks update-kubeconfig --region {settings.region} --name {settings.cluster_name}",
         **hosts,
         "alertTopic": alerting.topic_arn,
+        **({"featureStore": features.address} if features else {}),
     }
 
 

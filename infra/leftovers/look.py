@@ -178,6 +178,15 @@ def _bucket(place: Place, name: str) -> Leftover:
     )  # fmt: skip
 
 
+def _tables(place: Place) -> Iterator[Leftover]:
+    # The engine's names end in seven hexadecimal digits; so a stack whose name begins with this name doesn't match.
+    ours = re.compile(rf"{re.escape(place.prefix)}-features-[0-9a-f]{{7}}")
+    for name in place.all("dynamodb", "list_tables", "TableNames[]"):
+        if ours.fullmatch(name):
+            remedy = f"aws dynamodb delete-table --table-name {name} --region {place.region}"
+            yield Leftover("DynamoDB table", name, remedy)
+
+
 def _secrets(place: Place) -> Iterator[Leftover]:
     # Secrets that are scheduled for deletion are left out.
     filters = [{"Key": "name", "Values": [f"{place.prefix}/"]}]
@@ -198,6 +207,7 @@ FINDERS: Mapping[str, Callable[[Place], Iterator[Leftover]]] = {
     "identity providers": _oidc,
     "ECR repositories": _repositories,
     "buckets": _buckets,
+    "DynamoDB tables": _tables,
     "secrets": _secrets,
 }
 
@@ -233,6 +243,13 @@ def _confirmed(place: Place, arn: str) -> Leftover | None:
                 lambda: (place.client("sns").get_topic_attributes(TopicArn=arn), Leftover("topic", arn, remedy))[1],
                 "NotFound", "NotFoundException",
             )  # fmt: skip
+        case "dynamodb":
+            table = place.client("dynamodb")
+            remedy = f"aws dynamodb delete-table --table-name {name.split('/')[1]} --region {place.region}"
+            return _if_there(
+                lambda: (table.describe_table(TableName=arn), Leftover("DynamoDB table", arn, remedy))[1],
+                "ResourceNotFoundException",
+            )
         case "cloudwatch" | "ecr" | "logs" | "secretsmanager":
             return None  # the finders search these by name
         case _:

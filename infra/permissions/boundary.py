@@ -104,12 +104,6 @@ def boundary(scope: Scope) -> list[Grant]:
             },
         ),
         Grant(
-            "PodIdentity",
-            "nodes give pods the credentials of their roles",
-            ["eks-auth:AssumeRoleForPodIdentity"],
-            scope.arn("eks", f"cluster/{scope.settings.cluster_name}"),
-        ),
-        Grant(
             "Pull",
             "the service's image, and the add-ons' images, which are in AWS's own accounts",
             ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
@@ -164,22 +158,23 @@ def boundary(scope: Scope) -> list[Grant]:
             [f"arn:aws:s3:::{scope.prefix}-data-bucket-*/predictions/*"],
         ),
         Grant(
-            "Alerts",
-            "Alertmanager notifies the people on call",
-            ["sns:Publish"],
-            scope.arn("sns", f"{scope.prefix}-topic-*"),
-        ),
-        Grant(
-            "FlowLogs",
-            "EC2 writes the VPC's flow logs",
-            ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
-            scope.arn("logs", *(f"log-group:{flow_logs(scope.stack)}{streams}" for streams in ("", ":log-stream:*"))),
-        ),
-        Grant(
-            "Password",
-            "Grafana's host reads its password at boot",
-            ["secretsmanager:GetSecretValue"],
-            scope.arn("secretsmanager", f"secret:{scope.prefix}/*"),
+            # A statement for each would exceed IAM's limit of a policy's size. An action applies only to resources of
+            # its own service, so that the union allows no more than its parts.
+            "OwnParts",
+            "nodes give pods the credentials of their roles; the service looks features up; Alertmanager notifies the "
+            "people on call; EC2 writes the VPC's flow logs; Grafana's host reads its password at boot",
+            [
+                "dynamodb:BatchGetItem", "dynamodb:GetItem", "eks-auth:AssumeRoleForPodIdentity",
+                "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents",
+                "secretsmanager:GetSecretValue", "sns:Publish",
+            ],
+            [
+                *scope.tables,
+                *scope.arn("eks", f"cluster/{scope.settings.cluster_name}"),
+                *scope.arn("logs", *(f"log-group:{flow_logs(scope.stack)}{of}" for of in ("", ":log-stream:*"))),
+                *scope.arn("secretsmanager", f"secret:{scope.prefix}/*"),
+                *scope.arn("sns", f"{scope.prefix}-topic-*"),
+            ],
         ),
     ]  # fmt: skip
 

@@ -58,6 +58,17 @@ def read(scope: Scope) -> list[Grant]:
             scope.arn("ecr", f"repository/{scope.prefix}/*"),
         ),
         Grant(
+            "SeeTables",
+            "the settings of the feature store's table, not its rows",
+            [
+                f"dynamodb:{what}"
+                for what in (
+                    "DescribeContinuousBackups", "DescribeTable", "DescribeTimeToLive", "ListTagsOfResource",
+                )
+            ],
+            scope.tables,
+        ),
+        Grant(
             "SeeSecret",
             "whether the secret exists; not its value",
             [f"secretsmanager:{what}" for what in ("DescribeSecret", "GetResourcePolicy", "ListSecretVersionIds")],
@@ -92,6 +103,7 @@ def read(scope: Scope) -> list[Grant]:
             "SeeWhatIsTagged",
             "`atlas status` and `atlas destroy` list hosts, load balancers and tagged resources; no finer resource",
             [
+                "dynamodb:ListTables",
                 "elasticloadbalancing:DescribeLoadBalancers", "elasticloadbalancing:DescribeTags",
                 "elasticloadbalancing:DescribeTargetGroups", "elasticloadbalancing:DescribeTargetHealth",
                 "kms:ListAliases", "secretsmanager:ListSecrets", "sns:GetSubscriptionAttributes",
@@ -145,6 +157,18 @@ def change(scope: Scope) -> list[Grant]:
             scope.arn("ecr", f"repository/{scope.prefix}/*"),
         ),
         Grant(
+            "ChangeTables",
+            "the feature store's table, its expiry, backups and protection",
+            [
+                f"dynamodb:{what}"
+                for what in (
+                    "CreateTable", "TagResource", "UntagResource", "UpdateContinuousBackups", "UpdateTable",
+                    "UpdateTimeToLive",
+                )
+            ],
+            scope.tables,
+        ),
+        Grant(
             "ChangeSecret",
             "Grafana's password; the engine reads its value to compare it",
             [
@@ -192,6 +216,7 @@ def remove(scope: Scope) -> list[Grant]:
                 ["ecr:BatchDeleteImage", "ecr:DeleteRepository"],
                 scope.arn("ecr", f"repository/{scope.prefix}/*"),
             ),
+            Grant("RemoveTables", "the feature store's table with its rows", ["dynamodb:DeleteTable"], scope.tables),
         ]
     return [
         *kept,

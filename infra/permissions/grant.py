@@ -75,6 +75,11 @@ class Scope:
         return [f"arn:aws:s3:::{self.prefix}-{kind}-bucket-*" for kind in ("data", "config")]
 
     @property
+    def tables(self) -> list[str]:
+        """The stack's DynamoDB tables, with the names that Pulumi generates."""
+        return self.arn("dynamodb", f"table/{self.prefix}-features-*")
+
+    @property
     def here(self) -> dict[str, Any]:
         """The condition that a request goes to the stack's region."""
         return {"StringEquals": {"aws:RequestedRegion": self.settings.region}}

@@ -4,6 +4,8 @@ AWS, EKS, Kubernetes and the image build are recorded (tests/infra/recording): i
 types, and what real providers refuse or replace is refused and replaced here.
 """
 
+import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pulumi
 import pytest
 from pydantic.alias_generators import to_camel
 
+from infra.components import feature_table
 from infra.program import program
 from infra.settings import AwsSettings, load_settings
 from tests.bundles import make_bundle
@@ -164,6 +167,7 @@ VARIANTS: Mapping[str, Mapping[str, str]] = {
         "accountId": "123456789012",
         "kubernetesVersion": "1.35",
     },
+    "no feature store": {"featureStore": "false"},
     "the registry's model": {
         "modelUri": "models:/flights-late@champion",
         "mlflowTrackingUri": "http://mlflow.example.com:5000",
@@ -210,6 +214,9 @@ def test_image_is_built_once_known_by_digest_and_kept(tmp_path: Path) -> None:
     assert made.up().errors == []
     image = made.outputs()["image"]
     assert "@sha256:" in image
+    # This bundle has no feature views, so that the service has nothing to look up.
+    assert made.world.of("dynamodb/table:Table") == []
+    assert "FEATURE_STORE" not in environment(made)
     (deployment,) = made.world.of(":Deployment")
     assert deployment.inputs["spec"]["template"]["spec"]["containers"][0]["image"] == image
     assert made.preview().steps == {}, "a fresh registry login is no change"
@@ -229,6 +236,70 @@ def test_image_is_built_once_known_by_digest_and_kept(tmp_path: Path) -> None:
     (repository,) = (call for call in made.world.deleted() if call.token.endswith(":Repository"))
     assert repository.inputs["forceDelete"] is True
     assert [call.token for call in made.world.existing().values()] == ["docker-build:index:Image"]
+
+
+def environment(made: Life) -> dict[str, str]:
+    """The settings that the pods get."""
+    (settings,) = made.world.of("core/v1:ConfigMap")
+    found: dict[str, str] = settings.inputs["data"]
+    return found
+
+
+def features(made: Life) -> list[dict[str, Any]]:
+    """What the service's role may do with tables."""
+    (policy,) = (call for call in made.world.of(":RolePolicy") if call.name == "atlas-dev-service-policy")
+    statements: list[dict[str, Any]] = json.loads(policy.inputs["policy"])["Statement"]
+    return [statement for statement in statements if "dynamodb" in str(statement["Action"])]
+
+
+def test_bundle_with_views_gets_a_table_which_its_pods_know_and_may_read_and_which_outlives_a_rollback(
+    tmp_path: Path,
+) -> None:
+    bundle = make_bundle(tmp_path / "repository" / "models" / "bundle")
+    manifest = json.loads((bundle / "bundle.json").read_text())
+    manifest["files"]["views.json"] = "0" * 64
+    (bundle / "bundle.json").write_text(json.dumps(manifest))
+
+    def run() -> None:
+        from infra.environments import aws
+
+        settings = load_settings(pulumi.runtime.config.CONFIG.get())
+        assert isinstance(settings, AwsSettings)
+        for name, value in aws.deploy(settings, tmp_path / "repository").items():
+            pulumi.export(name, value)
+
+    made = life(tmp_path / "life", run=run)
+    made.unset("image")
+    assert made.up().errors == []
+    (table,) = made.world.of("dynamodb/table:Table")
+    assert environment(made)["FEATURE_STORE"] == f"dynamodb://{table.id}?region=us-east-1"
+    assert made.outputs()["featureStore"] == environment(made)["FEATURE_STORE"]
+    assert [(statement["Action"], statement["Resource"]) for statement in features(made)] == [
+        (["dynamodb:BatchGetItem", "dynamodb:GetItem"], table.outputs["arn"])
+    ]
+
+    # An image that exists already says nothing about its bundle, and the folder's may be another.
+    shutil.rmtree(bundle)
+    made.configure({"image": DIGEST})
+    assert not [step for step in touched(made.up()) if step.startswith(("Table ", "ConfigMap "))]
+
+
+def test_table_that_must_be_replaced_rolls_the_pods_and_goes_last(dev: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = environment(dev)["FEATURE_STORE"]
+    monkeypatch.setattr(feature_table, "BUCKET", "day")
+    done = dev.up()
+    assert done.errors == []
+    found = touched(done)
+    assert found == {
+        **ROLLOUT, "Table atlas-dev-features": "replace", "RolePolicy atlas-dev-service-policy": "update",
+    }  # fmt: skip
+    assert_answering(found)
+    assert environment(dev)["FEATURE_STORE"] != before
+    (deleted,) = (call for call in dev.world.deleted() if call.token.endswith(":Table"))
+    updated = [call for call in dev.world.calls("update") if call.token.endswith(":Deployment")]
+    assert updated[-1].ended < deleted.begun
+    monkeypatch.undo()
+    assert dev.up().errors == []
 
 
 @pytest.fixture(scope="module")
@@ -275,6 +346,15 @@ CHANGES: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]] = {
     "name of the token's secret": (
         {"secretName": "mlflow"},
         {"Secret mlflow": "create", "Deployment flask-app-deployment": "update", "Secret capstone-secret": "delete"},
+    ),
+    "no feature store": (
+        {"featureStore": "false"},
+        {
+            **ROLLOUT,
+            "FeatureTable atlas-dev-features": "delete",
+            "Table atlas-dev-features": "delete",
+            "RolePolicy atlas-dev-service-policy": "update",
+        },
     ),
     "memory": ({"podMemoryMib": "600"}, {"Deployment flask-app-deployment": "update"}),
     "time of a rollout": ({"rolloutSeconds": "60"}, {"Deployment flask-app-deployment": "update"}),
@@ -362,6 +442,7 @@ CHANGES: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]] = {
         {"disposable": "false"},
         {
             "Bucket atlas-dev-data-bucket": "update",
+            "Table atlas-dev-features": "update",
             "Repository atlas-dev-repository": "update",
             "Secret grafana-admin": "update",
         },

@@ -86,6 +86,19 @@ def test_every_other_kind_is_named_with_its_remedy_and_none_of_it_is_touched() -
     assert look(place("dev-2", clusterName="other")).left
 
 
+def test_table_is_found_by_its_name_and_by_its_tags_and_named_once() -> None:
+    ours, neighbour = Estate("dev", CLUSTER, "10.20.0.0/16"), Estate("dev-features", "other", "10.30.0.0/16")
+    named, tagged = ours.table("atlas-dev-features-0a1b2c3"), ours.table("renamed")
+    # Another stack's, whose name begins with this stack's.
+    neighbour.table("atlas-dev-features-features-0a1b2c3")
+    tables = [thing for thing in look(place()).left if thing.kind == "DynamoDB table"]
+    assert [thing.id.rsplit("/", 1)[-1] for thing in tables] == [named, tagged]
+    for thing, name in zip(tables, (named, tagged), strict=True):
+        assert thing.remedy == f"aws dynamodb delete-table --table-name {name} --region us-east-1"
+        client("dynamodb").delete_table(TableName=name)
+    assert "DynamoDB table" not in names(look(place()))
+
+
 def test_flow_logs_group_is_swept_and_a_neighbours_stays() -> None:
     for stack in ("dev", "dev-2"):
         client("logs").create_log_group(logGroupName=f"/atlas/{stack}/flow-logs")

@@ -36,7 +36,7 @@ class WorkloadArgs:
     """The memory limit of a pod, in MiB."""
     rollout_seconds: int
     """Time after which a rollout has failed."""
-    settings: Mapping[str, str]
+    settings: Mapping[str, pulumi.Input[str]]
     """The service's environment (service/settings.py), without secrets."""
     mlflow_tracking_uri: str | None
     mlflow_token: pulumi.Input[str] | None

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from infra.policy.rule import Resource, allowed, items, rule, stack_rule, statements, true
+from infra.settings import AwsSettings
 
 BUCKET = "aws:s3/bucket:Bucket"
 BLOCK = "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock"
@@ -131,6 +132,22 @@ def parameters_encrypted(resource: Resource) -> Iterator[str]:
     """A parameter of Systems Manager is a SecureString."""
     if resource.inputs.get("type") != "SecureString":
         yield "type must be SecureString"
+
+
+@rule("aws:dynamodb/table:Table", ids=("CKV_AWS_28",))
+def tables_recoverable(resource: Resource) -> Iterator[str]:
+    """A DynamoDB table can be restored to any moment of its last weeks."""
+    if not true((resource.inputs.get("pointInTimeRecovery") or {}).get("enabled")):
+        yield "pointInTimeRecovery.enabled must be true"
+
+
+@rule("aws:dynamodb/table:Table")
+def tables_protected(resource: Resource) -> Iterator[str]:
+    """A DynamoDB table refuses its deletion, except in a disposable stack."""
+    # There is no rule about encryption: DynamoDB encrypts every table, and no input turns that off.
+    disposable = isinstance(resource.settings, AwsSettings) and resource.settings.disposable
+    if not disposable and not true(resource.inputs.get("deletionProtectionEnabled")):
+        yield "deletionProtectionEnabled must be true, unless atlas:disposable is true"
 
 
 @rule("aws:kms/key:Key", ids=("CKV_AWS_7", "CIS 3.6"))

@@ -20,6 +20,7 @@ from pulumi.runtime import mocks
 
 from infra.components.alerting import Alerting, AlertingArgs
 from infra.components.cluster import _creator_is_no_admin
+from infra.components.feature_table import FeatureTable, FeatureTableArgs
 from infra.components.flow_logs import FlowLogs, FlowLogsArgs
 from infra.components.host import Host, HostArgs, host_role
 from infra.components.image import context_hash
@@ -113,7 +114,10 @@ def test_network_names_subnets_for_load_balancers_and_closes_the_default_group(d
     (group,) = world.of("DefaultSecurityGroup").values()
     assert "ingress" not in group
     assert "egress" not in group
-    assert len(world.of("VpcEndpoint")["n-s3"]["routeTableIds"]) == 4
+    endpoints = {one["serviceName"]: one for one in world.of("VpcEndpoint").values()}
+    assert set(endpoints) == {"com.amazonaws.us-east-1.s3", "com.amazonaws.us-east-1.dynamodb"}
+    for endpoint in endpoints.values():
+        assert (endpoint["vpcEndpointType"], len(endpoint["routeTableIds"])) == ("Gateway", 4)
 
 
 @pytest.mark.parametrize("disposable", [False, True])
@@ -262,7 +266,7 @@ def test_budget_needs_a_limit_and_somebody_to_tell(
 def test_identity_reads_one_prefix_and_writes_another(declared: Any) -> None:
     def program() -> None:
         bucket = PrivateBucket("data", PrivateBucketArgs(True, TAGS))
-        ServiceIdentity("s", ServiceIdentityArgs("c", "ns", "app", bucket.arn, bucket, TAGS))
+        ServiceIdentity("s", ServiceIdentityArgs("c", "ns", "app", bucket.arn, None, bucket, TAGS))
 
     world = declared(program)
     statements = json.loads(world.of("RolePolicy")["s-policy"]["policy"])["Statement"]
@@ -272,6 +276,31 @@ def test_identity_reads_one_prefix_and_writes_another(declared: Any) -> None:
     }
     association = world.of("PodIdentityAssociation")["s-association"]
     assert (association["namespace"], association["serviceAccount"]) == ("ns", "app")
+
+
+def test_identity_looks_features_up_in_one_table_and_writes_nothing_there(declared: Any) -> None:
+    def program() -> None:
+        bucket = PrivateBucket("data", PrivateBucketArgs(True, TAGS))
+        table = FeatureTable("t", FeatureTableArgs("us-east-1", True, TAGS))
+        ServiceIdentity("s", ServiceIdentityArgs("c", "ns", "app", bucket.arn, table.arn, bucket, TAGS))
+
+    statements = json.loads(declared(program).of("RolePolicy")["s-policy"]["policy"])["Statement"]
+    assert [(s["Action"], s["Resource"]) for s in statements if "dynamodb" in str(s["Action"])] == [
+        (["dynamodb:BatchGetItem", "dynamodb:GetItem"], "arn:aws:x:us-east-1:123456789012:t")
+    ]
+
+
+@pytest.mark.parametrize("disposable", [False, True])
+def test_table_has_the_stores_keys_expires_rows_and_can_be_restored(declared: Any, disposable: bool) -> None:
+    world = declared(lambda: FeatureTable("t", FeatureTableArgs("us-east-1", disposable, TAGS)))
+    table = world.of("Table")["t"]
+    assert (table["hashKey"], table["rangeKey"]) == ("entity", "bucket")
+    assert table["attributes"] == [{"name": "entity", "type": "S"}, {"name": "bucket", "type": "N"}]
+    assert table["ttl"] == {"attributeName": "expires", "enabled": True}
+    assert table["billingMode"] == "PAY_PER_REQUEST"
+    assert table["pointInTimeRecovery"] == {"enabled": True}
+    assert table["deletionProtectionEnabled"] is not disposable
+    assert table["tags"] == {**TAGS, "component": "features"}
 
 
 def test_topics_key_lets_alarms_of_this_account_publish_and_iam_decide_the_rest(declared: Any) -> None:

@@ -116,6 +116,8 @@ BREACHES: Sequence[Breach] = (
     Breach("disks-encrypted", "LaunchTemplate atlas-dev-node", {"blockDeviceMappings": REMOVED}, "blockDeviceMappings"),
     Breach("topics-encrypted", "atlas-dev-topic", {"kmsMasterKeyId": REMOVED}, "kmsMasterKeyId"),
     Breach("parameters-encrypted", "aws:ssm/parameter:Parameter", {"type": "String"}, "SecureString"),
+    Breach("tables-recoverable", "atlas-dev-features", {"pointInTimeRecovery enabled": False}, "pointInTimeRecovery"),
+    Breach("tables-recoverable", "atlas-dev-features", {"pointInTimeRecovery": REMOVED}, "pointInTimeRecovery"),
     Breach("keys-rotate", "Key atlas-dev-secrets", {"enableKeyRotation": REMOVED}, "enableKeyRotation"),
     Breach("images-fixed-and-scanned", "atlas-dev-repository", {"imageTagMutability": "MUTABLE"}, "IMMUTABLE"),
     Breach("images-fixed-and-scanned", "atlas-dev-repository", {"imageScanningConfiguration": REMOVED}, "scanOnPush"),

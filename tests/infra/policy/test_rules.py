@@ -22,7 +22,10 @@ WARNED = {("base", "load-balancer-tls"), ("dev", "load-balancer-tls"), ("prod", 
 """Rules that report something on a stack as it is: plain HTTP is the default."""
 ABOUT_EXCEPTIONS = {"exceptions-in-force", "exceptions-valid"}
 """Tested in test_exceptions.py."""
-ON_ITS_OWN = {"private-nodes": "the breach is a way to the internet: test_node_in_public_subnet_is_caught"}
+ON_ITS_OWN = {
+    "private-nodes": "the breach is a way to the internet: test_node_in_public_subnet_is_caught",
+    "tables-protected": "`full` is disposable: test_table_of_a_stack_that_is_kept_refuses_its_deletion",
+}
 
 
 def said(rule: Rule | StackRule, everything: list[Resource]) -> list[str]:
@@ -112,6 +115,18 @@ def test_public_address_needs_operators_in_the_stack_file() -> None:
     (line,) = rule(replace(host, settings=settings_of("base")))
     assert "unless atlas:operatorCidrs" in line
     assert rule(replace(host, settings=None)) == [line]
+
+
+def test_table_of_a_stack_that_is_kept_refuses_its_deletion() -> None:
+    rule = NAMED["tables-protected"]
+    assert isinstance(rule, Rule)
+    (kept,) = (one for one in resources("prod") if one.kind == "aws:dynamodb/table:Table")
+    assert rule(kept) == []
+    bare = replace(kept, inputs={**kept.inputs, "deletionProtectionEnabled": False})
+    (line,) = rule(bare)
+    assert "deletionProtectionEnabled must be true" in line
+    assert rule(replace(bare, settings=None)) == [line]
+    assert rule(replace(bare, settings=settings_of("full"))) == []
 
 
 def test_secret_is_where_secrets_belong() -> None:

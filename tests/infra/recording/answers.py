@@ -47,6 +47,7 @@ IDS: Mapping[str, str] = {
     "Role": "{name}",
     "RolePolicy": "{role}:{name}",
     "RolePolicyAttachment": "{role}/{policyArn}",
+    "Table": "{name}",
     "Route": "r-{routeTableId}-{destinationCidrBlock}",
 }
 EC2 = f"arn:aws:ec2:{REGION}:{ACCOUNT}"
@@ -75,6 +76,7 @@ ARNS: Mapping[str, str] = {
     "SecurityGroup": f"{EC2}:security-group/{{id}}",
     "SecurityGroupEgressRule": f"{EC2}:security-group-rule/{{id}}",
     "SecurityGroupIngressRule": f"{EC2}:security-group-rule/{{id}}",
+    "Table": f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/{{name}}",
     "Secret": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:{{name}}-{{unique}}",
     "Topic": f"arn:aws:sns:{REGION}:{ACCOUNT}:{{name}}",
     "TopicSubscription": "{topic}:{unique}",

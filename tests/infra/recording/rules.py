@@ -14,6 +14,7 @@ REPLACES: Mapping[str, tuple[str, ...]] = {
     # Inputs with ForceNew or RequiresReplace in terraform-provider-aws 6, internal/service/*: of the types in use.
     "aws:budgets/budget:Budget": ("name", "namePrefix", "accountId"),
     "aws:cloudwatch/logGroup:LogGroup": ("name", "namePrefix", "logGroupClass", "skipDestroy"),
+    "aws:dynamodb/table:Table": ("hashKey", "importTable", "localSecondaryIndexes", "name", "rangeKey"),
     "aws:ebs/volume:Volume": ("availabilityZone", "encrypted", "kmsKeyId", "snapshotId"),
     "aws:ec2/defaultSecurityGroup:DefaultSecurityGroup": ("vpcId",),
     "aws:ec2/eip:Eip": ("domain", "address", "publicIpv4Pool", "networkBorderGroup"),
@@ -110,6 +111,7 @@ AUTONAMED: Mapping[str, tuple[str, int]] = {
     "aws:budgets/budget:Budget": ("name", 255),
     "aws:cloudwatch/logGroup:LogGroup": ("name", 255),
     "aws:cloudwatch/metricAlarm:MetricAlarm": ("name", 255),
+    "aws:dynamodb/table:Table": ("name", 255),
     "aws:ec2/launchTemplate:LaunchTemplate": ("name", 255),
     "aws:ec2/securityGroup:SecurityGroup": ("name", 255),
     "aws:ecr/repository:Repository": ("name", 255),
@@ -128,6 +130,7 @@ UNIQUE: Mapping[str, tuple[str, str]] = {
     "aws:budgets/budget:Budget": ("{name}", "DuplicateRecordException: the budget already exists"),
     "aws:cloudwatch/logGroup:LogGroup": ("{name}", "ResourceAlreadyExistsException: the log group already exists"),
     "aws:cloudwatch/metricAlarm:MetricAlarm": ("{name}", "CloudWatch metric alarm already exists"),
+    "aws:dynamodb/table:Table": ("{name}", "ResourceInUseException: Table already exists"),
     "aws:ec2/flowLog:FlowLog": ("{vpcId} {logDestination}", "FlowLogAlreadyExists: there is an existing flow log"),
     "aws:ec2/instance:Instance": ("{subnetId} {privateIp}", "InvalidIPAddress.InUse: the address is in use"),
     "aws:ec2/launchTemplate:LaunchTemplate": ("{name}", "InvalidLaunchTemplateName.AlreadyExistsException"),

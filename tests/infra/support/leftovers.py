@@ -133,14 +133,21 @@ class Estate:
         made["KMS key"] = client("kms").create_key(
             Tags=[{"TagKey": key, "TagValue": value} for key, value in self.own.items()]
         )["KeyMetadata"]["Arn"]
+        made["DynamoDB table"] = self.table(f"atlas-{self.stack}-features-0a1b2c3")
         # Of a kind that Atlas never makes.
-        table = client("dynamodb").create_table(
-            TableName=f"table-{self.stack}", BillingMode="PAY_PER_REQUEST", Tags=tag_list(self.own),
+        queue = client("sqs").create_queue(QueueName=f"queue-{self.stack}", tags=self.own)["QueueUrl"]
+        attributes = client("sqs").get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]
+        made["tagged resource"] = attributes["QueueArn"]
+        return made
+
+    def table(self, name: str) -> str:
+        """A DynamoDB table with the stack's tags; returns its name."""
+        client("dynamodb").create_table(
+            TableName=name, BillingMode="PAY_PER_REQUEST", Tags=tag_list(self.own),
             KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
             AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
         )  # fmt: skip
-        made["tagged resource"] = table["TableDescription"]["TableArn"]
-        return made
+        return name
 
     def ways_out(self) -> dict[str, str]:
         """What leads out of the network: kind -> id."""

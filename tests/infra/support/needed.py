@@ -13,6 +13,10 @@ MAKE: Mapping[str, tuple[str, ...]] = {
     "budgets/budget:Budget": ("budgets:ModifyBudget", "budgets:TagResource"),
     "cloudwatch/logGroup:LogGroup": ("logs:CreateLogGroup", "logs:PutRetentionPolicy", "logs:TagResource"),
     "cloudwatch/metricAlarm:MetricAlarm": ("cloudwatch:PutMetricAlarm", "cloudwatch:TagResource"),
+    "dynamodb/table:Table": (
+        "dynamodb:CreateTable", "dynamodb:TagResource", "dynamodb:UntagResource", "dynamodb:UpdateContinuousBackups",
+        "dynamodb:UpdateTable", "dynamodb:UpdateTimeToLive",
+    ),
     "ebs/volume:Volume": (
         # The provider waits until EC2 has begun a change of the size.
         "ec2:CreateVolume", "ec2:DescribeVolumesModifications", "ec2:ModifyVolume", *TAG,
@@ -105,6 +109,7 @@ REMOVE: Mapping[str, tuple[str, ...]] = {
     "ec2/flowLog:FlowLog": ("ec2:DeleteFlowLogs",),
     "budgets/budget:Budget": ("budgets:ModifyBudget",),
     "cloudwatch/logGroup:LogGroup": ("logs:DeleteLogGroup",),
+    "dynamodb/table:Table": ("dynamodb:DeleteTable",),
     "ebs/volume:Volume": ("ec2:DeleteVolume",),
     "ec2/defaultSecurityGroup:DefaultSecurityGroup": (),  # goes with its VPC
     "ec2/eip:Eip": ("ec2:DisassociateAddress", "ec2:ReleaseAddress"),
@@ -157,6 +162,10 @@ READ: Mapping[str, tuple[str, ...]] = {
     "ec2/flowLog:FlowLog": ("ec2:DescribeFlowLogs",),
     "budgets/budget:Budget": ("budgets:ViewBudget", "budgets:ListTagsForResource"),
     "cloudwatch/logGroup:LogGroup": ("logs:DescribeLogGroups", "logs:ListTagsForResource"),
+    "dynamodb/table:Table": (
+        "dynamodb:DescribeContinuousBackups", "dynamodb:DescribeTable", "dynamodb:DescribeTimeToLive",
+        "dynamodb:ListTagsOfResource",
+    ),
     "ebs/volume:Volume": ("ec2:DescribeVolumes",),
     "ec2/defaultSecurityGroup:DefaultSecurityGroup": ("ec2:DescribeSecurityGroups",),
     "ec2/eip:Eip": ("ec2:DescribeAddresses", "ec2:DescribeAddressesAttribute"),

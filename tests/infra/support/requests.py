@@ -16,9 +16,9 @@ from tests.infra.support.needed import MAKE, READ, REMOVE
 
 MAKERS = frozenset({
     # Actions that make their resource together with its tags.
-    "budgets:ModifyBudget", "cloudwatch:PutMetricAlarm", "ec2:AllocateAddress", "ec2:AuthorizeSecurityGroupEgress",
-    "ec2:AuthorizeSecurityGroupIngress", "ec2:CreateFlowLogs", "ec2:CreateInternetGateway",
-    "ec2:CreateLaunchTemplate",
+    "budgets:ModifyBudget", "cloudwatch:PutMetricAlarm", "dynamodb:CreateTable", "ec2:AllocateAddress",
+    "ec2:AuthorizeSecurityGroupEgress", "ec2:AuthorizeSecurityGroupIngress", "ec2:CreateFlowLogs",
+    "ec2:CreateInternetGateway", "ec2:CreateLaunchTemplate",
     "ec2:CreateNatGateway", "ec2:CreateRouteTable", "ec2:CreateSecurityGroup", "ec2:CreateSubnet", "ec2:CreateVolume",
     "ec2:CreateVpc", "ec2:CreateVpcEndpoint", "ec2:RunInstances", "ecr:CreateRepository", "eks:CreateAccessEntry",
     "eks:CreateAddon", "eks:CreateCluster", "eks:CreateNodegroup", "eks:CreatePodIdentityAssociation",
