@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from infra.errors import CredentialsError, PreflightError, one_line
+from infra.names import APP_LABEL
 from infra.settings import AwsSettings
 
 Run = Callable[[list[str]], subprocess.CompletedProcess[str]]
@@ -66,6 +67,48 @@ def check(settings: AwsSettings, *, changes: bool = True, run: Run = run) -> Cal
         if settings.image is None:
             _docker(run)
     return caller
+
+
+def check_unchanged(stack: str, settings: AwsSettings, resources: Sequence[Mapping[str, Any]]) -> None:
+    """Raise PreflightError when a setting that a deployed stack can't change differs from what is deployed.
+
+    `resources`: those in its state.
+    """
+    check_place(stack, settings, resources)
+    there = [resource for resource in resources if not resource.get("delete")]
+    if _inputs(there, "aws:eks/cluster:Cluster"):  # before the cluster exists, a network can still be replaced
+        networks = [vpc["cidrBlock"] for vpc in _inputs(there, "aws:ec2/vpc:Vpc")]
+        _refuse_other(stack, "vpcCidr", settings.vpc_cidr, networks, "a cluster can't move to another network")
+    # The logical names in the cluster begin with appName. With another appName, the engine would create the same
+    # namespace under a new logical name, and then delete the "old" namespace, with everything that now runs in it.
+    apps = [space["metadata"]["labels"][APP_LABEL] for space in _inputs(there, "kubernetes:core/v1:Namespace")]
+    _refuse_other(stack, "appName", settings.app_name, apps, "another name would delete its namespace and its images")
+    check_zones(stack, settings, resources)
+
+
+def check_place(stack: str, settings: AwsSettings, resources: Sequence[Mapping[str, Any]]) -> None:
+    """Raise PreflightError when the stack is deployed in another region than its settings say, or with another cluster.
+
+    `resources`: those in its state. `destroy` would look for what is left at the wrong place.
+    """
+    there = [resource for resource in resources if not resource.get("delete")]
+    regions = [subnet["availabilityZone"][:-1] for subnet in _inputs(there, "aws:ec2/subnet:Subnet")]
+    _refuse_other(stack, "region", settings.region, regions, "a stack can't move to another region")
+    clusters = [cluster["name"] for cluster in _inputs(there, "aws:eks/cluster:Cluster")]
+    _refuse_other(stack, "clusterName", settings.cluster_name, clusters, "EKS can't rename a cluster")
+
+
+def _inputs(resources: Sequence[Mapping[str, Any]], kind: str) -> list[Mapping[str, Any]]:
+    return [resource["inputs"] for resource in resources if resource["type"] == kind]
+
+
+def _refuse_other(stack: str, key: str, value: str, deployed: Sequence[str], reason: str) -> None:
+    old = next((old for old in deployed if old != value), None)
+    if old is not None:
+        raise PreflightError(
+            f"atlas:{key} is {value}, but {stack} is deployed with {old}, and {reason}: set atlas:{key} back to {old}; "
+            f"for {value}, create another stack, or run `atlas destroy --stack {stack}` with {old} first"
+        )
 
 
 def check_zones(stack: str, settings: AwsSettings, resources: Sequence[Mapping[str, Any]]) -> None:

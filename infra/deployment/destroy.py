@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from infra.deployment.checks import check_place
 from infra.engine.events import name_of
 from infra.engine.stack import AtlasStack
 from infra.errors import FailedError, PreflightError
@@ -62,10 +63,11 @@ def destroy_aws(
 
     `ask` gets the number of resources, and raises when nobody agrees; `pause`: seconds between `tries`;
     `forget_unreachable`: if the cluster doesn't answer, only remove its objects from the state.
-    Raises PreflightError when the stack is protected, FailedError when not everything could be deleted,
-    CredentialsError when the credentials expired.
+    Raises PreflightError when the stack is protected, or when its settings name another region or cluster than it has;
+    FailedError when not everything could be deleted, CredentialsError when the credentials expired.
     """
     resources = stack.resources()
+    check_place(stack.name, settings, resources)
     _refuse_protected(stack.name, resources)
     ask(len(resources))
     if stack.exists and forget_unreachable:

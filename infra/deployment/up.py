@@ -11,7 +11,7 @@ from typing import Any
 from pulumi import automation as auto
 
 from infra.deployment.by_hand import changed_by_hand, described, remedy
-from infra.deployment.checks import check_zones
+from infra.deployment.checks import check_unchanged
 from infra.deployment.smoke import no_answer, smoke_test
 from infra.engine.events import Events
 from infra.engine.stack import AtlasStack, Program
@@ -112,7 +112,7 @@ def open_for_change(stack: AtlasStack) -> None:
     """
     stack.open()
     if isinstance(stack.settings, AwsSettings):
-        check_zones(stack.name, stack.settings, stack.resources())
+        check_unchanged(stack.name, stack.settings, stack.resources())
 
 
 def program_for(stack: AtlasStack, image: str | None, *, install: bool = False) -> Program:

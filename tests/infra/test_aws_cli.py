@@ -109,12 +109,17 @@ def test_stack_comes_up_is_shown_feeds_dvc_and_goes(checkout: Checkout, account:
     assert "its instance is gone" in told["parts"]["grafana"]["what"]
     assert (told["last"]["kind"], told["last"]["result"]) == ("update", "succeeded")
 
-    settings(checkout, zones=["a", "c"])
     calls = len(account.calls())
-    for command in ("preview", "up"):
-        refused = checkout.atlas(command, "--stack", "dev", code=1).stderr
-        assert refused.startswith("atlas: atlas:zones is [a, c], but dev is deployed in [a, b], ")
-        assert len(refused.splitlines()) == 1
+    for setting, value, told_of, commands in (
+        ("zones", ["a", "c"], "[a, c], but dev is deployed in [a, b], ", [["preview"], ["up"]]),
+        ("appName", "other", "other, but dev is deployed with flask-app, ", [["preview"], ["up"]]),
+        ("clusterName", "other", "other, but dev is deployed with flask-app-cluster, ", [["destroy", "--yes"]]),
+    ):
+        settings(checkout, **{setting: value})
+        for command in commands:
+            refused = checkout.atlas(*command, "--stack", "dev", code=1).stderr
+            assert refused.startswith(f"atlas: atlas:{setting} is {told_of}")
+            assert len(refused.splitlines()) == 1
     assert len(account.calls()) == calls
     settings(checkout)
 

@@ -3,14 +3,14 @@
 import json
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from infra.deployment import checks
-from infra.deployment.checks import check, check_zones, principal_of
+from infra.deployment.checks import check, check_place, check_unchanged, check_zones, principal_of
 from infra.errors import CredentialsError, PreflightError
 from infra.settings import AwsSettings, load_settings
 from tests.infra.support.aws import BASE
@@ -206,3 +206,72 @@ def test_zones_are_free_where_nothing_is_deployed(resources: list[dict[str, Any]
 def test_a_half_made_network_in_other_zones_is_refused() -> None:
     with pytest.raises(PreflightError, match=r"deployed in \[c, e\]"):
         check_zones("dev", settings(zones='["c","d"]'), network(("10.20.48.0/20", "e")))
+
+
+def named(kind: str, **inputs: Any) -> dict[str, Any]:
+    return {"type": kind, "inputs": inputs}
+
+
+CLUSTER = named("aws:eks/cluster:Cluster", name="flask-app-cluster")
+NAMESPACE = named(
+    "kubernetes:core/v1:Namespace", metadata={"name": "flask-app", "labels": {"app.kubernetes.io/name": "flask-app"}}
+)
+UP = [*DEPLOYED, CLUSTER, NAMESPACE]
+LASTING = {
+    "region": ("eu-west-1", "us-east-1"),
+    "clusterName": ("other", "flask-app-cluster"),
+    "vpcCidr": ("10.40.0.0/16", "10.20.0.0/16"),
+    "appName": ("other", "flask-app"),
+}
+"""Setting -> another value, and that of UP."""
+
+
+@pytest.mark.parametrize("key", LASTING)
+def test_setting_that_a_deployed_stack_cannot_change_is_refused_with_both_values_and_the_remedy(key: str) -> None:
+    value, old = LASTING[key]
+    with pytest.raises(PreflightError) as error:
+        check_unchanged("dev", settings(**{key: value}), UP)
+    told = str(error.value)
+    assert told.startswith(f"atlas:{key} is {value}, but dev is deployed with {old}, and ")
+    assert f"set atlas:{key} back to {old}; for {value}, create another stack, or" in told
+    assert "\n" not in told
+
+
+def test_new_app_name_is_refused_beside_a_new_namespace_too() -> None:
+    """The images would be deleted with their repository, whose name has the app's."""
+    with pytest.raises(PreflightError, match=r"^atlas:appName is other"):
+        check_unchanged("dev", settings(appName="other", namespace="other"), UP)
+
+
+@pytest.mark.parametrize(
+    "changed", [{}, {"namespace": "other"}, {"serviceName": "other"}, {"secretName": "other"}, {"nodeGroupName": "o"}]
+)
+def test_names_that_a_deployed_stack_can_change_are_not_refused(changed: dict[str, str]) -> None:
+    check_unchanged("dev", settings(**changed), UP)
+
+
+@pytest.mark.parametrize(
+    ("resources", "free"),
+    [
+        ([], LASTING),
+        ([{**resource, "delete": True} for resource in UP], LASTING),
+        # A first `up` that failed before the cluster: what isn't made yet can have any name.
+        (DEPLOYED, ["clusterName", "vpcCidr", "appName"]),
+        ([*DEPLOYED, CLUSTER], ["appName"]),
+    ],
+)
+def test_lasting_settings_are_free_while_what_they_name_is_not_deployed(
+    resources: list[dict[str, Any]], free: Iterable[str]
+) -> None:
+    for key in free:
+        check_unchanged("dev", settings(**{key: LASTING[key][0]}), resources)
+
+
+@pytest.mark.parametrize("key", LASTING)
+def test_destroy_is_refused_only_where_it_would_look_at_the_wrong_place(key: str) -> None:
+    changed = settings(**{key: LASTING[key][0]})
+    if key in ("region", "clusterName"):
+        with pytest.raises(PreflightError, match=rf"^atlas:{key} is "):
+            check_place("dev", changed, UP)
+    else:
+        check_place("dev", changed, UP)
