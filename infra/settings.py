@@ -83,7 +83,6 @@ class LocalSettings(_Settings):
     """The file with the hashes of the service's API keys, relative to the repository; None: no key is needed."""
     log_level: LogLevel = "info"
     scrape_interval: Duration = "15s"
-    """The interval of Prometheus's scrapes, such as 15s."""
     download_mirror: Mirror | None = None
     """The address of Prometheus's and Grafana's archives, instead of the official one: infra/hosts/versions.py."""
     start_timeout: Annotated[int, Field(ge=1, le=600)] = 90
@@ -155,17 +154,15 @@ class AwsSettings(_Settings):
     bundle: str = "models/bundle"
     """The bundle for the image: a folder, relative to the repository; it may be outside of it."""
     image: Annotated[str, Field(pattern=r"^(promoted|[^\s@]+@sha256:[0-9a-f]{64})$")] | None = None
-    """An image by digest, REPOSITORY@sha256:…, to deploy without a build; or `promoted`: `up` keeps the running image,
-    and `atlas promote` deploys another."""
+    """An image by digest, REPOSITORY@sha256:…, to deploy without a build; `promoted`: one from `atlas promote`."""
     base_image: Annotated[str, Field(pattern=r"^\S+$")] | None = None
     """The base image, by digest, instead of the Dockerfile's, for example from a company's mirror."""
     images_kept: Annotated[int, Field(ge=2, le=1000)] = 10
-    """The number of images that the repository keeps; older images expire."""
+    """The number of images that the repository keeps."""
     model_uri: Annotated[str, Field(pattern=r"^models:/[^/@]+(@[\w.-]+|/\d+)$")] | None = None
     """Serve models:/NAME@ALIAS of the registry instead of the bundle in the image."""
     feature_store: bool = True
-    """A DynamoDB table in which the service looks features up. A stack that builds its image has it only if the bundle
-    has feature views."""
+    """A DynamoDB table for the service's look-ups; a stack that builds its image has it if the bundle has views."""
     mlflow_tracking_uri: Annotated[str, Field(pattern=r"^https?://[^\s@]+$")] | None = None
     mlflow_token: SecretStr | None = None
     """The MLflow server's token; the pod gets it as CAPSTONE_TEST."""
