@@ -73,7 +73,10 @@ def suggest(found: pd.DataFrame, target: str, task: Task | None = None) -> Sugge
     times = [
         name
         for name, kind in types.items()
-        if kind == "datetime" and found[name].notna().all() and not _OTHER_MOMENT.search(name)
+        if kind == "datetime"
+        and found[name].notna().all()
+        and found[name].nunique() > 1  # the day of an export says nothing of a row
+        and not _OTHER_MOMENT.search(name)
     ]
     likely = [name for name in times if MOMENT.search(name)] or times
     # Rows of a log or a series stand in the order of their time. Elsewhere a time is a property like others.

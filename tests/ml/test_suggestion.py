@@ -70,7 +70,7 @@ def test_it_writes_params_that_can_be_used_and_says_what_it_inferred(
     assert params.gate.metric == "log_loss"
     assert params.registry.model == "shop-data"
     stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"].values()
-    named = {section for stage in stages for section in stage["params"]}
+    named = {section for stage in stages for section in stage.get("do", stage)["params"]}
     assert named <= yaml.safe_load(Path("params.yaml").read_text()).keys()  # DVC runs no stage without its sections
     told = capsys.readouterr().out
     assert "Shop data.csv: 60 rows, 5 columns" in told
@@ -132,6 +132,13 @@ def test_a_time_whose_order_the_rows_do_not_have_is_asked_about_and_so_is_an_amb
     suggestion = suggest(made, "churned")
     assert suggestion.types["ordered_at"] == "datetime"
     assert "ordered_at" in suggestion.asked[0]
+
+
+def test_the_day_of_an_export_is_not_the_time_of_a_row() -> None:
+    table = pd.DataFrame({"exported_on": ["2026-05-01"] * 60, "x": range(60), "y": [0, 1] * 30})
+    assert suggest(table, "y").time is None
+    table["exported_on"] = pd.date_range("2026-05-01", periods=60).astype(str)
+    assert suggest(table, "y").time == "exported_on"
 
 
 def test_a_class_that_may_mean_unknown_is_asked_about() -> None:
