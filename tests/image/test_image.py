@@ -28,7 +28,11 @@ for pid in sys.argv[2:]:
 """A replacement for `kill`, which the slim image doesn't have."""
 HARD = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
 """As Kubernetes' restricted Pod Security runs it, with a read-only root."""
-SERVED = ("__init__.py", "bundle.py", "card.py", "decision.py", "encoding.py", "runtime.py", "schema.py", "values.py")
+SERVED = (
+    "__init__.py", "bundle.py", "card.py", "decision.py", "encoding.py", "features/__init__.py", "features/dynamodb.py",
+    "features/dynamodb_table.py", "features/store.py", "features/stores.py", "features/views.py", "runtime.py",
+    "schema.py", "values.py",
+)  # fmt: skip
 """Of ml/: what the service imports (tests/test_architecture.py holds .dockerignore to it)."""
 LOAD = (REPOSITORY / "tests" / "image" / "load.py").read_text()
 
