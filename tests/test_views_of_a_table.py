@@ -123,7 +123,9 @@ def test_requests_with_keys_alone_get_the_pipelines_answers(trained: Workspace) 
         | {"customer": None if np.isnan(customers[row]) else customers[row]}
         for row in range(len(test))
     ]
-    app = create_app(load_settings({"FEATURE_STORE": "features.db"}), Predictor.load(CANDIDATE))
+    app = create_app(
+        load_settings({"FEATURE_STORE": "features.db", "FEATURE_STORE_TIMEOUT": "10"}), Predictor.load(CANDIDATE)
+    )
     response = app.test_client().post("/predict", data=json.dumps({"rows": rows}), content_type="application/json")
     assert response.status_code == 200, response.text
     answers = response.get_json()["predictions"]
