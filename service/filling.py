@@ -68,10 +68,10 @@ class FillingPredictor(Predictor):
         row, soon = super().example(), self.lookup.soon()
         if soon is None:
             return row
-        time = next(each for each in self.inputs.features if each.name == self.lookup.views.time)
-        text = f"{soon.astimezone(UTC):%Y-%m-%dT%H:%MZ}" if time.utc else f"{soon:%Y-%m-%dT%H:%M}"
-        required = {feature.name: row[feature.name] for feature in self.schema.features if feature.required}
-        return required | {time.name: text}
+        time = self.lookup.views.time
+        utc = any(feature.utc for feature in self.schema.features if feature.name == time)
+        text = f"{soon.astimezone(UTC):%Y-%m-%dT%H:%MZ}" if utc else f"{soon:%Y-%m-%dT%H:%M}"
+        return {feature.name: row[feature.name] for feature in self.schema.features if feature.required} | {time: text}
 
     def completed(self, rows: Sequence[Mapping[str, Any]], found: Sequence[Found] | None) -> list[Mapping[str, Any]]:
         """The rows with what was looked up, and without the keys that are no features."""

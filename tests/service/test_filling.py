@@ -203,6 +203,24 @@ def test_the_example_is_what_a_caller_sends_now(client: FlaskClient, plain: Flas
     assert "note" in plain.get("/openapi.json").text
 
 
+def test_a_time_that_is_no_feature_is_a_key(bundle: Path, tmp_path: Path) -> None:
+    """Training can leave the column with the time out; the views need it all the same, and a worker must start."""
+    _, parts = read_parts(bundle)
+    assert parts.views is not None
+    views = parts.views.model_copy(update={"time": "ordered"})
+    write_bundle(tmp_path / "bundle", replace(parts, views=views))
+    store = SqliteStore(tmp_path / "features.db", views, write=True)
+    store.write(
+        [Batch("shop", -1, AT, [(("north",), Row(AT - HOUR, [3.0, "green"]))])], Progress(AT, 1, None), keep=DAY
+    )
+    settings = Settings(feature_store=str(tmp_path / "features.db"), feature_store_timeout=10)
+    app = create_app(settings, Predictor.load(tmp_path / "bundle"))
+    [found] = predict(app.test_client(), {**SENT, "ordered": BOUGHT})
+    assert found["features"]["looked_up"]["visits"] == {"value": 3.0, "age": 3600.0}
+    assert [warning["field"] for warning in found["warnings"]] == []
+    app.extensions["atlas"].predictor.lookup.memory.close()
+
+
 def test_metrics_count_where_values_come_from(client: FlaskClient) -> None:
     predict(client, ASKED, {**SENT, "shop": "south"})
     text = client.get("/metrics").text
