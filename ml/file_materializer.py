@@ -11,9 +11,9 @@ from ml.data_params import DataParams
 from ml.features.declared import views_of
 from ml.features.materializing import Metrics, Writer, batch
 from ml.features.store import OnlineStore, Progress, StoreError
-from ml.features.views import View
+from ml.features.views import EARLIEST, View
 from ml.sources.reading import SourceError
-from ml.sources.view_files import NO_TIME, read_rows
+from ml.sources.view_files import read_rows
 
 INTERVAL = 60.0
 """Seconds between two steps of a materialiser that follows the clock."""
@@ -46,7 +46,7 @@ class FileMaterializer:
                 for sentence in found.assumed if view.name not in read else ():
                     self._log.warning("assumed: %s", sentence)
                 self._rows[view.name], read[view.name] = found.table, state
-            oldest = NO_TIME if view.ttl is None else now - view.ttl - self._writer.keep - 1
+            oldest = EARLIEST if view.ttl is None else now - view.ttl - self._writer.keep - 1
             first = oldest if fresh or before is None else before.watermark
             batches.append(batch(view, self._rows[view.name], first, now))
         progress = self._writer.write(batches, now)

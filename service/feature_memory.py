@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 from ml.features.store import OnlineStore, Progress, Row, Span, StoreError
-from ml.features.views import DAY, SECOND, Value, View, Views
+from ml.features.views import DAY, EARLIEST, LATEST, SECOND, Value, View, Views
 
 LOG = logging.getLogger("service")
 EACH = 0.0001
@@ -20,8 +20,6 @@ REFRESH = 0.5
 """Seconds between two looks at the store's progress."""
 MOST_ROWS = 200_000
 """Rows in memory at most, some 60 MB: callers can ask for any entities and times. A chunk counts as a row, too."""
-ALWAYS = (-(2**62), 2**62)
-"""The first and the last event timestamp of rows that never expire."""
 BATCH = 500
 """Chunks that the thread reads at a time."""
 
@@ -122,7 +120,7 @@ class Memory:
         asked = []
         for number, entity, chunk in keys:
             view, span = self._views[number]
-            start, stop = ALWAYS if view.ttl is None else (chunk * span - view.ttl, (chunk + 1) * span - 1)
+            start, stop = (EARLIEST, LATEST) if view.ttl is None else (chunk * span - view.ttl, (chunk + 1) * span - 1)
             asked.append(Span(view.name, entity, start, stop))
         found = {key: Chunk(rows) for key, rows in zip(keys, self._store.read(asked), strict=True)}
         with self._lock:

@@ -6,19 +6,18 @@ the event), but never later than now, so that no answer knows more than training
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from ml.features.store import OnlineStore
-from ml.features.views import MINUTE, SECOND, Moment, View, Views, spell_key
+from ml.features.views import MICROSECOND, MINUTE, SECOND, START, Moment, View, Views, microseconds, spell_key
 from ml.values import UnreadableError, moment_of
 from service.feature_memory import Chunk, Key, Memory, Trouble, chunk_span
 
 STEP = 5 * MINUTE
 """An example's time is a multiple of it, as times in timetables are."""
-_START, _START_UTC, _MICROSECOND = datetime(1970, 1, 1), datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
 
 class Found(NamedTuple):
@@ -78,7 +77,7 @@ class Lookup:
             return None
         behind = self.memory.now - self.memory.progress.watermark > self.views.max_lag
         known = self.memory.progress.watermark if behind else self.memory.now
-        event = _START_UTC + ((known + self.views.horizon) // STEP + 1) * STEP * _MICROSECOND
+        event = START + ((known + self.views.horizon) // STEP + 1) * STEP * MICROSECOND
         return event.astimezone(self._zone)
 
     def find(self, row: Mapping[str, Any]) -> Found:
@@ -139,10 +138,9 @@ class Lookup:
         """The times of a row by its event's time; None if that isn't a time."""
         try:
             given = moment_of(value, self._layout)
-            if given.tzinfo is None:
-                given = given.replace(tzinfo=self._zone)
-            event = (given - _START_UTC) // _MICROSECOND
-            clock = (given.astimezone(self._zone).replace(tzinfo=None) - _START) // _MICROSECOND
+            event = microseconds(given, self._zone)
+            local = given.astimezone(self._zone).replace(tzinfo=None) if given.tzinfo else given
+            clock = microseconds(local, UTC)
         except (UnreadableError, OverflowError):
             return None
         return Moment(min(event - self.views.horizon, self.memory.now), event, clock)

@@ -7,9 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ml.features.offline import TIMESTAMP
-
-NEVER, ALWAYS = 2**62, -(2**62)
-"""Later and earlier than every time, and whole as float64, too."""
+from ml.features.views import LATEST
 
 
 def sums(
@@ -49,5 +47,5 @@ def versions(reports: pd.DataFrame, of: str) -> pd.DataFrame:
     """
     ordered = reports.sort_values([of, "known", *reports.columns.difference([of, "known"])], kind="stable")
     ordered = ordered.drop_duplicates([of, "known"], keep="last").reset_index(drop=True)
-    until = ordered.groupby(of, sort=False)["known"].shift(-1, fill_value=NEVER)
+    until = ordered.groupby(of, sort=False)["known"].shift(-1, fill_value=LATEST)
     return ordered.assign(until=until.astype(np.int64))

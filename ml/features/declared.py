@@ -1,15 +1,13 @@
 """The views that params.yaml asks for."""
 
-import pandas as pd
-
 from ml.data_params import DataParams
 from ml.features import flight_views
-from ml.features.views import DAY, View, Views
+from ml.features.views import DAY, MICROSECOND, View, Views
 
 
 def horizon_of(data: DataParams) -> int:
     """How long before the event a prediction is made, in microseconds."""
-    return 0 if data.horizon is None else int(pd.Timedelta(data.horizon) / pd.Timedelta("1us"))
+    return 0 if data.horizon is None else data.horizon // MICROSECOND
 
 
 def views_of(data: DataParams) -> Views | None:
@@ -22,7 +20,7 @@ def views_of(data: DataParams) -> Views | None:
         View(
             name=name,
             keys=view.keys,
-            ttl=None if view.ttl is None else int(pd.Timedelta(view.ttl) / pd.Timedelta("1us")),
+            ttl=None if view.ttl is None else view.ttl // MICROSECOND,
             values=view.features,
             features=view.features,
         )

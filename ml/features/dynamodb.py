@@ -34,7 +34,7 @@ from ml.features.dynamodb_table import (
     Table,
     size_of,
 )
-from ml.features.store import Batch, Clock, Progress, Row, Span
+from ml.features.store import Batch, Clock, Progress, Row, Span, as_json
 from ml.features.views import SECOND, Value, Views
 
 READING = Patience(connect=0.05, read=0.05, attempts=1, whole=0.1)
@@ -141,14 +141,14 @@ class DynamoStore:
                 rows = items[key] if key in items else dict(self._decoded(known[key]))
                 items[key] = {at: row for at, row in rows.items() if not batch.since < at <= batch.until}
             for keys, row in given:
-                entity, [bucket] = _text(keys), self._buckets(batch.view, row.timestamp, row.timestamp)
+                entity, [bucket] = as_json(keys), self._buckets(batch.view, row.timestamp, row.timestamp)
                 lists.setdefault(Key(name, bucket), set()).add(entity)
                 key = Key(f"{name}/{entity}", bucket)
                 known.setdefault(key, None)  # it wasn't in the list
                 items.setdefault(key, {})[row.timestamp] = row.values
         return (
-            {key: _text(sorted(entities)) if entities else None for key, entities in lists.items()},
-            {key: _text(sorted(rows.items())) if rows else None for key, rows in items.items()},
+            {key: as_json(sorted(entities)) if entities else None for key, entities in lists.items()},
+            {key: as_json(sorted(rows.items())) if rows else None for key, rows in items.items()},
         )
 
     def _learn(self, keys: Iterable[Key], known: dict[Key, str | None]) -> None:
@@ -233,7 +233,7 @@ class DynamoStore:
 
     def _keys(self, span: Span) -> list[Key]:
         """The items with a span's rows; none if its entity can't have any, because callers can invent keys."""
-        entity = f"{self._name(span.view)}/{_text(span.keys)}"
+        entity = f"{self._name(span.view)}/{as_json(span.keys)}"
         if len(entity.encode()) > LONGEST_ENTITY:
             return []
         return [Key(entity, bucket) for bucket in self._buckets(span.view, span.since, span.until)]
@@ -248,11 +248,3 @@ class DynamoStore:
 
 def _number(value: int) -> dict[str, str]:
     return {"N": str(value)}
-
-
-def _text(value: Any) -> str:
-    """As JSON, which keeps every bit of a number."""
-    return _ENCODER.encode(value).decode()
-
-
-_ENCODER = msgspec.json.Encoder()

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ml.features.changes import ALWAYS, NEVER, newest, sums, versions
+from ml.features.changes import newest, sums, versions
 from ml.features.flight_views import AROUND_CARRIER, AROUND_ORIGIN, LANDINGS_WINDOW, WEATHER, WINDOWS, views
 from ml.features.offline import TIMESTAMP
-from ml.features.views import DAY, HOUR, MINUTE
+from ml.features.views import DAY, EARLIEST, HOUR, LATEST, MINUTE
 
 PRESSURE_BEFORE = 3 * HOUR
 
@@ -102,7 +102,7 @@ def _delays_so_far(key: str) -> Callable[[Events, int], pd.DataFrame]:
         flights = events.flights
         keys = [key] if key else []
         # Each flight waits until its departure is known.
-        waiting = flights[["flight"]].assign(known=ALWAYS, departed=np.nan)
+        waiting = flights[["flight"]].assign(known=EARLIEST, departed=np.nan)
         reports = versions(pd.concat([waiting, events.departures[["flight", "known", "departed"]]]), "flight")
         states = reports.merge(flights[["flight", "scheduled", *keys]], on="flight")
         scheduled = states["scheduled"].to_numpy(dtype=np.int64)
@@ -141,11 +141,11 @@ def _aircraft(events: Events, horizon: int) -> pd.DataFrame:
         ["tailnum", "scheduled"], keep="last"
     )
     start = flights["scheduled"] - horizon + 1  # a later flight, so the next microsecond
-    stop = start.groupby(flights["tailnum"]).shift(-1, fill_value=NEVER)
+    stop = start.groupby(flights["tailnum"]).shift(-1, fill_value=LATEST)
     flights = flights.assign(start=start, stop=np.minimum(stop, start + DAY))
     reports = pd.concat(
         [
-            flights[["flight"]].assign(known=ALWAYS),
+            flights[["flight"]].assign(known=EARLIEST),
             events.departures[["flight", "known", "departed"]],
             events.landings[["flight", "known", "landed"]],
         ],

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -152,7 +152,7 @@ class SqliteStore:
                     for timestamp, row in connection.execute(
                         "SELECT event_timestamp, row FROM feature_rows"
                         " WHERE view = ? AND entity = ? AND event_timestamp BETWEEN ? AND ? ORDER BY event_timestamp",
-                        (self._name(span.view), _text(span.keys), span.since, span.until),
+                        (self._name(span.view), as_json(span.keys), span.since, span.until),
                     )
                 ]
                 for span in asked
@@ -170,7 +170,7 @@ class SqliteStore:
                     connection.execute(between, (name, batch.since, batch.until))
                     connection.executemany(
                         "INSERT OR REPLACE INTO feature_rows VALUES (?, ?, ?, ?)",
-                        ((name, _text(keys), row.timestamp, _text(row.values)) for keys, row in batch.rows),
+                        ((name, as_json(keys), row.timestamp, as_json(row.values)) for keys, row in batch.rows),
                     )
                 for view, ttl in self._ttl.items():
                     if ttl is not None:
@@ -227,9 +227,9 @@ def _remedy(error: sqlite3.Error) -> str:
     return "is the materialiser running (`python -m ml.materialize`), and may this user read the folder?"
 
 
-def _text(values: Sequence[Value]) -> str:
-    """Values as a JSON array, which keeps every bit of a number."""
-    return _ENCODER.encode(values).decode()
+def as_json(value: Any) -> str:
+    """Rows, or parts of them, as JSON, which keeps every bit of a number."""
+    return _ENCODER.encode(value).decode()
 
 
 _ENCODER = msgspec.json.Encoder()

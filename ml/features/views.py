@@ -10,7 +10,7 @@ All times are integers: microseconds since 1970 in UTC, if nothing else is said.
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Literal, NamedTuple, Self
 
 from pydantic import model_validator
@@ -20,9 +20,18 @@ from ml.values import spell
 
 SECOND = 1_000_000
 MINUTE, HOUR, DAY = 60 * SECOND, 3600 * SECOND, 86_400 * SECOND
+EARLIEST, LATEST = -(2**62), 2**62
+"""Earlier and later than every time, and whole as float64, too."""
+START = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
 
 Value = float | str | bool | None
 """A stored value or a feature; None where missing."""
+
+
+def microseconds(time: datetime, zone: tzinfo) -> int:
+    """A time as an integer; one without an offset from UTC is of the zone."""
+    return ((time if time.tzinfo else time.replace(tzinfo=zone)) - START) // MICROSECOND
 
 
 class Moment(NamedTuple):

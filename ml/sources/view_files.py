@@ -1,7 +1,6 @@
 """The feature views of params.yaml (`data.views`): reads their files, and joins their rows to the table."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -11,16 +10,15 @@ from numpy.typing import NDArray
 from ml.data_params import DataParams
 from ml.features.declared import views_of
 from ml.features.offline import TIMESTAMP, Moments, join
-from ml.features.views import View, spell_key
+from ml.features.views import EARLIEST, View, microseconds, spell_key
 from ml.sources import table
 from ml.sources.reading import Read, SourceError
 from ml.tables import as_text, by_distinct, forms_of, holds_many, is_missing
 from ml.time_layouts import AmbiguousTimesError, find_layout
 from ml.values import UnreadableError, moment_of, time_zone
 
-NO_TIME = -(2**62)
+NO_TIME = EARLIEST
 """The moment of a row without a time: nothing was known then."""
-_START, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
 
 def read_rows(data: DataParams, name: str) -> Read:
@@ -106,8 +104,7 @@ def moments(
 
     def read(value: Any) -> object:
         try:
-            moment = moment_of(value, layout)
-            return ((moment if moment.tzinfo else moment.replace(tzinfo=place)) - _START) // _MICROSECOND
+            return microseconds(moment_of(value, layout), place)
         except (UnreadableError, OverflowError):
             return None
 
