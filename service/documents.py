@@ -70,7 +70,9 @@ class Documents:
     def answer(self, answers: Answers) -> bytes:
         """The body of an answer."""
         make, empty = self._prediction, ()
-        features = [UNSET] * len(answers) if answers.found is None else map(self._features, answers.found)
+        features: Sequence[Any] = [UNSET] * len(answers)
+        if answers.found is not None:
+            features = [features_of(found, self._predictor.names) for found in answers.found]
         if self._probabilities is None:
             rows = [
                 make(number, UNSET, answers.warnings.get(row, empty), origin)
@@ -85,9 +87,6 @@ class Documents:
                 )
             ]
         return encode({"model": self._model, "predictions": rows})
-
-    def _features(self, found: Found) -> Features:
-        return features_of(found, self._predictor.names)
 
 
 def features_of(found: Found, names: Sequence[str]) -> Features:

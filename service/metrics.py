@@ -162,10 +162,10 @@ class ModelMetrics:
                     self._odd[warning.code].labels(warning.field).inc()
 
         for found in answers.found or ():
-            known = len(found.sent), len(found.values)
-            for origin, count in zip(("sent", "looked_up"), known, strict=True):
-                _child(self._origins, origin).inc(count)
-            _child(self._origins, "missing").inc(len(predictor.names) - sum(known))
+            sent, looked_up = len(found.sent), len(found.values)
+            _child(self._origins, "sent").inc(sent)
+            _child(self._origins, "looked_up").inc(looked_up)
+            _child(self._origins, "missing").inc(len(predictor.names) - sent - looked_up)
             if found.trouble is not None:
                 _child(self._troubled, found.trouble).inc()
 

@@ -29,7 +29,7 @@ def deploy(settings: LocalSettings, repository: Path, machine: Machine) -> dict[
     runs = main_checkout(repository) / settings.mlflow_store
     bundle = repository / settings.bundle
     manifest = bundle_manifest(bundle)
-    version = manifest["version"]
+    version, looks_up = manifest["version"], has_views(manifest)
     python = str(Path(sys.prefix) / "bin" / "python")
 
     directory = Directory("directory", path=str(home))
@@ -64,7 +64,7 @@ def deploy(settings: LocalSettings, repository: Path, machine: Machine) -> dict[
         folders=[str(runs)],
     )  # fmt: skip
     store = home / "features.db"
-    if has_views(manifest):
+    if looks_up:
         process(
             "materializer",
             [
@@ -89,7 +89,7 @@ def deploy(settings: LocalSettings, repository: Path, machine: Machine) -> dict[
             "PORT": str(settings.service_port),
             "WORKERS": str(settings.workers),
             "LOG_LEVEL": settings.log_level,
-            **({"FEATURE_STORE": str(store)} if has_views(manifest) else {}),
+            **({"FEATURE_STORE": str(store)} if looks_up else {}),
             **_access(settings, repository),
             "PROMETHEUS_MULTIPROC_DIR": str(home / "metrics"),
         },
@@ -103,9 +103,7 @@ def deploy(settings: LocalSettings, repository: Path, machine: Machine) -> dict[
     }
     outputs |= dict(machine.missing)
     if found := machine.programs.get("prometheus"):
-        outputs["prometheus"] = _prometheus(
-            settings, home, supervisor, process, found, materializer=has_views(manifest)
-        )
+        outputs["prometheus"] = _prometheus(settings, home, supervisor, process, found, materializer=looks_up)
     if found := machine.programs.get("grafana"):
         outputs["grafana"] = _grafana(settings, home, supervisor, process, found)
     return outputs
