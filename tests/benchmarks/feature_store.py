@@ -35,7 +35,7 @@ def serve(wait: float, pipe: Any) -> None:
 
         def do_POST(self) -> None:
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            time.sleep(wait)
+            time.sleep(wait)  # the round trip that is measured
             answer: Any = {"Item": {"watermark": {"N": str(NOW)}, "revision": {"N": "1"}}}
             if "RequestItems" in request:
                 keys = request["RequestItems"]["features"]["Keys"]

@@ -12,8 +12,7 @@
 
 import http.client
 import json
-import os
-import socket
+import resource
 import statistics
 import subprocess
 import sys
@@ -35,6 +34,7 @@ from ml.params import load_params
 from ml.reference import as_request
 from ml.rows import rows_of
 from ml.sources import flights
+from tests.peers.compare import free_port, server
 
 FIELDS = ["scheduled_departure", "carrier", "origin", "dest"]
 MODEL = BUNDLE / EVALUATED
@@ -68,17 +68,9 @@ def materialize(store: Path) -> None:
     """An empty store gets what was known from the first of November on."""
     command = [sys.executable, "-m", "ml.materialize", "--since", "2013-10-31", "--until", "2014-01-01", "--keep", "70"]
     begun = time.perf_counter()
-    process = subprocess.Popen([*command, "--store", str(store)])
-    most = 0
-    while process.poll() is None:
-        try:
-            most = max(most, psutil.Process(process.pid).memory_info().rss)
-        except psutil.Error:
-            break
-        time.sleep(0.05)
-    if process.wait():
-        sys.exit("the materialiser failed")
+    subprocess.run([*command, "--store", str(store)], check=True)
     seconds, size = time.perf_counter() - begun, store.stat().st_size
+    most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024  # of the first process that this one started
     print(f"two months materialised in {seconds:.1f} s, {most / 1e6:.0f} MB of memory, {size / 1e6:.0f} MB of file")
 
 
@@ -125,24 +117,13 @@ class Server:
 @contextmanager
 def serving(store: Path | None) -> Iterator[Server]:
     """The service with that store, or without one."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {"MODEL_URI": str(MODEL), "PORT": str(port), "WORKERS": "1", "LOG_LEVEL": "warning"}
-    environment |= {"MAX_BODY_BYTES": "10000000", "FEATURE_STORE_TIMEOUT": "10"}  # values that are late would differ
-    environment |= {"FEATURE_STORE": str(store)} if store else {}
-    process = subprocess.Popen([sys.executable, "-m", "service"], env=os.environ | environment)
-    try:
-        for _ in range(600):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        time.sleep(1)
+    port = free_port()
+    settings = {"MODEL_URI": str(MODEL), "PORT": str(port), "WORKERS": "1", "LOG_LEVEL": "warning"}
+    settings |= {"MAX_BODY_BYTES": "10000000", "FEATURE_STORE_TIMEOUT": "10"}  # values that are late would differ
+    settings |= {"FEATURE_STORE": str(store)} if store else {}
+    ready = f"http://127.0.0.1:{port}/health/ready"
+    with server([sys.executable, "-m", "service"], ready, **settings) as process:
         yield Server(port, process.pid)
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def compare_values(bundle: Bundle, table: pd.DataFrame, answers: Sequence[dict[str, Any]]) -> None:
@@ -190,10 +171,10 @@ def measure(
     }
     times: dict[str, list[float]] = {kind: [] for kind in kinds}
     for turn in range(TURNS + 1):
-        for kind, (server, bodies) in kinds.items():
+        for kind, (asked, bodies) in kinds.items():
             for body in bodies:
                 begun = time.perf_counter()
-                server.post(body)
+                asked.post(body)
                 if turn:  # the first turn reads from the file
                     times[kind].append(time.perf_counter() - begun)
     base = statistics.median(times["whole rows, no store"])

@@ -196,8 +196,8 @@ def test_variant_comes_up_stays_and_goes_in_order(variant: str, tmp_path: Path) 
     assert_gone(made)
 
 
-def test_image_is_built_once_known_by_digest_and_kept(tmp_path: Path) -> None:
-    make_bundle(tmp_path / "repository" / "models" / "bundle")
+def building(tmp_path: Path) -> Life:
+    """A stack that builds its image from the bundle in tmp_path / "repository"."""
 
     def run() -> None:
         from infra.environments import aws
@@ -209,6 +209,13 @@ def test_image_is_built_once_known_by_digest_and_kept(tmp_path: Path) -> None:
 
     made = life(tmp_path / "life", run=run)
     made.unset("image")
+    return made
+
+
+def test_image_is_built_once_known_by_digest_and_kept(tmp_path: Path) -> None:
+    make_bundle(tmp_path / "repository" / "models" / "bundle")
+
+    made = building(tmp_path)
     foreseen = made.preview()
     assert foreseen.errors == []
     assert made.up().errors == []
@@ -260,16 +267,7 @@ def test_bundle_with_views_gets_a_table_which_its_pods_know_and_may_read_and_whi
     manifest["files"]["views.json"] = "0" * 64
     (bundle / "bundle.json").write_text(json.dumps(manifest))
 
-    def run() -> None:
-        from infra.environments import aws
-
-        settings = load_settings(pulumi.runtime.config.CONFIG.get())
-        assert isinstance(settings, AwsSettings)
-        for name, value in aws.deploy(settings, tmp_path / "repository").items():
-            pulumi.export(name, value)
-
-    made = life(tmp_path / "life", run=run)
-    made.unset("image")
+    made = building(tmp_path)
     assert made.up().errors == []
     (table,) = made.world.of("dynamodb/table:Table")
     assert environment(made)["FEATURE_STORE"] == f"dynamodb://{table.id}?region=us-east-1"

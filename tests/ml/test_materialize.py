@@ -5,8 +5,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -20,6 +20,7 @@ from ml.features.offline import TIMESTAMP
 from ml.features.store import Clock, SqliteStore, StoreError
 from ml.features.views import DAY, HOUR, MINUTE
 from ml.materialize import AHEAD, Materializer, main
+from tests.infra.support.waiting import eventually
 from tests.ml.features.conftest import HORIZON, NOON, events, tables, timed
 
 __all__ = ["events", "tables", "timed"]
@@ -173,6 +174,11 @@ def test_what_a_failed_write_lost_is_written_by_the_next(
     assert contents(tmp_path) == whole
 
 
+def holds_or_ended(process: "subprocess.Popen[bytes]", file: Path, most: int) -> bool:
+    """Whether the file has more bytes than that, or nobody writes it any more."""
+    return process.poll() is not None or (file.exists() and file.stat().st_size > most)
+
+
 @pytest.mark.slow
 def test_killed_while_it_writes_it_goes_on(tmp_path: Path) -> None:
     """A step of a week writes more than SQLite keeps in memory, so what is half done is in the file's log."""
@@ -180,8 +186,8 @@ def test_killed_while_it_writes_it_goes_on(tmp_path: Path) -> None:
     log = tmp_path / "features.db-wal"
     for most in (100_000, 3_000_000):
         process = subprocess.Popen([*command, "--store", str(tmp_path / "features.db")])
-        while process.poll() is None and not (log.exists() and log.stat().st_size > most):
-            time.sleep(0.001)
+        # Nothing tells how much of a step is written but the file, and the time to kill it is short.
+        eventually(partial(holds_or_ended, process, log, most), pause=0.001)
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         with sqlite3.connect(tmp_path / "features.db") as connection:

@@ -77,7 +77,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def server(command: list[str], ready: str, **settings: str) -> Iterator[None]:
+def server(command: list[str], ready: str, **settings: str) -> Iterator["subprocess.Popen[bytes]"]:
     """A server process, which answers at the address `ready`; stopped at the end."""
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
@@ -90,7 +90,7 @@ def server(command: list[str], ready: str, **settings: str) -> Iterator[None]:
                     log.seek(0)
                     raise SystemExit(f"{command[0]} doesn't answer at {ready}:\n{log.read()[-3000:].decode()}")
                 time.sleep(0.2)  # peers tell nobody when they are ready: they are asked
-            yield
+            yield process
         finally:
             os.killpg(process.pid, 15)
             process.wait(30)

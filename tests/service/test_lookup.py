@@ -2,7 +2,6 @@
 
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,23 +17,15 @@ from ml.features.views import DAY, HOUR, MINUTE, SECOND, View, Views
 from ml.materialize import Materializer
 from service import feature_memory
 from service.lookup import Lookup
-from tests.ml.features.conftest import HORIZON, NOON, events, table, tables, timed
+from tests.infra.support.waiting import eventually
+from tests.ml.features.conftest import HORIZON, NOON, SHOP_IN_UTC, events, table, tables, timed
 
 __all__ = ["events", "table", "tables", "timed"]
 
 VIEWS = flight_views.views(HORIZON)
 FEATURES = tuple(name for view in VIEWS.views for name in view.features)
 
-SHOP = Views(
-    time="bought",
-    timezone="Europe/Berlin",
-    horizon=HOUR,
-    max_lag=10 * MINUTE,
-    views=(
-        View(name="shop", keys=("shop",), ttl=2 * HOUR, values=("queue", "mood"), features=("queue", "mood")),
-        View(name="person", keys=("person",), ttl=None, values=("age",), features=("age",)),
-    ),
-)
+SHOP = SHOP_IN_UTC.model_copy(update={"timezone": "Europe/Berlin"})
 NINE = int(pd.Timestamp("2024-03-01T09:00+01:00").timestamp()) * SECOND
 REQUEST = {"bought": "2024-03-01T10:00", "shop": "north", "person": "Ann"}
 
@@ -80,11 +71,7 @@ def make() -> Iterator[Callable[..., Lookup]]:
         each.memory.close()
 
 
-def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+until = partial(eventually, pause=0.01)
 
 
 @pytest.mark.slow
@@ -257,9 +244,10 @@ class Broken:
     def __init__(self, store: OnlineStore) -> None:
         self.store, self.error, self.wait = store, False, threading.Event()
         self.wait.set()
-        self.reads = 0
+        self.reads = self.looks = 0
 
     def progress(self) -> Progress | None:
+        self.looks += 1
         if self.error:
             raise StoreError("the disk is gone")
         return self.store.progress()
@@ -303,7 +291,8 @@ def test_a_store_that_fails_is_said_once_and_found_again(
     other = found.find({**REQUEST, "person": "Bob"})
     assert "age" not in other.values
     assert broken.reads == reads  # a store that is known to be down isn't asked again by each request
-    time.sleep(0.2)
+    looks = broken.looks
+    until(lambda: broken.looks > looks + 3)
     assert [record.message for record in caplog.records].count("features can't be looked up") == 1
     broken.error = False
     until(lambda: found.find(REQUEST).trouble is None)

@@ -6,13 +6,24 @@ import pandas as pd
 import pytest
 
 from ml.features.flights import Events
-from ml.features.views import HOUR
+from ml.features.views import HOUR, MINUTE, View, Views
 from ml.sources import flights
 from ml.sources.flights import Tables
 
 HORIZON = 2 * HOUR
 NOON = int(pd.Timestamp("2013-02-08T17:00Z").timestamp()) * 1_000_000
 """The day of the storm, in microseconds since 1970."""
+
+SHOP_IN_UTC = Views(
+    time="bought",
+    horizon=HOUR,
+    max_lag=10 * MINUTE,
+    views=(
+        View(name="shop", keys=("shop",), ttl=2 * HOUR, values=("queue", "mood"), features=("queue", "mood")),
+        View(name="person", keys=("person",), ttl=None, values=("age",), features=("age",)),
+    ),
+)
+"""Views without a transform: of shops, whose rows expire, and of people, whose rows don't."""
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,24 +23,17 @@ from ml.features.dynamodb_table import Patience, Table
 from ml.features.flights import Events
 from ml.features.store import Batch, Clock, OnlineStore, Progress, Row, Span, SqliteStore, StoreError
 from ml.features.stores import open_store
-from ml.features.views import DAY, HOUR, MINUTE, SECOND, View, Views
+from ml.features.views import DAY, HOUR, MINUTE, SECOND, Views
 from ml.materialize import Materializer
 from service.lookup import Lookup
 from service.settings import SettingsError, load_settings
 from tests.infra.conftest import moto, moto_server
-from tests.ml.features.conftest import HORIZON, NOON, events, tables, timed
+from tests.infra.support.waiting import eventually
+from tests.ml.features.conftest import HORIZON, NOON, SHOP_IN_UTC, events, tables, timed
 
 __all__ = ["events", "moto", "moto_server", "tables", "timed"]
 
-SHOP = Views(
-    time="bought",
-    horizon=HOUR,
-    max_lag=10 * MINUTE,
-    views=(
-        View(name="shop", keys=("shop",), ttl=2 * HOUR, values=("queue", "mood"), features=("queue", "mood")),
-        View(name="person", keys=("person",), ttl=None, values=("age",), features=("age",)),
-    ),
-)
+SHOP = SHOP_IN_UTC
 FLIGHTS = flight_views.views(HORIZON)
 NINE = 9 * HOUR
 CALM = Patience(connect=30, read=30, attempts=1, whole=0.2)
@@ -477,10 +469,8 @@ def test_a_slow_table_is_a_line_and_costs_a_request_its_deadline(
         row |= {"rows": {"S": f"[[{NINE - HOUR},[7.0,null]]]"}}
         answers.body = {"Responses": {"features": [row]}}
         answers.answered.set()
-        deadline = time.monotonic() + 30
-        while not found.find(asked).values:  # what came late is there for the next request
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        # What came late is there for the next request.
+        eventually(lambda: found.find(asked).values, pause=0.01)
 
 
 def test_a_missing_table_and_one_with_other_keys(moto: str) -> None:
