@@ -56,7 +56,7 @@ def ensure(say: Callable[[str], None]) -> Path:
     if on_path is not None and version_of(on_path) == version:
         return Path(on_path)
     target = cached(version)
-    if version_of(target) == version:
+    if _is_good(target, version):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     say(f"Pulumi engine v{version}: trying the official release")
@@ -71,6 +71,25 @@ def ensure(say: Callable[[str], None]) -> Path:
     say("Pulumi engine: the download failed; building it from its Go modules (about 5 minutes, only once)")
     _build(go, version, target, say)
     return target
+
+
+def _is_good(binary: Path, version: str) -> bool:
+    """Whether this is the engine of that version; it is run only if it isn't the file that was run before.
+
+    Starting it takes a quarter of a second of processor time, which every command would pay.
+    """
+    note = binary.with_suffix(".checked")
+    try:
+        found = binary.stat()
+        identity = f"{version} {found.st_size} {found.st_mtime_ns} {found.st_ino}"
+        if note.is_file() and note.read_text() == identity:
+            return True
+        if version_of(binary) != version:
+            return False
+        note.write_text(identity)
+    except OSError:  # the cache of another user, or there is no engine yet
+        return version_of(binary) == version
+    return True
 
 
 def _download(version: str, target: Path) -> bool:

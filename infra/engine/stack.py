@@ -11,7 +11,6 @@ from pulumi import automation as auto
 from infra.engine.events import Events, Step
 from infra.engine.unrecorded import Find, take_up
 from infra.engine.workspace import POLICIES, REPOSITORY, ask_nothing_afterwards, drop_debug_messages, unlocked
-from infra.names import PROJECT
 from infra.settings import AnySettings
 
 Program = Callable[[], None]
@@ -54,7 +53,7 @@ class AtlasStack:
 
     def open(self) -> Self:
         """Create the stack if necessary; locks are checked again, even if the stack was already open."""
-        self._opened, self._exported = self._create(), None
+        self._opened = self._open(auto.Stack.create_or_select)
         return self
 
     @property
@@ -207,25 +206,24 @@ class AtlasStack:
 
     def _found(self) -> auto.Stack | None:
         if self._opened is None and not self._looked:
-            options = self._unlocked()
             try:
-                self._opened = auto.select_stack(self.name, project_name=PROJECT, program=_no_program, opts=options)
-                ask_nothing_afterwards(self._opened)
+                self._opened = self._open(auto.Stack.select)
             except auto.StackNotFoundError:
                 self._looked = True
         return self._opened
 
     def _made(self) -> auto.Stack:
         if self._opened is None:
-            self._opened = self._create()
+            self._opened = self._open(auto.Stack.create_or_select)
         return self._opened
 
-    def _create(self) -> auto.Stack:
-        options = self._unlocked()
-        options.secrets_provider = self._secrets_provider
-        made = auto.create_or_select_stack(self.name, project_name=PROJECT, program=_no_program, opts=options)
-        ask_nothing_afterwards(made)
-        return made
+    def _open(self, how: Callable[[str, auto.Workspace], auto.Stack]) -> auto.Stack:
+        workspace = unlocked(self.name, self.settings, self._repository, self.say, self._backend)
+        workspace.secrets_provider = self._secrets_provider
+        opened = how(self.name, workspace)
+        self._exported = workspace.state
+        ask_nothing_afterwards(opened)
+        return opened
 
     def _state(self, found: auto.Stack) -> auto.Deployment:
         """The stack's state with its secrets in plain; the engine is asked again only after a change."""
@@ -237,9 +235,6 @@ class AtlasStack:
         """The stack, for a run that changes its state."""
         self._exported = None
         return found
-
-    def _unlocked(self) -> auto.LocalWorkspaceOptions:
-        return unlocked(self.name, self.settings, self._repository, self.say, self._backend)
 
 
 def compare_cluster(stack: auto.Stack, *, save: bool) -> list[Step]:
@@ -268,7 +263,3 @@ def _plain(value: Any) -> Any:
             return json.loads(value["plaintext"])
         return {key: _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, list) else value
-
-
-def _no_program() -> None:
-    """A placeholder: only `preview` and `up` run a program, which they get as an argument."""

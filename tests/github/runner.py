@@ -21,6 +21,7 @@ import yaml
 
 from infra.tools import find_go, go_environment
 from tests.github.workflows import REPOSITORY, used
+from tests.infra.support import warm
 
 ACTIONS: Mapping[str, str] = {
     "actions/setup-python": ":",
@@ -106,7 +107,8 @@ class Runner:
     ) -> str:
         """The job's output; fails the test if its exit status isn't `code`.
 
-        The job finds what was made of the data before in DVC's cache, unless it has to make it `from_nothing`.
+        The job finds what was made of the data before in DVC's cache, and its policy packs are forked, unless it has to
+        make everything `from_nothing`.
         """
         clone = clone or self.clone()
         document = self.folder / "event.json"
@@ -130,6 +132,8 @@ class Runner:
             **({} if from_nothing else {"DVC_GLOBAL_CONFIG_DIR": str(shared_cache(self.origin))}),
             "ATLAS_DEV_PACKAGES": sys.prefix,
             "ATLAS_RUN_PACKAGES": str(self.packages),
+            # The policy packs, which every preview and `up` start anew; `atlas` itself is the job's own.
+            **({} if from_nothing else {"ATLAS_PYTHON": str(warm.python())}),
             "ATLAS_ROLES": str(self.roles),
             "ATLAS_ARTIFACTS": str(self.artifacts),
             "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache"),

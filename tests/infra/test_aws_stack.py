@@ -15,6 +15,7 @@ import pytest
 from pydantic.alias_generators import to_camel
 
 from infra.components import feature_table
+from infra.engine.workspace import POLICIES
 from infra.program import program
 from infra.settings import AwsSettings, load_settings
 from tests.bundles import make_bundle
@@ -179,13 +180,18 @@ VARIANTS: Mapping[str, Mapping[str, str]] = {
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_variant_comes_up_stays_and_goes_in_order(variant: str, tmp_path: Path) -> None:
-    made = life(tmp_path, VARIANTS[variant])
-    foreseen = made.preview()
+def test_variant_passes_the_policies_comes_up_stays_and_goes_in_order(variant: str, tmp_path: Path) -> None:
+    config = {**BASE, **VARIANTS[variant]}
+    made = Life(tmp_path, program, config, more_path=map(Path, POLICIES))
+    foreseen = made.preview(policy_packs=POLICIES)
     assert foreseen.errors == []
     assert made.world.existing() == {}
-    done = made.up()
+    done = made.up(policy_packs=POLICIES)
     assert done.errors == []
+    # During `up` all values are known, so rules see values that a preview doesn't know.
+    for told in (foreseen.policies, done.policies):
+        assert len(told) == (0 if "certificateArn" in config else 1)
+        assert all("plain HTTP for" in line for line in told)
     assert_edges(made)
     assert done.steps == foreseen.steps
     assert set(done.steps.values()) == {"create"}

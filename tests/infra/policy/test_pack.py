@@ -13,7 +13,6 @@ from infra.program import program
 from tests.infra.policy.stacks import STACKS, program_of, stack_file
 from tests.infra.recording.run import Life
 from tests.infra.support.aws import BASE
-from tests.infra.test_aws_stack import VARIANTS
 
 TAGS = {"project": "atlas", "stack": "dev", "managed-by": "pulumi"}
 PLAIN_HTTP = "plain HTTP for"
@@ -30,21 +29,10 @@ def life(folder: Path, config: Mapping[str, str], run: Callable[[], None] = prog
     return Life(folder, run, config, more_path=map(Path, POLICIES), **more)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_variant_passes(variant: str, tmp_path: Path) -> None:
-    config = {**BASE, **VARIANTS[variant]}
-    foreseen = life(tmp_path, config).preview(policy_packs=POLICIES)
-    assert foreseen.errors == []
-    expected = 0 if "certificateArn" in config else 1
-    assert len(foreseen.policies) == expected
-    assert all(PLAIN_HTTP in line for line in foreseen.policies)
-
-
-@pytest.mark.parametrize("stack", [stack for stack in STACKS if stack != "full"])
+@pytest.mark.parametrize("stack", [stack for stack in STACKS if stack not in ("base", "full")])
 def test_stack_passes_and_comes_up(stack: str, tmp_path: Path) -> None:
-    """During `up` all values are known, so rules see values that a preview doesn't know."""
-    config = BASE if stack == "base" else stack_file(stack)
-    made = life(tmp_path, config, program_of(stack), stack="dev" if stack == "base" else stack)
+    """The stack files as they are; tests/infra/test_aws_stack.py does it with the variants."""
+    made = life(tmp_path, stack_file(stack), program_of(stack), stack=stack)
     assert made.preview(policy_packs=POLICIES).errors == []
     done = made.up(policy_packs=POLICIES)
     assert done.errors == []

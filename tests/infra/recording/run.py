@@ -22,7 +22,8 @@ import psutil
 from pulumi import automation as auto
 from pulumi.automation import events
 
-from infra.engine.install import ensure
+from infra.engine.install import ensure, pinned_version
+from infra.engine.interruption import Engine
 from infra.engine.workspace import ask_nothing_afterwards, drop_debug_messages
 from infra.names import PROJECT
 from tests.infra.recording import sdk_internals
@@ -128,8 +129,6 @@ class Life:
         for path in (state, work):
             path.mkdir(parents=True, exist_ok=True)
         (work / "Pulumi.yaml").write_text(f"name: {PROJECT}\nruntime: python\n")
-        # The Automation API would ask the engine for its version each time; ensure() has.
-        os.environ.setdefault("PULUMI_AUTOMATION_API_SKIP_VERSION_CHECK", "true")
         if on_path:
             recorders(folder / "bin", packages)
         else:
@@ -142,7 +141,7 @@ class Life:
             program=self._in_loop,
             opts=auto.LocalWorkspaceOptions(
                 work_dir=str(work),
-                pulumi_command=auto.PulumiCommand(root=str(ensure(lambda _: None).parents[1])),
+                pulumi_command=Engine(ensure(lambda _: None), pinned_version()),
                 env_vars={
                     "PULUMI_BACKEND_URL": state.as_uri(),
                     "PULUMI_CONFIG_PASSPHRASE": "",

@@ -7,6 +7,7 @@ every test of a workflow's job, which runs `.venv/bin/atlas`.
 """
 
 import atexit
+import gc
 import importlib
 import json
 import os
@@ -212,6 +213,9 @@ def _serve(kind: str, path: str) -> None:
         _read_shapes()
     for module in [name for name in sys.modules if name.partition(".")[0] in OWN]:
         del sys.modules[module]
+    # What is imported stays: a fork that looked through it for garbage would copy its memory, too.
+    gc.collect()
+    gc.freeze()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(path)
     listener.listen(64)
