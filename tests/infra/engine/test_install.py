@@ -102,6 +102,17 @@ def test_damaged_engine_in_the_cache_is_replaced(machine: Path) -> None:
         install.ensure(print)
 
 
+def test_engine_is_asked_for_its_version_only_until_it_was_found_good_and_again_when_it_changed(machine: Path) -> None:
+    asked = machine / "asked"
+    engine = executable(install.cached(VERSION), f"echo >> {asked}; echo v{VERSION}")
+    assert [install.ensure(print) for _ in range(3)] == [engine] * 3
+    assert asked.read_text() == "\n"
+    executable(engine, "exit 1")
+    executable(machine / "bin/go", "exit 1")
+    with pytest.raises(EngineError, match="failed"):
+        install.ensure(print)
+
+
 def test_machine_without_go_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     which = shutil.which
     monkeypatch.setattr(shutil, "which", lambda name, **_: None if name == "go" else which(name))
