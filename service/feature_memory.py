@@ -6,7 +6,7 @@ A request waits for other rows until a deadline; what comes later is in memory f
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
@@ -91,31 +91,27 @@ class Memory:
         """Seconds since the materialiser's watermark; None if the store has nothing of these views."""
         return None if self.progress is None else max(0.0, (self.now - self.progress.watermark) / SECOND)
 
-    def take(self, keys: Collection[Key]) -> tuple[dict[Key, Chunk], Trouble | None]:
-        """The chunks that can be had before the deadline, and why some are missing."""
-        found: dict[Key, Chunk] = {}
-        lacking = []
-        for key in keys:
-            chunk = self.chunks.get(key)
-            if chunk is None:
-                lacking.append(key)
-            else:
-                chunk.used = True
-                found[key] = chunk
-        if not lacking:
-            return found, None
+    def have(self, key: Key) -> Chunk | None:
+        """A chunk, if it is in memory."""
+        chunk = self.chunks.get(key)
+        if chunk is not None:
+            chunk.used = True
+        return chunk
+
+    def read(self, keys: Collection[Key]) -> tuple[Mapping[Key, Chunk], Trouble | None]:
+        """The chunks that aren't in memory, if they can be had before the deadline; else none, and why."""
         if self.trouble is not None:  # the thread finds out when this has passed
-            return found, self.trouble
+            return {}, self.trouble
         try:
-            deadline = self._deadline + self._store.round_trip + EACH * len(lacking)
-            return found | self._pool.submit(self._read, lacking).result(timeout=deadline), None
+            deadline = self._deadline + self._store.round_trip + EACH * len(keys)
+            return self._pool.submit(self._read, keys).result(timeout=deadline), None
         except TimeoutError:
-            return found, "slow"
+            return {}, "slow"
         except StoreError as error:
             self._is("down", str(error))
-            return found, "down"
+            return {}, "down"
 
-    def _read(self, keys: Sequence[Key]) -> dict[Key, Chunk]:
+    def _read(self, keys: Collection[Key]) -> dict[Key, Chunk]:
         """Read chunks into memory; raises StoreError."""
         asked = []
         for number, entity, chunk in keys:

@@ -24,19 +24,18 @@ class FillingPredictor(Predictor):
         super().__init__(bundle)
         keys = tuple(Feature(name=key, type="text", description=KEY) for key in lookup.keys)
         self.inputs = self.schema.model_copy(update={"features": (*self.schema.features, *keys)})
-        self._given = (*self.names, *lookup.keys)
         self._places = {name: place for place, name in enumerate(self.names)}
 
     def predict(self, rows: Sequence[Mapping[str, Any]], non_finite: NonFinite = "error") -> Answers:
         """As Predictor.predict."""
-        found = self.lookup.find_all(rows)
+        found = self.lookup.find_all([[*map(row.get, self.lookup.fields)] for row in rows])
         return self._valid(
             found, lambda: super(FillingPredictor, self).predict(self.completed(rows, found), non_finite)
         )
 
     def predict_row(self, row: Sequence[Any], non_finite: NonFinite = "error") -> Answers:
         """As Predictor.predict_row, for values in the order of `inputs`."""
-        found = [self.lookup.find(dict(zip(self._given, row, strict=True)))]
+        found = self.lookup.find_all([row])
 
         def predict() -> Answers:
             whole = [*row[: len(self.names)]]
@@ -49,7 +48,7 @@ class FillingPredictor(Predictor):
     def predict_columns(self, columns: Sequence[Column], non_finite: NonFinite = "error") -> Answers:
         """As Predictor.predict_columns, for columns in the order of `inputs`."""
         given = [_plain(column) for column in columns]
-        found = self.lookup.find_all([dict(zip(self._given, row, strict=True)) for row in zip(*given, strict=True)])
+        found = self.lookup.find_all([*zip(*given, strict=True)])
 
         def predict() -> Answers:
             whole: list[Column] = []

@@ -12,12 +12,25 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from ml.features.store import OnlineStore
-from ml.features.views import MICROSECOND, MINUTE, SECOND, START, Moment, View, Views, microseconds, spell_key
+from ml.features.views import (
+    MICROSECOND,
+    MINUTE,
+    SECOND,
+    START,
+    TRANSFORMS,
+    Moment,
+    Transform,
+    Views,
+    microseconds,
+    spell_key,
+)
 from ml.values import UnreadableError, moment_of
 from service.feature_memory import Chunk, Key, Memory, Trouble, chunk_span
 
 STEP = 5 * MINUTE
 """An example's time is a multiple of it, as times in timetables are."""
+TIMES = 4096
+"""Times of requests that are remembered: to read one takes longer than to look up a view."""
 
 
 class Found(NamedTuple):
@@ -32,17 +45,31 @@ class Found(NamedTuple):
     trouble: Trouble | None
 
 
+class _Plan(NamedTuple):
+    """What to look up for a view: what is the same for all requests."""
+
+    number: int
+    """The place of the view."""
+    entity: int
+    """The place of its keys in Lookup._entities."""
+    known: bool
+    """Whether its rows are looked up for what was known; else for the event."""
+    span: int
+    """Of its chunks."""
+    ttl: int | None
+    features: tuple[str, ...]
+    transform: Transform
+
+
 class _Asked(NamedTuple):
     """What a row needs of the store."""
 
+    sent: list[str]
     moment: Moment
-    wanted: list[tuple[View, int, Key]]
-    """The views, the times that they are asked for, and the chunks with their rows."""
+    wanted: list[tuple[_Plan, int, Key, Chunk | None]]
+    """The views, the times that they are asked for, and the chunks with their rows, as far as they are in memory."""
     late: bool
     """Whether views are left out because the materialiser is late."""
-
-
-_NOTHING = _Asked(Moment(0, 0, 0), [], late=False)
 
 
 class Lookup:
@@ -61,13 +88,32 @@ class Lookup:
         """`features`: those of the model; `layout`: how requests may write the time, besides ISO 8601; `deadline` and
         `options`: those of Memory.
         """
-        self.views, self._key_fields = views, views.keys
-        self.keys = tuple(key for key in dict.fromkeys((*self._key_fields, views.time)) if key not in features)
+        self.views = views
+        self.keys = tuple(key for key in dict.fromkeys((*views.keys, views.time)) if key not in features)
         """Fields of a request that name entities, or its time, and are no features."""
+        self.fields = (*features, *self.keys)
+        """All fields that a request may contain; rows have their values in this order."""
         self.memory = Memory(views, store, deadline=deadline, **options)
         self._features, self._known = tuple(features), frozenset(features)
         self._zone, self._layout = ZoneInfo(views.timezone), layout
-        self._numbered = [(number, view, chunk_span(view)) for number, view in enumerate(views.views)]
+        self._time = self.fields.index(views.time)
+        self._times = lru_cache(TIMES, typed=True)(self._read_time)
+        self._keys = [self.fields.index(name) for name in views.keys]
+        keys = [*dict.fromkeys(view.keys for view in views.views)]
+        self._entities = [tuple([views.keys.index(name) for name in each]) for each in keys]
+        """For each kind of entity, which of the keys name it."""
+        self._plans = [
+            _Plan(
+                number,
+                keys.index(view.keys),
+                view.at == "known",
+                chunk_span(view),
+                view.ttl,
+                view.features,
+                TRANSFORMS[view.transform],
+            )
+            for number, view in enumerate(views.views)
+        ]
 
     def soon(self) -> datetime | None:
         """The time of an event that can be predicted with what is known now, in the views' zone; None if the store has
@@ -82,68 +128,77 @@ class Lookup:
 
     def find(self, row: Mapping[str, Any]) -> Found:
         """The features that the row doesn't contain, as far as the store has them."""
-        [found] = self.find_all([row])
+        [found] = self.find_all([[*map(row.get, self.fields)]])
         return found
 
-    def find_all(self, rows: Sequence[Mapping[str, Any]]) -> list[Found]:
-        """As `find`, for the rows of a request: the store is asked once."""
+    def find_all(self, rows: Sequence[Sequence[Any]]) -> list[Found]:
+        """As `find`, for the rows of a request as their values in the order of `fields`: the store is asked once."""
         asked = [self._asked(row) for row in rows]
-        chunks, missed = self.memory.take({key for each in asked for _, _, key in each.wanted})
-        return [self._found(row, each, chunks, missed) for row, each in zip(rows, asked, strict=True)]
+        lacking = {key for each in asked for _, _, key, chunk in each.wanted if chunk is None}
+        chunks, missed = self.memory.read(lacking) if lacking else ({}, None)
+        return [self._found(each, chunks, missed) for each in asked]
 
-    def _asked(self, row: Mapping[str, Any]) -> _Asked:
+    def _asked(self, row: Sequence[Any]) -> _Asked:
         """What a row needs of the store."""
-        progress, moment = self.memory.progress, self._moment(row.get(self.views.time))
+        sent = [name for name, value in zip(self._features, row, strict=False) if value is not None]
+        progress, moment = self.memory.progress, self._moment(row[self._time])
         if moment is None or progress is None:
-            return _NOTHING
+            return _Asked(sent, Moment(0, 0, 0), [], late=False)
         late = moment.known - progress.watermark > self.views.max_lag
-        spelled = {name: _spelled(row.get(name)) for name in self._key_fields}
-        wanted: list[tuple[View, int, Key]] = []
-        for number, view, span in self._numbered:
-            known = view.at == "known"
-            if late and known and view.ttl is not None:
-                continue
-            keys = tuple([spelled[name] for name in view.keys])
-            if None not in keys:
-                asked = moment.known if known else moment.event
-                wanted.append((view, asked, (number, keys, 0 if view.ttl is None else asked // span)))
-        return _Asked(moment, wanted, late)
+        wanted: list[tuple[_Plan, int, Key, Chunk | None]] = []
+        unknown = self._known.difference(sent)
+        if unknown:
+            spelled = [_spelled(row[place]) for place in self._keys]
+            entities = [tuple([spelled[key] for key in keys]) for keys in self._entities]
+            have = self.memory.have
+            for plan in self._plans:
+                number, entity, known, span, ttl, features, _ = plan
+                keys = entities[entity]
+                if None in keys or (late and known and ttl is not None) or unknown.isdisjoint(features):
+                    continue
+                at = moment.known if known else moment.event
+                key = (number, keys, 0 if ttl is None else at // span)
+                wanted.append((plan, at, key, have(key)))
+        return _Asked(sent, moment, wanted, late)
 
-    def _found(
-        self, row: Mapping[str, Any], asked: _Asked, chunks: Mapping[Key, Chunk], missed: Trouble | None
-    ) -> Found:
-        """The features that the chunks have for a row; `missed`: why a chunk is missing, if one is."""
-        sent = [name for name in self._features if row.get(name) is not None]
-        unknown = {*self._known}.difference(sent)
+    def _found(self, asked: _Asked, chunks: Mapping[Key, Chunk], missed: Trouble | None) -> Found:
+        """The features of a row; `chunks`: those that weren't in memory; `missed`: why one is missing."""
+        sent, moment, wanted, late = asked
         values: dict[str, float | str | bool] = {}
         ages: dict[str, float | None] = {}
         lacking = False
-        for view, at, key in asked.wanted:
-            if (chunk := chunks.get(key)) is None:
+        unknown = {*self._known.difference(sent)} if wanted else set()
+        for plan, at, key, had in wanted:
+            if (chunk := had or chunks.get(key)) is None:
                 lacking = True
                 continue
             place = bisect_right(chunk.stamps, at) - 1
-            if place < 0 or ((ttl := view.ttl) is not None and at - chunk.stamps[place] > ttl):
+            if place < 0 or ((ttl := plan.ttl) is not None and at - chunk.stamps[place] > ttl):
                 continue
             age = None if ttl is None else (at - chunk.stamps[place]) / SECOND
-            for name, value in zip(view.features, view.features_of(chunk.rows[place], asked.moment), strict=True):
+            # A transform's further results are left out.
+            for name, value in zip(plan.features, plan.transform(chunk.rows[place], moment), strict=False):
                 if value is not None and name in unknown:
                     values[name], ages[name] = value, age
                     unknown.discard(name)  # a later view may have it, too
-        return Found(
-            sent, values, ages, (missed if lacking else None) or ("late" if asked.late else self.memory.trouble)
-        )
+        return Found(sent, values, ages, (missed if lacking else None) or ("late" if late else self.memory.trouble))
 
     def _moment(self, value: Any) -> Moment | None:
         """The times of a row by its event's time; None if that isn't a time."""
+        if not isinstance(value, str | int | float) or (times := self._times(value)) is None:
+            return None
+        event, clock = times
+        return Moment(min(event - self.views.horizon, self.memory.now), event, clock)
+
+    def _read_time(self, value: str | float) -> tuple[int, int] | None:
+        """The moment of an event, and the clock at its place."""
         try:
             given = moment_of(value, self._layout)
             event = microseconds(given, self._zone)
             local = given.astimezone(self._zone).replace(tzinfo=None) if given.tzinfo else given
-            clock = microseconds(local, UTC)
+            return event, microseconds(local, UTC)
         except (UnreadableError, OverflowError):
             return None
-        return Moment(min(event - self.views.horizon, self.memory.now), event, clock)
 
 
 @lru_cache(maxsize=65_536, typed=True)
