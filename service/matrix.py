@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from ml.encoding import DatetimeEncoder, Encoder, Encoding, LookupEncoder, NumericEncoder, OneHotEncoder
 from ml.schema import Schema
-from service.inputs import Reader
-from service.usual import Column, Unusual, read_column, usual_of
+from ml.values import UnreadableError
+from service.inputs import Reader, Warned
+from service.usual import Column, Unusual, Usual, read_column, usual_of
 
 CELLS = 1 << 18
 """Maximum size of the table in which an encoder's numbers are looked up by category, or by a cross's categories."""
@@ -92,14 +93,16 @@ class RowEncoder:
         numbers = encoder.transform(columns)
         return _Table(places, sizes, to, numbers.astype(np.float32), numbers.tolist())
 
-    def one(self, row: Sequence[Any]) -> tuple[NDArray[np.float32], dict[str, int]] | None:
-        """The matrix of a row, shape (1, k), and 1 for each feature without a value; None if the row is unusual.
+    def one(self, row: Sequence[Any]) -> tuple[NDArray[np.float32], dict[str, int], list[Warned]] | None:
+        """The matrix of a row, shape (1, k), 1 for each feature without a value, and the warnings about times outside
+        the training range; None if the row is unusual in another way.
 
         `row`: the values in the order of the schema's features.
         """
         read, out = list(row), [math.nan] * (self._width + 1)
+        warned: list[Warned] = []
         try:
-            blank = self._read_numbers(read, out) + self._read_rest(read, out)
+            blank = self._read_numbers(read, out) + self._read_rest(read, out, warned)
         except Unusual:
             return None
         if len(blank) == len(read):
@@ -111,7 +114,7 @@ class RowEncoder:
             out[table.to] = table.rows[index]
         for places, to, encoder in self._others:
             out[to] = self._encode_one(read, places, encoder)
-        return np.array([out[:-1]], dtype=np.float32), {self._names[place]: 1 for place in sorted(blank)}
+        return np.array([out[:-1]], dtype=np.float32), {self._names[place]: 1 for place in sorted(blank)}, warned
 
     def _read_numbers(self, read: list[Any], out: list[float]) -> list[int]:
         """Read the numeric features, in place, write them to the matrix's row, and return those without a value."""
@@ -127,13 +130,16 @@ class RowEncoder:
                 raise Unusual
         return blank
 
-    def _read_rest(self, read: list[Any], out: list[float]) -> list[int]:
-        """The same for all other features."""
+    def _read_rest(self, read: list[Any], out: list[float], warned: list[Warned]) -> list[int]:
+        """The same for all other features, with the warnings about their times."""
         blank = []
         for place, usual in self._rest:
             value = read[place]
             if value is not None:
-                value = usual.read(value)
+                try:
+                    value = usual.read(value)
+                except Unusual:
+                    value = _outside(usual, value, warned)
             if value is None:
                 if not usual.optional:
                     raise Unusual
@@ -197,6 +203,16 @@ class RowEncoder:
             codes = self._usual[place].codes
             columns[self._names[place]] = array if codes is None else np.array([*codes], dtype=object)[array]
         return columns
+
+
+def _outside(usual: Usual, value: Any, warned: list[Warned]) -> Any:
+    """A time outside the training range, with its warning; raises Unusual for what is unusual in another way."""
+    if usual.outside is None:
+        raise Unusual
+    try:
+        return usual.outside(value, warned)
+    except UnreadableError:
+        raise Unusual from None
 
 
 def _is_plain(encoder: NumericEncoder) -> bool:

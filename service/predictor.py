@@ -166,7 +166,8 @@ class Predictor:
         with np.errstate(all="ignore"):
             encoded = self._encoder.one(row)
             if encoded is not None:
-                return self._answers(encoded[0], {}, encoded[1])
+                matrix, missing, warned = encoded
+                return self._answers(matrix, {0: tuple(warned)} if warned else {}, missing)
         return self._predict([[value] for value in row], None, [], non_finite)
 
     def predict_columns(self, columns: Sequence[Column], non_finite: NonFinite = "error") -> Answers:

@@ -62,6 +62,9 @@ class Usual:
     """Categories by place, from 1, and 0 for a missing value; None if the feature isn't categorical."""
     times: Times | None
     """None if the feature has no times, or has them in another format."""
+    outside: Reader | None
+    """Reads a time outside the training range, with its warning; None if the feature isn't a time. Requests are about
+    what comes after training, so that this is no rare value."""
     dtype: type
     """Of the column: of codes, texts or numbers."""
 
@@ -99,7 +102,8 @@ def usual_of(feature: Feature, schema: Schema, read: Reader) -> Usual:
             take = partial(_time, times)
     dtype = {"categorical": np.int64, "text": object}.get(feature.type, np.float64)
     optional = not feature.required and not feature.complete
-    return Usual(feature.name, take, optional, low, high, sentinels, codes, times, dtype)
+    outside = read if feature.type == "datetime" else None
+    return Usual(feature.name, take, optional, low, high, sentinels, codes, times, outside, dtype)
 
 
 def _carefully(read: Reader, value: Any) -> Any:
