@@ -169,6 +169,7 @@ class Table:
                     retries={"total_max_attempts": self._patience.attempts, "mode": "standard"},
                     tcp_keepalive=True,
                     parameter_validation=False,  # it takes longer than the rest of a call, and our tests do it
+                    user_agent="atlas",  # the SDK puts its own together anew for each call, a tenth of a call's time
                 )
                 self._made = self._session.create_client("dynamodb", region_name=self._region, config=config)
             return self._made

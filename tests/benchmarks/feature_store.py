@@ -8,9 +8,9 @@ time.
 import json
 import multiprocessing
 import os
+import socketserver
 import sys
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
@@ -29,28 +29,31 @@ FLIGHTS = 300
 def serve(wait: float, pipe: Any) -> None:
     """Answer until the process ends."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    class Handler(socketserver.StreamRequestHandler):
+        """As little HTTP as the SDK needs: http.server takes a millisecond to read a request's head."""
+
         disable_nagle_algorithm = True
 
-        def do_POST(self) -> None:
-            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            time.sleep(wait)  # the round trip that is measured
-            answer: Any = {"Item": {"watermark": {"N": str(NOW)}, "revision": {"N": "1"}}}
-            if "RequestItems" in request:
-                keys = request["RequestItems"]["features"]["Keys"]
-                answer = {"Responses": {"features": [key | {"rows": {"S": rows(key)}} for key in keys]}}
-            body = json.dumps(answer).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+        def handle(self) -> None:
+            while self.rfile.readline():
+                length = 0
+                while (line := self.rfile.readline().lower()) != b"\r\n":
+                    if line.startswith(b"content-length:"):
+                        length = int(line.partition(b":")[2])
+                request = json.loads(self.rfile.read(length))
+                time.sleep(wait)  # the round trip that is measured
+                answer: Any = {"Item": {"watermark": {"N": str(NOW)}, "revision": {"N": "1"}}}
+                if "RequestItems" in request:
+                    keys = request["RequestItems"]["features"]["Keys"]
+                    answer = {"Responses": {"features": [key | {"rows": {"S": rows(key)}} for key in keys]}}
+                body = json.dumps(answer).encode()
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
-        def log_message(self, *_: Any) -> None:
-            pass
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        pipe.send(server.server_port)
+    with Server(("127.0.0.1", 0), Handler) as server:
+        pipe.send(server.server_address[1])
         server.serve_forever()
 
 
