@@ -6,6 +6,7 @@ rows; many rows are encoded column by column in numpy. Tests compare both with t
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import accumulate, product
 from typing import Any, NamedTuple
 
@@ -33,6 +34,8 @@ class Rows(NamedTuple):
     """Rows that the careful readers must read, shape (n,)."""
     missing: dict[str, int]
     """Usual rows without a value, by feature."""
+    warnings: dict[int, tuple[Warned, ...]]
+    """About times outside the training range, by usual row."""
 
 
 class _Table(NamedTuple):
@@ -169,8 +172,13 @@ class RowEncoder:
         unusual[list(strange)] = True
         gaps: dict[str, NDArray[np.bool_]] = {}
         read: list[NDArray[Any]] = []
+        warned: dict[int, list[Warned]] = {}
         for usual, column in zip(self._usual, columns, strict=True):
             array, blank, odd = read_column(usual, column, lost_is_missing=lost_is_missing)
+            for place in [] if usual.outside is None else np.flatnonzero(odd).tolist():
+                with suppress(Unusual):
+                    array[place] = _outside(usual, column[place], warned.setdefault(place, []))
+                    odd[place] = False
             read.append(array)
             unusual |= odd
             empty &= blank
@@ -181,7 +189,8 @@ class RowEncoder:
         unusual |= empty
         usual_rows = ~unusual
         missing = {name: rows for name, gap in gaps.items() if (rows := int(np.count_nonzero(gap & usual_rows)))}
-        return Rows(self._encode(read, count), unusual, missing)
+        warnings = {place: tuple(found) for place, found in warned.items() if found and usual_rows[place]}
+        return Rows(self._encode(read, count), unusual, missing, warnings)
 
     def _encode(self, read: list[NDArray[Any]], count: int) -> NDArray[np.float32]:
         matrix = np.empty((count, self._width), dtype=np.float32)
@@ -205,14 +214,17 @@ class RowEncoder:
         return columns
 
 
-def _outside(usual: Usual, value: Any, warned: list[Warned]) -> Any:
+def _outside(usual: Usual, value: Any, warned: list[Warned]) -> float:
     """A time outside the training range, with its warning; raises Unusual for what is unusual in another way."""
     if usual.outside is None:
         raise Unusual
     try:
-        return usual.outside(value, warned)
+        seconds = usual.outside(value.item() if isinstance(value, np.generic) else value, warned)
     except UnreadableError:
         raise Unusual from None
+    if seconds is None:  # a text that means that it is missing
+        raise Unusual
+    return float(seconds)
 
 
 def _is_plain(encoder: NumericEncoder) -> bool:

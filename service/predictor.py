@@ -192,14 +192,14 @@ class Predictor:
         """`rows`: the same as `columns`, with what else they contain; `strange`: rows that must be read carefully."""
         # Numbers near float32's limits overflow, here and inside the model, to NaN, which JSON can't represent.
         with np.errstate(all="ignore"):
-            matrix, unusual, missing = self._encoder.many(columns, strange, lost_is_missing=non_finite == "missing")
+            lost_is_missing = non_finite == "missing"
+            matrix, unusual, missing, warnings = self._encoder.many(columns, strange, lost_is_missing=lost_is_missing)
             places = np.flatnonzero(unusual).tolist()
-            warnings: dict[int, tuple[Warned, ...]] = {}
             if places:
                 careful = [self._row(columns, place) if rows is None else rows[place] for place in places]
                 read, warned, gaps = self._parse(careful, non_finite, places)
                 matrix[places] = self.bundle.parts.encoding.transform(read)
-                warnings = {place: tuple(found) for place, found in zip(places, warned, strict=True) if found}
+                warnings |= {place: tuple(found) for place, found in zip(places, warned, strict=True) if found}
                 missing = {name: count for name in self.names if (count := missing.get(name, 0) + gaps.get(name, 0))}
             return self._answers(matrix, warnings, missing)
 

@@ -166,8 +166,12 @@ def test_usual_rows_are_not_read_carefully(predictor: Predictor, monkeypatch: py
     sample: dict[str, Any] = {"amount": 120.5, "shop": "north", "bought": "2024-03-01T17:30:00", "member": True}
     assert recorder.predictor.predict([sample]).missing == {"visits": 1, "colour": 1, "seen": 1, "note": 1}
     assert recorder.predictor.predict([sample] * 3).missing == {"visits": 3, "colour": 3, "seen": 3, "note": 3}
-    later = recorder.predictor.predict([{**sample, "bought": "2031-03-01T17:30:00"}])  # as nearly all requests are
-    assert [(each.field, each.code) for each in later.warnings[0]] == [("bought", "out_of_range")]
+    later = {**sample, "bought": "2031-03-01T17:30:00"}  # as nearly all requests are
+    for rows in ([later], [later, later]):
+        warned = recorder.predictor.predict(rows).warnings
+        assert [[(each.field, each.code) for each in warned[row]] for row in range(len(rows))] == [
+            [("bought", "out_of_range")]
+        ] * len(rows)
 
 
 def test_columns_of_numpy_mean_the_same_as_rows(predictor: Predictor) -> None:
