@@ -131,8 +131,9 @@ IMAGE ?= atlas
 BUILD ?=
 # A folder for cached layers, also usable on another machine; needs a builder other than Docker's default.
 LAYERS ?=
-image: ## Build the service's image from models/bundle (IMAGE=atlas, BUILD="…" more options, LAYERS=folder keeps layers)
-	docker buildx build --load --tag $(IMAGE) $(BUILD) $(if $(LAYERS),--cache-from type=local$(comma)src=$(LAYERS) --cache-to type=local$(comma)dest=$(LAYERS).new$(comma)mode=max) .
+image: .venv/run ## Build the service's image from models/bundle (IMAGE=atlas, BUILD="…" more options, LAYERS=folder keeps layers)
+	@options=$$($(BIN)/python -m infra.image_options) && eval "set -- $$options" && set -x && \
+	docker buildx build --load --tag $(IMAGE) "$$@" $(BUILD) $(if $(LAYERS),--cache-from type=local$(comma)src=$(LAYERS) --cache-to type=local$(comma)dest=$(LAYERS).new$(comma)mode=max) .
 	@$(if $(LAYERS),rm -rf $(LAYERS) && mv $(LAYERS).new $(LAYERS),:)
 
 smoke: .venv/run ## Run the image as a cluster would, request a prediction, stop it (IMAGE=atlas)
@@ -142,5 +143,5 @@ smoke: .venv/run ## Run the image as a cluster would, request a prediction, stop
 
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header $(UPGRADE)
 lock: .venv/setup ## Resolve requirements/*.in again (UPGRADE=--upgrade for newer versions)
-	cd requirements && export UV_PYTHON= && for audience in dev setup service full pipeline infra; do \
+	cd requirements && export UV_PYTHON= && for audience in dev setup service full features pipeline infra; do \
 	  ../$(LOCK) $$audience.in $$([ $$audience = dev ] || echo --constraints dev.txt) --output-file $$audience.txt; done

@@ -23,11 +23,13 @@ MATERIALIZER_PORT = 9101
 
 SERVICE_READY = "/health/ready"
 MLFLOW_HEALTH = "/health"
-MATERIALIZER_METRICS = "/metrics"
+MATERIALIZER_READY = "/health/ready"
 PROMETHEUS_READY = "/-/ready"
 """Alertmanager's, too."""
 GRAFANA_HEALTH = "/api/health"
 
+VIEW_FILES = "features"
+"""The folder of the stack's data bucket from which the materialiser reads files of views."""
 HOST_FILES = "/etc/atlas/current"
 """The folder of a monitoring host's fetched configuration; its scripts and units (infra/hosts/files) repeat it."""
 
@@ -41,6 +43,15 @@ APP_LABEL = "app.kubernetes.io/name"
 """The label by which the service's pods are selected."""
 HTTP = "http"
 """The name of the pods' port."""
+METRICS = "metrics"
+"""The name of the materialiser's port."""
+MATERIALIZER = "materializer"
+"""The name of its container."""
+
+
+def materializer(app: str) -> str:
+    """The name of the app's materialiser in the cluster: its Deployment, service account and label."""
+    return f"{app}-{MATERIALIZER}"
 
 
 def stack_prefix(stack: str) -> str:

@@ -4,7 +4,8 @@ import ipaddress
 from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.alias_generators import to_camel
 
 
 def _network(value: str) -> str:
@@ -26,6 +27,7 @@ def _day(value: object) -> object:
     return value.removesuffix(" 00:00:00 +0000 UTC") if isinstance(value, str) else value
 
 
+ReplaySpeed = Annotated[float, Field(gt=0, le=10_000)]
 Port = Annotated[int, Field(ge=1024, le=65535)]
 Duration = Annotated[str, Field(pattern=r"^[1-9][0-9]*[smhd]$")]
 Cidr = Annotated[str, AfterValidator(_network)]
@@ -41,3 +43,20 @@ Mirror = Annotated[str, Field(pattern=r"^https?://\S+[^/]$")]
 LogLevel = Literal["debug", "info", "warning", "error"]
 RetentionDays = Annotated[int, AfterValidator(_retention)]
 Day = Annotated[date, BeforeValidator(_day)]
+
+STRICT = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+
+class PolicyException(BaseModel):
+    """A temporary exception from a rule of the policy pack."""
+
+    model_config = STRICT
+
+    rule: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
+    """The rule's name in docs/policy.md."""
+    reason: Annotated[str, Field(min_length=10)]
+    """Why the rule may be broken; each run prints it. At least ten characters."""
+    until: Day
+    """The last day of the exception, such as "2026-12-31"."""
+    resources: Annotated[str, Field(min_length=1)] = "*"
+    """Names of the resources that may break the rule; * stands for any characters."""

@@ -6,50 +6,34 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
 
 from infra.capacity import CLUSTER_PODS, NODE_PODS, POD_LIMITS
 from infra.errors import SettingsError
 from infra.names import GRAFANA_PORT, MATERIALIZER_PORT, PROJECT, PROMETHEUS_PORT, SERVICE_PORT
 from infra.setting_errors import problems
 from infra.setting_types import (
+    STRICT,
     Account,
     Certificate,
     Cidr,
-    Day,
     Duration,
     InstanceType,
     KubernetesName,
     LogLevel,
     Mirror,
     Policy,
+    PolicyException,
     Port,
     Principal,
     Region,
+    ReplaySpeed,
     RetentionDays,
     Zone,
 )
 
 SECRETS = frozenset({"mlflowToken"})
 """Settings that must be encrypted in the stack file: `pulumi config set --secret`."""
-
-STRICT = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
-
-
-class PolicyException(BaseModel):
-    """A temporary exception from a rule of the policy pack."""
-
-    model_config = STRICT
-
-    rule: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
-    """The rule's name in docs/policy.md."""
-    reason: Annotated[str, Field(min_length=10)]
-    """Why the rule may be broken; each run prints it. At least ten characters."""
-    until: Day
-    """The last day of the exception, such as "2026-12-31"."""
-    resources: Annotated[str, Field(min_length=1)] = "*"
-    """Names of the resources that may break the rule; * stands for any characters."""
 
 
 class _Settings(BaseModel):
@@ -77,7 +61,7 @@ class LocalSettings(_Settings):
     prometheus_port: Port = PROMETHEUS_PORT
     grafana_port: Port = GRAFANA_PORT
     materializer_port: Port = MATERIALIZER_PORT
-    replay_speed: Annotated[float, Field(gt=0, le=10_000)] = 1.0
+    replay_speed: ReplaySpeed = 1.0
     workers: Annotated[int, Field(ge=1, le=64)] = 2
     api_keys_file: str | None = None
     """The file with the hashes of the service's API keys, relative to the repository; None: no key is needed."""
@@ -162,7 +146,11 @@ class AwsSettings(_Settings):
     model_uri: Annotated[str, Field(pattern=r"^models:/[^/@]+(@[\w.-]+|/\d+)$")] | None = None
     """Serve models:/NAME@ALIAS of the registry instead of the bundle in the image."""
     feature_store: bool = True
-    """A DynamoDB table for the service's look-ups; a stack that builds its image has it if the bundle has views."""
+    """A DynamoDB table for the service's look-ups, and a materialiser that writes it; a stack that builds its image has
+    them if the bundle has views. False for an image, promoted or by digest, whose model has none."""
+    replay_speed: ReplaySpeed = 1.0
+    materializer_memory_mib: Annotated[int, Field(ge=256, le=65536)] = 768
+    """The memory limit of the materialiser, in MiB; a third of it is requested. Large files of views need more."""
     mlflow_tracking_uri: Annotated[str, Field(pattern=r"^https?://[^\s@]+$")] | None = None
     mlflow_token: SecretStr | None = None
     """The MLflow server's token; the pod gets it as CAPSTONE_TEST."""
@@ -207,11 +195,11 @@ class AwsSettings(_Settings):
                 f"each and more with larger models: at least {64 * (self.workers + 1)}"
             )
         room = self.pod_room
-        wanted = self.pods + 1  # a rolling update runs an additional pod
+        wanted = self.pods + 1 + self.feature_store  # a rolling update runs an additional pod
         if room is not None and wanted > room:
             raise ValueError(
-                f"{self.pods} pods, and 1 more during a rolling update, don't fit: "
-                f"{self.node_max} {self.node_type} hold {room} "
+                f"{self.pods} pods{', the materialiser' if self.feature_store else ''}, and 1 more during a rolling "
+                f"update, don't fit: {self.node_max} {self.node_type} hold {room} "
                 "besides the system's: use fewer replicas, more nodes (nodeMax) or a larger nodeType"
             )
         return self

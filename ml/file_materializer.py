@@ -1,7 +1,7 @@
 """Materialises the views of `data.views`: what their files say until now."""
 
 import logging
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from threading import Event
 from time import time_ns
 
@@ -9,7 +9,7 @@ import pandas as pd
 
 from ml.data_params import DataParams
 from ml.features.declared import views_of
-from ml.features.materializing import Metrics, Writer, batch
+from ml.features.materializing import Metrics, Writer, batch, when_free
 from ml.features.store import OnlineStore, Progress, StoreError
 from ml.features.views import EARLIEST, View
 from ml.sources.reading import SourceError
@@ -53,19 +53,34 @@ class FileMaterializer:
         self._read = read
         return progress
 
-    def follow(self, port: int | None, stopped: Event) -> None:
+    def reload(self) -> None:
+        """Go on from what another materialiser has written; raises StoreError."""
+        self._writer.reload()
+        self._read = {}
+
+    def follow(self, metrics: Metrics, stopped: Event) -> None:
         """Go on with each minute until a signal ends it; a step that fails is tried again."""
-        metrics = Metrics(wall_clock)
         while not stopped.is_set():
+            metrics.begin()
             try:
-                metrics.written(self.advance(wall_clock()))
+                progress = when_free(lambda: self.advance(wall_clock()), self.reload, stopped, self._log)
+                if progress is not None:
+                    metrics.written(progress)
             except (SourceError, StoreError) as error:
                 metrics.failures.inc()
                 self._log.error("%s", error)
-            if port is not None:
-                metrics.serve(port)
-                port = None
             stopped.wait(INTERVAL)
+
+
+def with_files_at(data: DataParams, address: str) -> DataParams:
+    """The same views, with relative paths of files below this address instead of the working folder."""
+    views = {
+        name: view
+        if "://" in view.uri or Path(view.uri).is_absolute()
+        else view.model_copy(update={"uri": f"{address.rstrip('/')}/{PurePosixPath(view.uri)}"})
+        for name, view in data.views.items()
+    }
+    return data.model_copy(update={"views": views})
 
 
 def wall_clock() -> int:

@@ -3,7 +3,7 @@
 import re
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
@@ -15,6 +15,7 @@ from ml.param_types import Duration, Share, Spelling
 from ml.schema import Document, FeatureType
 
 PARAMS = Path("params.yaml")
+D = TypeVar("D", bound=Document)
 
 
 class ParamsError(ValueError):
@@ -213,23 +214,40 @@ def load_params(path: Path = PARAMS, *, check_estimators: bool = True) -> Params
 
     Raises ParamsError, one line per wrong key, when the file is missing or something in it isn't allowed.
     """
-    try:
-        document = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise ParamsError(f"{path} not found: run this from the repository's root") from None
-    except yaml.YAMLError as error:
-        raise ParamsError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    try:
-        params = Params.model_validate(document)
-    except ValidationError as error:
-        lines = [
-            f"{path}: {'.'.join(map(str, detail['loc'])) or 'document'}: {detail['msg']}"
-            + ("" if isinstance(detail["input"], dict) else f" (got {detail['input']!r})")
-            for detail in error.errors()
-        ]
-        raise ParamsError("\n".join(lines)) from None
+    params = _valid(Params, _document(path), path)
     if check_estimators:
         wrong = [f"{path}: {line}" for line in wrong_parameters(params.model, params.data.task)]
         if wrong:
             raise ParamsError("\n".join(wrong))
     return params
+
+
+def load_data(path: Path = PARAMS) -> DataParams:
+    """The section `data` alone: in an image, params.yaml has no other.
+
+    Raises ParamsError as load_params does.
+    """
+    document = _document(path)
+    section = document.get("data") if isinstance(document, dict) else None
+    return _valid(DataParams, section, path, "data")
+
+
+def _document(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ParamsError(f"{path} not found: run this from the repository's root") from None
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+
+
+def _valid(model: type[D], content: Any, path: Path, *section: str) -> D:
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        lines = [
+            f"{path}: {'.'.join(map(str, (*section, *detail['loc']))) or 'document'}: {detail['msg']}"
+            + ("" if isinstance(detail["input"], dict) else f" (got {detail['input']!r})")
+            for detail in error.errors()
+        ]
+        raise ParamsError("\n".join(lines)) from None

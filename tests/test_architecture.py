@@ -34,15 +34,30 @@ def file_of(module: str) -> str:
     return str(path / "__init__.py" if (REPOSITORY / path).is_dir() else path.with_suffix(".py"))
 
 
-def test_the_image_holds_those_modules_of_ml_that_the_service_imports() -> None:
-    lines = (REPOSITORY / ".dockerignore").read_text().splitlines()
-    held = {line.removeprefix("!") for line in lines if line.startswith("!ml/")}
+def with_packages(modules: set[str]) -> set[str]:
+    """The files of modules, and of the packages that they are in."""
+    return {file_of(module) for module in modules | {module.rpartition(".")[0] for module in modules}}
+
+
+def imported_by_the_service() -> set[str]:
     graph = grimp.build_graph(*PACKAGES, cache_dir=None)
     for module in ("service.batch", *graph.find_descendants("service.batch")):  # not in the image
         graph.remove_module(module)
-    imported = graph.find_upstream_modules("service", as_package=True)
-    packages = {module.rpartition(".")[0] for module in imported}
-    assert held == {file_of(module) for module in imported | packages}
+    return graph.find_upstream_modules("service", as_package=True)
+
+
+def test_the_image_holds_those_modules_of_ml_that_the_service_imports() -> None:
+    dockerfile = (REPOSITORY / "Dockerfile").read_text()
+    app = dockerfile.partition(" AS app\n")[2].partition("COPY service")[0]
+    held = {word for word in app.replace("\\\n", " ").split() if word.endswith(".py")}
+    assert held == with_packages(imported_by_the_service())
+
+
+def test_the_image_of_a_model_with_views_also_holds_those_that_the_materialiser_imports() -> None:
+    lines = (REPOSITORY / ".dockerignore").read_text().splitlines()
+    held = {line.removeprefix("!") for line in lines if line.startswith("!ml/")}
+    materialiser = {"ml.materialize"} | imports().find_upstream_modules("ml.materialize")
+    assert held == with_packages(imported_by_the_service() | materialiser)
 
 
 def files_run(stage: str) -> set[str]:

@@ -78,7 +78,7 @@ def _aws_status(stack: AtlasStack, settings: AwsSettings, *, as_json: bool) -> N
         click.echo()
         for name, part in parts.items():
             health = {True: "healthy", False: "NOT HEALTHY", None: "unknown"}[part.healthy]
-            click.echo(f"  {name:<12}{health:<13}{part.what}")
+            click.echo(f"  {name:<14}{health:<13}{part.what}")
         _tell_last(last)
     if any(part.healthy is False for part in parts.values()):
         sys.exit(1)

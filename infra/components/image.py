@@ -9,8 +9,8 @@ import pulumi
 import pulumi_aws as aws
 import pulumi_docker_build as docker_build
 
-from infra.bundle import bundle_manifest
 from infra.components.registry import Registry
+from infra.image_options import image_options
 from infra.names import IMAGE_TYPE
 
 CONTEXT = ("Dockerfile", ".dockerignore", "requirements", "ml", "service")
@@ -45,19 +45,14 @@ class Image(pulumi.ComponentResource):
     def __init__(self, name: str, args: ImageArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(IMAGE_TYPE, name, None, opts)
 
-        manifest = bundle_manifest(args.repository / args.bundle)
+        options = image_options(args.repository, args.repository / args.bundle)
         # The image depends only on its content. The commit is no build argument, because each commit would then change
         # the image. The engine records the commit of every update: `pulumi stack history --output json`, git.head.
-        build_args = {
-            "BUNDLE_VERSION": manifest["version"],
-            "SOURCE_DATE_EPOCH": EPOCH,
-        }
+        build_args = {**options.arguments, "SOURCE_DATE_EPOCH": EPOCH}
         if args.base_image is not None:
             build_args["BASE_IMAGE"] = args.base_image
-        # The slim image can't run a model that wasn't compiled (ml/bundle.py).
-        target = "full" if manifest.get("runtime") == "sklearn" else "slim"
         # The tag is a hash of the content, because tags in the repository are immutable.
-        settings = json.dumps([build_args, target], sort_keys=True)
+        settings = json.dumps([build_args, options.target], sort_keys=True)
         self.tag = context_hash(args.repository, args.repository / args.bundle, settings)
         token = aws.ecr.get_authorization_token_output(
             registry_id=args.registry.registry_id, opts=pulumi.InvokeOutputOptions(parent=self)
@@ -69,7 +64,7 @@ class Image(pulumi.ComponentResource):
             # only DVC's place for a bundle.
             context={"location": "..", "named": {"bundle": {"location": str(Path("..") / args.bundle)}}},
             dockerfile={"location": "../Dockerfile"},
-            target=target,
+            target=options.target,
             build_args=build_args,
             platforms=[docker_build.Platform.LINUX_AMD64],
             tags=[args.registry.url.apply(lambda url: f"{url}:{self.tag}")],

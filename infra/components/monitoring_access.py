@@ -8,7 +8,14 @@ import pulumi
 from pulumi_aws.vpc import SecurityGroupEgressRule as Egress
 from pulumi_aws.vpc import SecurityGroupIngressRule as Ingress
 
-from infra.names import COMPONENT_TAG, GRAFANA_PORT, NODE_EXPORTER_PORT, PROMETHEUS_PORT, SERVICE_PORT
+from infra.names import (
+    COMPONENT_TAG,
+    GRAFANA_PORT,
+    MATERIALIZER_PORT,
+    NODE_EXPORTER_PORT,
+    PROMETHEUS_PORT,
+    SERVICE_PORT,
+)
 
 KUBELET_PORT, API_PORT = 10250, 443
 
@@ -21,6 +28,8 @@ class MonitoringAccessArgs:
     grafana: pulumi.Input[str]
     cluster: pulumi.Input[str]
     operator_cidrs: Sequence[str]
+    materializer: bool
+    """Whether a materialiser runs in the cluster."""
     tags: Mapping[str, str]
 
 
@@ -57,6 +66,8 @@ class MonitoringAccess(pulumi.ComponentResource):
         path("node-exporter", args.prometheus, args.grafana, NODE_EXPORTER_PORT, "Prometheus asks the other host")
         path("api", args.prometheus, args.cluster, API_PORT, "Prometheus finds pods and nodes")
         path("pods", args.prometheus, args.cluster, SERVICE_PORT, "Prometheus asks the pods of the service")
+        if args.materializer:
+            path("materializer", args.prometheus, args.cluster, MATERIALIZER_PORT, "Prometheus asks the materialiser")
         path("kubelet", args.prometheus, args.cluster, KUBELET_PORT, "Prometheus asks kubelet and cAdvisor")
         for index, cidr in enumerate(args.operator_cidrs):
             for label, group, port in (

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pulumi
-import pulumi_aws as aws
 
-from infra.components.trust import policy_document, trusted
+from infra.components.pod_role import PodRoleArgs, pod_role
+from infra.components.trust import policy_document
 from infra.names import COMPONENT_TAG
 
 
@@ -35,31 +35,18 @@ class ServiceIdentity(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: ServiceIdentityArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("atlas:aws:ServiceIdentity", name, None, opts)
-        here = pulumi.ResourceOptions(parent=self)
-        tags = {**args.tags, COMPONENT_TAG: "service"}
-
-        role = aws.iam.Role(
-            f"{name}-role",
-            assume_role_policy=trusted("pods.eks.amazonaws.com", ["sts:AssumeRole", "sts:TagSession"]),
-            tags=tags,
-            opts=here,
+        self.association = pod_role(
+            name,
+            PodRoleArgs(
+                cluster_name=args.cluster_name,
+                namespace=args.namespace,
+                service_account=args.service_account,
+                policy=pulumi.Output.all(args.bucket_arn, args.table_arn).apply(lambda arns: _policy(*arns)),
+                cluster=args.cluster,
+                tags={**args.tags, COMPONENT_TAG: "service"},
+            ),
+            pulumi.ResourceOptions(parent=self),
         )
-        aws.iam.RolePolicy(
-            f"{name}-policy",
-            role=role.name,
-            policy=pulumi.Output.all(args.bucket_arn, args.table_arn).apply(lambda arns: _policy(*arns)),
-            opts=here,
-        )
-        self.association = aws.eks.PodIdentityAssociation(
-            f"{name}-association",
-            cluster_name=args.cluster_name,
-            namespace=args.namespace,
-            service_account=args.service_account,
-            role_arn=role.arn,
-            tags=tags,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[args.cluster]),
-        )
-
         self.register_outputs({})
 
 

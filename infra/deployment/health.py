@@ -14,12 +14,14 @@ from infra.loopback import answers, open_url
 from infra.names import (
     COMPONENT_TAG,
     GRAFANA_HEALTH,
+    MATERIALIZER,
     MLFLOW_HEALTH,
     PROJECT,
     PROJECT_TAG,
     PROMETHEUS_READY,
     SERVICE_READY,
     STACK_TAG,
+    materializer,
 )
 from infra.program import REPOSITORY
 from infra.settings import AwsSettings, LocalSettings
@@ -31,6 +33,10 @@ LOCAL = {
     "grafana": GRAFANA_HEALTH,
 }
 """Part of a local stack -> the path that answers 200 if it is healthy."""
+
+
+UNWRITTEN = "it has not written the feature store yet"
+"""What is told of a materialiser that isn't ready, before the reasons."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +90,10 @@ def _service(address: str) -> tuple[Health, str | None]:
 
 
 def cluster_health(settings: AwsSettings) -> dict[str, Health]:
-    """The health of the control plane, from EKS, and of the service's pods, from the Kubernetes API."""
+    """The health of the control plane, from EKS, and of the pods, from the Kubernetes API.
+
+    `materializer` is only there if the stack has one.
+    """
     from infra.deployment.pods import cluster_of, control_plane, pods, reasons, wanted
 
     try:
@@ -99,9 +108,25 @@ def cluster_health(settings: AwsSettings) -> dict[str, Health]:
             images = {pod.image.rpartition("@")[2][:19] for pod in found}
             text = f"{ready} of {count} ready, {', '.join(sorted(images)) or 'no image'}"
             why = [] if ready >= count else reasons(api, settings.namespace, settings.app_name)
+            writer = materializer_health(api, settings)
     except ClusterError as error:
         return {"cluster": cluster, "pods": Health(None, str(error))}
-    return {"cluster": cluster, "pods": Health(ready >= count > 0, "; ".join([text, *why]))}
+    parts = {"cluster": cluster, "pods": Health(ready >= count > 0, "; ".join([text, *why]))}
+    return parts if writer is None else {**parts, MATERIALIZER: writer}
+
+
+def materializer_health(api: Any, settings: AwsSettings) -> Health | None:
+    """The health of the pod that writes the feature store, from the Kubernetes API; None if there shall be none."""
+    from infra.deployment.pods import pods, reasons, wanted
+
+    name = materializer(settings.app_name)
+    if not wanted(api, settings.namespace, name):
+        return None
+    found = pods(api, settings.namespace, name)
+    if any(pod.ready for pod in found):
+        return Health(True, "ready: it has written the feature store")
+    why = reasons(api, settings.namespace, name)
+    return Health(False, "; ".join([UNWRITTEN, *why]))
 
 
 def host_health(stack: str, settings: AwsSettings, role: str) -> Health:

@@ -18,7 +18,7 @@ from kubernetes.stream import portforward
 from urllib3.exceptions import HTTPError
 
 from infra.errors import ClusterError, one_line
-from infra.names import APP_LABEL
+from infra.names import APP_LABEL, MATERIALIZER
 from infra.settings import AwsSettings
 
 PATIENCE = 10
@@ -27,7 +27,7 @@ PATIENCE = 10
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A pod of the service."""
+    """A pod of the service, or of the materialiser."""
 
     name: str
     ready: bool
@@ -120,7 +120,7 @@ def may_patch(api: Any, namespace: str) -> bool:
 
 
 def pods(api: Any, namespace: str, app: str) -> list[Pod]:
-    """The pods of the service, by name."""
+    """The pods of the service, or of the materialiser (names.materializer), by name."""
     found = client.CoreV1Api(api).list_namespaced_pod(
         namespace, label_selector=f"{APP_LABEL}={app}", _request_timeout=PATIENCE
     )
@@ -188,7 +188,8 @@ def _pod(found: Any) -> Pod:
         if waits is not None and waits.reason not in ("ContainerCreating", "PodInitializing"):
             trouble = f"{waits.reason}: {one_line(waits.message or '')}"
         if ended is not None and ended.reason == "OOMKilled":
-            trouble = "OOMKilled: it used more memory than atlas:podMemoryMib"
+            setting = "materializerMemoryMib" if status.name == MATERIALIZER else "podMemoryMib"
+            trouble = f"OOMKilled: it used more memory than atlas:{setting}"
     return Pod(
         name=found.metadata.name,
         ready=bool(statuses) and all(status.ready for status in statuses),

@@ -102,7 +102,10 @@ def bring_up(
         raise
     told = f"{len(changes)} changed" if changes else "nothing changed"
     stack.say(f"{told} ({time.monotonic() - begun:.1f} s)")
-    return Done(outputs, changes, smoke_test(stack, outputs, wait=wait) if smoke else None)
+    example = smoke_test(stack, outputs, wait=wait) if smoke else None
+    if aws is not None and smoke and "featureStore" in outputs:
+        _tell_materializer(stack, aws)
+    return Done(outputs, changes, example)
 
 
 def open_for_change(stack: AtlasStack) -> None:
@@ -189,6 +192,28 @@ def keep_pods(stack: AtlasStack, settings: AwsSettings) -> None:
             hand_over(api, named["namespace"], named["name"])
     except ClusterError as error:
         stack.say(f"  the autoscaler begins with a single pod, because the cluster can't be asked: {error}")
+
+
+def _tell_materializer(stack: AtlasStack, settings: AwsSettings) -> None:
+    """Wait until the feature store is written, and print a line. If it isn't, that is no failure of `up`: the service
+    predicts without it."""
+    # Imported here, because local stacks don't need boto3, whose import is slow.
+    from infra.deployment.health import UNWRITTEN, materializer_health
+    from infra.deployment.pods import cluster_of
+
+    deadline = time.monotonic() + settings.rollout_seconds
+    try:
+        with cluster_of(settings) as api:
+            # What is wrong is told at once; a pod that only starts, or writes for the first time, has no reasons yet.
+            while (health := materializer_health(api, settings)) is not None and (
+                not health.healthy and health.what == UNWRITTEN and time.monotonic() < deadline
+            ):
+                time.sleep(2)
+    except ClusterError as error:
+        stack.say(f"  the materialiser can't be asked: {error}")
+        return
+    if health is not None:
+        stack.say(f"  materialiser: {health.what}")
 
 
 def _say_why(stack: AtlasStack, settings: AwsSettings) -> None:

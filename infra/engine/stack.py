@@ -11,6 +11,7 @@ from pulumi import automation as auto
 from infra.engine.events import Events, Step
 from infra.engine.unrecorded import Find, take_up
 from infra.engine.workspace import POLICIES, REPOSITORY, ask_nothing_afterwards, drop_debug_messages, unlocked
+from infra.names import materializer
 from infra.settings import AnySettings
 
 Program = Callable[[], None]
@@ -72,7 +73,7 @@ class AtlasStack:
         return list((self._state(found).deployment or {}).get("resources") or []) if found else []
 
     def deployed(self) -> tuple[str | None, bool]:
-        """The image of its Deployment, and whether its pods became ready.
+        """The image of the service's Deployment, and whether its pods became ready.
 
         If they didn't, the engine recorded the previous image, although the Deployment has the new image.
         """
@@ -82,10 +83,10 @@ class AtlasStack:
         return str(found["inputs"]["spec"]["template"]["spec"]["containers"][0]["image"]), not found.get("initErrors")
 
     def deployment(self) -> dict[str, Any] | None:
-        """Its Deployment, as its state has it."""
-        return next(
-            (resource for resource in self.resources() if resource["type"] == "kubernetes:apps/v1:Deployment"), None
-        )
+        """The service's Deployment, as its state has it."""
+        found = [resource for resource in self.resources() if resource["type"] == "kubernetes:apps/v1:Deployment"]
+        other = materializer("")  # the end of the materialiser's name
+        return next((each for each in found if not each["inputs"]["metadata"]["name"].endswith(other)), None)
 
     def last(self) -> auto.UpdateSummary | None:
         """The last operation on the stack."""

@@ -16,22 +16,26 @@ from infra.components.feature_table import FeatureTable, FeatureTableArgs
 from infra.components.flow_logs import FlowLogs, FlowLogsArgs
 from infra.components.host import host_role
 from infra.components.image import Image, ImageArgs
+from infra.components.materializer_identity import MaterializerIdentity, MaterializerIdentityArgs
 from infra.components.network import Network, NetworkArgs, layout
 from infra.components.private_bucket import PrivateBucket, PrivateBucketArgs
 from infra.components.registry import Registry, RegistryArgs
 from infra.components.service_identity import ServiceIdentity, ServiceIdentityArgs
-from infra.components.workload.args import WorkloadArgs
+from infra.components.workload.args import MaterializerArgs, WorkloadArgs
 from infra.components.workload.component import Workload
 from infra.components.workload.pods import KEYS_FOLDER
 from infra.environments.monitoring_hosts import Around, declare_hosts
 from infra.errors import SettingsError
+from infra.image_options import check_views
 from infra.names import (
     COMPONENT_TAG,
     ORGANIZATION,
     PROJECT,
     SERVICE_PORT,
+    VIEW_FILES,
     flow_logs,
     image_repository,
+    materializer,
     own_tags,
     stack_prefix,
 )
@@ -43,13 +47,16 @@ PROMETHEUS_GROUP = "atlas-prometheus"
 def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
     """Declare the stack; returns its outputs.
 
-    Raises SettingsError when an image must be built, but there is no bundle; or the API keys' file can't be used.
+    Raises SettingsError when an image must be built, but there is no bundle; or when the file of the API keys, or of a
+    view, can't be used.
     """
     with_features = settings.feature_store
     if settings.image is None:
         # With an image that exists already (a promotion, a rollback) nobody knows its bundle: the setting alone
         # decides, so that a rollback never deletes the table.
         with_features &= has_views(bundle_manifest(repository / settings.bundle))
+        if with_features:
+            check_views(repository)
     stack = pulumi.get_stack()
     name = stack_prefix(stack)
     tags = own_tags(stack)
@@ -115,6 +122,23 @@ def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
         ),
         here,
     )
+    associations: list[pulumi.Resource] = [identity.association]
+    if features:
+        associations.append(
+            MaterializerIdentity(
+                f"{name}-materializer",
+                MaterializerIdentityArgs(
+                    cluster_name=settings.cluster_name,
+                    namespace=settings.namespace,
+                    service_account=materializer(settings.app_name),
+                    bucket_arn=data.arn,
+                    table_arn=features.arn,
+                    cluster=cluster.ready[0],
+                    tags=tags,
+                ),
+                here,
+            ).association
+        )
     if settings.image is None:
         image: pulumi.Input[str] = Image(
             name, ImageArgs(repository, settings.bundle, settings.base_image, registry), here
@@ -158,6 +182,15 @@ def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
             if settings.mlflow_token
             else None,
             api_keys=None if settings.api_keys_file is None else read_api_keys(repository / settings.api_keys_file),
+            materializer=None
+            if features is None
+            else MaterializerArgs(
+                store=features.address,
+                files=pulumi.Output.concat("s3://", data.bucket, f"/{VIEW_FILES}"),
+                region=settings.region,
+                speed=settings.replay_speed,
+                memory_mib=settings.materializer_memory_mib,
+            ),
             callers=settings.service_cidrs,
             certificate_arn=settings.certificate_arn,
             node_cidrs=plan.private,
@@ -169,11 +202,11 @@ def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
             providers={"kubernetes": in_cluster},
             # Created after these, and deleted before them: the load balancer can only be deleted while the cluster has
             # nodes, credentials and routes to AWS. And a pod that starts before its identity exists has no credentials.
-            depends_on=[*cluster.ready, identity.association, *network.ways_out],
+            depends_on=[*cluster.ready, *associations, *network.ways_out],
         ),
     )
 
-    hosts = declare_hosts(settings, Around(plan, network, cluster, alerting), prometheus_role, here)
+    hosts = declare_hosts(settings, Around(plan, network, cluster, alerting, with_features), prometheus_role, here)
 
     scheme = "https" if settings.certificate_arn else "http"
     return {
@@ -186,7 +219,14 @@ def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
         "kubeconfigCommand": f"aws eks update-kubeconfig --region {settings.region} --name {settings.cluster_name}",
         **hosts,
         "alertTopic": alerting.topic_arn,
-        **({"featureStore": features.address} if features else {}),
+        **(
+            {
+                "featureStore": features.address,
+                "featureFiles": pulumi.Output.concat("s3://", data.bucket, f"/{VIEW_FILES}"),
+            }
+            if features
+            else {}
+        ),
     }
 
 

@@ -15,7 +15,7 @@ from infra.loopback import LOOPBACK
 from infra.monitoring.dashboards import dashboards
 from infra.monitoring.grafana import provisioning
 from infra.monitoring.prometheus import RULES, local_jobs, prometheus_config
-from infra.names import GRAFANA_HEALTH, MATERIALIZER_METRICS, MLFLOW_HEALTH, PROMETHEUS_READY, SERVICE_READY
+from infra.names import GRAFANA_HEALTH, MATERIALIZER_READY, MLFLOW_HEALTH, PROMETHEUS_READY, SERVICE_READY
 from infra.settings import LocalSettings
 
 
@@ -74,7 +74,7 @@ def deploy(settings: LocalSettings, repository: Path, machine: Machine) -> dict[
                 "--port", str(settings.materializer_port),
             ],
             settings.materializer_port,
-            MATERIALIZER_METRICS,
+            MATERIALIZER_READY,
             # A model with other views needs other rows.
             triggers={"views": manifest["files"]["views.json"]},
         )  # fmt: skip

@@ -41,6 +41,8 @@ class Around:
     network: Network
     cluster: Cluster
     alerting: Alerting
+    materializer: bool
+    """Whether a materialiser runs in the cluster."""
 
 
 def declare_hosts(
@@ -113,6 +115,7 @@ def declare_hosts(
             grafana=grafana.security_group_id,
             cluster=around.cluster.security_group_id,
             operator_cidrs=settings.operator_cidrs,
+            materializer=around.materializer,
             tags=tags,
         ),
         here,
@@ -164,6 +167,7 @@ def _prometheus_files(settings: AwsSettings, around: Around) -> dict[str, pulumi
         app=settings.app_name,
         prometheus=around.plan.prometheus,
         grafana=around.plan.grafana,
+        materializer=around.materializer,
         folder=HOST_FILES,
     )
     return {

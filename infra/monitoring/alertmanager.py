@@ -36,8 +36,13 @@ def alertmanager_config(*, region: str, topic_arn: str) -> str:
             # If a node is gone, alerts about the other targets on it are redundant.
             _silences(
                 'alertname="TargetDown",job="kubelet"',
-                'alertname="TargetDown",job=~"resource|cadvisor|service"',
+                'alertname="TargetDown",job=~"resource|cadvisor|service|materializer"',
                 "node",
+            ),
+            # If the materialiser is the cause, what the service notices of it is redundant.
+            *(
+                _silences(source, 'alertname=~"FeatureLookupsFail|FeatureStoreStale"')
+                for source in ('alertname=~"Materializer(Fails|Missing)"', 'alertname="TargetDown",job="materializer"')
             ),
         ],
         "receivers": [

@@ -13,9 +13,11 @@ from infra.names import (
     GRAFANA_PORT,
     HOST_FILES,
     HTTP,
+    METRICS,
     NODE_EXPORTER_PORT,
     PROMETHEUS_PORT,
 )
+from infra.names import materializer as materializer_name
 
 RULES = Path(__file__).with_name("rules.yml")
 
@@ -36,13 +38,15 @@ def aws_jobs(
     app: str,
     prometheus: str,
     grafana: str,
+    materializer: bool = True,
     folder: str = HOST_FILES,
     token_file: str = "/run/atlas/kubelet-token",  # noqa: S107 - a path
 ) -> list[dict[str, Any]]:
     """Scrape jobs of an AWS stack, as Prometheus's own host sees them.
 
-    `prometheus` and `grafana` are the hosts' addresses; `folder` contains kubeconfig and cluster-ca.crt. Each pod is
-    scraped at its own address: through the load balancer, a random pod would answer.
+    `prometheus` and `grafana` are the hosts' addresses; `materializer`: whether the stack has one; `folder` contains
+    kubeconfig and cluster-ca.crt. Each pod is scraped at its own address: through the load balancer, a random pod would
+    answer.
     """
     kubeconfig = f"{folder}/kubeconfig"
 
@@ -60,23 +64,28 @@ def aws_jobs(
             "metric_relabel_configs": [_kept(metrics, "__name__"), *more],
         }
 
-    return [
-        {
-            "job_name": "service",
+    def pods(name: str, label: str, port: str) -> dict[str, Any]:
+        """A job that scrapes the named port of each pod with this label."""
+        return {
+            "job_name": name,
             "kubernetes_sd_configs": [
                 {"role": "pod", "kubeconfig_file": kubeconfig, "namespaces": {"names": [namespace]}}
             ],
             "relabel_configs": [
                 # In a label's name Prometheus writes _ for whatever is no letter or digit.
-                _kept(app, "__meta_kubernetes_pod_label_" + re.sub(r"\W", "_", APP_LABEL)),
-                _kept(HTTP, "__meta_kubernetes_pod_container_port_name"),
+                _kept(label, "__meta_kubernetes_pod_label_" + re.sub(r"\W", "_", APP_LABEL)),
+                _kept(port, "__meta_kubernetes_pod_container_port_name"),
                 # Pods that have ended, or that aren't scheduled yet, are not scraped.
                 _kept("Running", "__meta_kubernetes_pod_phase"),
                 _copied("__meta_kubernetes_namespace", "namespace"),
                 _copied("__meta_kubernetes_pod_name", "pod"),
                 _copied("__meta_kubernetes_pod_node_name", "node"),
             ],
-        },
+        }
+
+    return [
+        pods("service", app, HTTP),
+        *([pods("materializer", materializer_name(app), METRICS)] if materializer else []),
         kubelet("kubelet", "/metrics", "kubelet_running_pods"),
         # The resources that containers and nodes use; Kubernetes keeps the names of these metrics stable.
         kubelet(

@@ -144,32 +144,30 @@ def boundary(scope: Scope) -> list[Grant]:
         ),
         Grant(
             "Config",
-            "hosts read their configuration; the service reads its files",
+            "hosts read their configuration; the service reads its files, the materialiser those of views",
             ["s3:GetObject", "s3:ListBucket"],
             [
                 *scope.buckets, f"arn:aws:s3:::{scope.prefix}-config-bucket-*/*",
                 f"arn:aws:s3:::{scope.prefix}-data-bucket-*/service/*",
+                f"arn:aws:s3:::{scope.prefix}-data-bucket-*/features/*",
             ],
-        ),
-        Grant(
-            "Predictions",
-            "the service logs its predictions",
-            ["s3:PutObject"],
-            [f"arn:aws:s3:::{scope.prefix}-data-bucket-*/predictions/*"],
         ),
         Grant(
             # A statement for each would exceed IAM's limit of a policy's size. An action applies only to resources of
             # its own service, so that the union allows no more than its parts.
             "OwnParts",
-            "nodes give pods the credentials of their roles; the service looks features up; Alertmanager notifies the "
-            "people on call; EC2 writes the VPC's flow logs; Grafana's host reads its password at boot",
+            "nodes give pods the credentials of their roles; the service looks features up, and the materialiser "
+            "writes them; Alertmanager notifies the people on call; EC2 writes the VPC's flow logs; Grafana's host "
+            "reads its password at boot; the service logs its predictions",
             [
-                "dynamodb:BatchGetItem", "dynamodb:GetItem", "eks-auth:AssumeRoleForPodIdentity",
+                "dynamodb:BatchGetItem", "dynamodb:BatchWriteItem", "dynamodb:GetItem", "dynamodb:UpdateItem",
+                "eks-auth:AssumeRoleForPodIdentity",
                 "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents",
-                "secretsmanager:GetSecretValue", "sns:Publish",
+                "s3:PutObject", "secretsmanager:GetSecretValue", "sns:Publish",
             ],
             [
                 *scope.tables,
+                f"arn:aws:s3:::{scope.prefix}-data-bucket-*/predictions/*",
                 *scope.arn("eks", f"cluster/{scope.settings.cluster_name}"),
                 *scope.arn("logs", *(f"log-group:{flow_logs(scope.stack)}{of}" for of in ("", ":log-stream:*"))),
                 *scope.arn("secretsmanager", f"secret:{scope.prefix}/*"),

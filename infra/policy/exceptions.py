@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from infra.policy.rule import Resource, rule
 from infra.policy.rules import RULES
-from infra.settings import PolicyException
+from infra.setting_types import PolicyException
 
 STACK = "pulumi:pulumi:Stack"
 NAMES = frozenset(rule.name for rule in RULES)

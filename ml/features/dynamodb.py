@@ -34,7 +34,7 @@ from ml.features.dynamodb_table import (
     Table,
     size_of,
 )
-from ml.features.store import Batch, Clock, Progress, Row, Span, as_json
+from ml.features.store import Batch, ClaimedError, Clock, Progress, Row, Span, as_json
 from ml.features.views import SECOND, Value, Views
 
 READING = Patience(connect=0.05, read=0.05, attempts=1, whole=0.1)
@@ -118,10 +118,11 @@ class DynamoStore:
             self._end(progress)
             self._known = {**lists, **items}
         except RefusedError:
-            raise self._table.failed(
+            refused = self._table.failed(
                 "another materialiser writes to it, or has written",
                 f"run only one; after one was killed, wait for {LEASE:.0f} seconds",
-            ) from None
+            )
+            raise ClaimedError(refused) from None
 
     def _changed(
         self, batches: Sequence[tuple[Batch, _Given]], known: dict[Key, str | None]

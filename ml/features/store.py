@@ -21,6 +21,10 @@ class StoreError(OSError):
     """The online store can't be used; the message names the cause and the remedy."""
 
 
+class ClaimedError(StoreError):
+    """Another materialiser writes to the store, or has written to it."""
+
+
 class Row(NamedTuple):
     """What is known of an entity from a time on."""
 

@@ -21,7 +21,8 @@ from infra.cli import COMMANDS, main
 from infra.environments import aws, bootstrap, local
 from infra.local.machine import Machine
 from infra.monitoring.prometheus import RULES
-from infra.settings import AwsSettings, BootstrapSettings, LocalSettings, PolicyException
+from infra.setting_types import PolicyException
+from infra.settings import AwsSettings, BootstrapSettings, LocalSettings
 from service.settings import Settings as ServiceSettings
 from tests.bundles import make_bundle
 from tests.docs.documents import document

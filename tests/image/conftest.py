@@ -14,6 +14,7 @@ from tests.bundles import make_bundle, make_parts
 from tests.image.containers import MissingError, base_image, build, docker, lay_out
 
 LABELS = {"BUNDLE_VERSION": "version-of-the-bundle"}
+DATA_PARAMS = '{"source": "flights", "uri": "-", "target": "late", "task": "binary", "horizon": "2h"}'
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -63,5 +64,14 @@ def full(context: Path) -> Iterator[str]:
     """The larger target with the small bundle."""
     tag = f"atlas-test-full:{os.getpid()}"
     build(context, "--load", "--tag", tag, target="full")
+    yield tag
+    docker("image", "rm", "--force", tag)
+
+
+@pytest.fixture(scope="session")
+def features(context: Path) -> Iterator[str]:
+    """The target of bundles with feature views, with the small bundle."""
+    tag = f"atlas-test-features:{os.getpid()}"
+    build(context, "--load", "--tag", tag, target="features", arguments={"DATA_PARAMS": DATA_PARAMS})
     yield tag
     docker("image", "rm", "--force", tag)

@@ -232,6 +232,8 @@ def test_image_is_built_once_known_by_digest_and_kept(tmp_path: Path) -> None:
     assert "FEATURE_STORE" not in environment(made)
     (deployment,) = made.world.of(":Deployment")
     assert deployment.inputs["spec"]["template"]["spec"]["containers"][0]["image"] == image
+    (build,) = made.world.of("docker-build:index:Image")
+    assert (build.inputs["target"], "DATA_PARAMS" in build.inputs["buildArgs"]) == ("slim", False)
     assert made.preview().steps == {}, "a fresh registry login is no change"
 
     (tmp_path / "repository" / "Dockerfile").write_text("FROM scratch\n")
@@ -258,9 +260,16 @@ def environment(made: Life) -> dict[str, str]:
     return found
 
 
-def features(made: Life) -> list[dict[str, Any]]:
-    """What the service's role may do with tables."""
-    (policy,) = (call for call in made.world.of(":RolePolicy") if call.name == "atlas-dev-service-policy")
+def pod(made: Life, name: str) -> dict[str, Any]:
+    """The pod of the Deployment with this name."""
+    (found,) = (call for call in made.world.of(":Deployment") if call.inputs["metadata"]["name"] == name)
+    spec: dict[str, Any] = found.inputs["spec"]["template"]["spec"]
+    return spec
+
+
+def features(made: Life, role: str = "service") -> list[dict[str, Any]]:
+    """What the role may do with tables."""
+    (policy,) = (call for call in made.world.of(":RolePolicy") if call.name == f"atlas-dev-{role}-policy")
     statements: list[dict[str, Any]] = json.loads(policy.inputs["policy"])["Statement"]
     return [statement for statement in statements if "dynamodb" in str(statement["Action"])]
 
@@ -272,6 +281,8 @@ def test_bundle_with_views_gets_a_table_which_its_pods_know_and_may_read_and_whi
     manifest = json.loads((bundle / "bundle.json").read_text())
     manifest["files"]["views.json"] = "0" * 64
     (bundle / "bundle.json").write_text(json.dumps(manifest))
+    params = tmp_path / "repository" / "params.yaml"
+    params.write_text("data: {source: flights}\ngate: {metric: log_loss}\n")
 
     made = building(tmp_path)
     assert made.up().errors == []
@@ -281,6 +292,27 @@ def test_bundle_with_views_gets_a_table_which_its_pods_know_and_may_read_and_whi
     assert [(statement["Action"], statement["Resource"]) for statement in features(made)] == [
         (["dynamodb:BatchGetItem", "dynamodb:GetItem"], table.outputs["arn"])
     ]
+    # A single image serves, and writes the table.
+    assert [(statement["Action"], statement["Resource"]) for statement in features(made, "materializer")] == [
+        (
+            ["dynamodb:BatchGetItem", "dynamodb:BatchWriteItem", "dynamodb:GetItem", "dynamodb:UpdateItem"],
+            table.outputs["arn"],
+        )
+    ]
+    service, writer = (pod(made, name) for name in ("flask-app", "flask-app-materializer"))
+    assert service["containers"][0]["image"] == writer["containers"][0]["image"] == made.outputs()["image"]
+    assert environment(made)["FEATURE_STORE"] in writer["containers"][0]["command"]
+    associations = {call.inputs["serviceAccount"] for call in made.world.of(":PodIdentityAssociation")}
+    assert {service["serviceAccountName"], writer["serviceAccountName"]} == associations
+    (build,) = made.world.of("docker-build:index:Image")
+    assert build.inputs["target"] == "features"
+    assert json.loads(build.inputs["buildArgs"]["DATA_PARAMS"]) == {"source": "flights"}
+
+    # Only the section that the materialiser reads counts.
+    params.write_text("data: {source: flights}\ngate: {metric: rmse}\n")
+    assert made.preview().steps == {}
+    params.write_text("data: {source: flights, uri: other}\n")
+    assert touched(made.preview())["Image atlas-dev-build"] == "update"
 
     # An image that exists already says nothing about its bundle, and the folder's may be another.
     shutil.rmtree(bundle)
@@ -295,7 +327,8 @@ def test_table_that_must_be_replaced_rolls_the_pods_and_goes_last(dev: Life, mon
     assert done.errors == []
     found = touched(done)
     assert found == {
-        **ROLLOUT, "Table atlas-dev-features": "replace", "RolePolicy atlas-dev-service-policy": "update",
+        **ROLLOUT, **WRITER, "Table atlas-dev-features": "replace", "RolePolicy atlas-dev-service-policy": "update",
+        "RolePolicy atlas-dev-materializer-policy": "update",
     }  # fmt: skip
     assert_answering(found)
     assert environment(dev)["FEATURE_STORE"] != before
@@ -331,6 +364,7 @@ HOSTS = {
     "MetricAlarm atlas-dev-grafana-status": "replace",
 }
 ROLLOUT = {"ConfigMap flask-app-settings": "replace", "Deployment flask-app-deployment": "update"}
+WRITER = {"Deployment flask-app-materializer-deployment": "update"}
 CHANGES: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]] = {
     "log level": ({"logLevel": "debug"}, ROLLOUT),
     "workers": ({"workers": "2"}, ROLLOUT),
@@ -358,11 +392,23 @@ CHANGES: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]] = {
             "FeatureTable atlas-dev-features": "delete",
             "Table atlas-dev-features": "delete",
             "RolePolicy atlas-dev-service-policy": "update",
+            "MaterializerIdentity atlas-dev-materializer": "delete",
+            "Role atlas-dev-materializer-role": "delete",
+            "RolePolicy atlas-dev-materializer-policy": "delete",
+            "PodIdentityAssociation atlas-dev-materializer-association": "delete",
+            "ServiceAccount flask-app-materializer-account": "delete",
+            "NetworkPolicy flask-app-materializer-traffic": "delete",
+            "Deployment flask-app-materializer-deployment": "delete",
+            "SecurityGroupEgressRule monitoring-materializer-out": "delete",
+            "SecurityGroupIngressRule monitoring-materializer-in": "delete",
+            "BucketObjectv2 prometheus-prometheus.yml": "update",
         },
     ),
+    "speed of the replay": ({"replaySpeed": "60"}, WRITER),
+    "memory of the materialiser": ({"materializerMemoryMib": "1024"}, WRITER),
     "memory": ({"podMemoryMib": "600"}, {"Deployment flask-app-deployment": "update"}),
     "time of a rollout": ({"rolloutSeconds": "60"}, {"Deployment flask-app-deployment": "update"}),
-    "image": ({"image": DIGEST[:-1] + "b"}, {"Deployment flask-app-deployment": "update"}),
+    "image": ({"image": DIGEST[:-1] + "b"}, {"Deployment flask-app-deployment": "update", **WRITER}),
     "replicas": (
         {"replicas": "2"},
         {"Deployment flask-app-deployment": "update", "PodDisruptionBudget flask-app-disruptions": "create"},
@@ -523,7 +569,9 @@ def assert_answering(changed: Mapping[str, str]) -> None:
 
     Pulumi deletes a replaced object and all that depends on it first, unless it generates the object's name.
     """
-    answering = {operation for key, operation in changed.items() if key.startswith(ANSWERING)}
+    answering = {
+        operation for key, operation in changed.items() if key.startswith(ANSWERING) and "materializer" not in key
+    }
     assert not answering & {"replace", "delete"}
 
 

@@ -7,11 +7,14 @@ import kubernetes_validate
 import pytest
 
 from infra.components.cluster import ADDONS
+from infra.names import APP_LABEL, materializer
+from ml.features.materializing import Metrics
 from service.__main__ import GRACE
 from tests.infra.support.aws import up
 
 pytestmark = pytest.mark.slow
 
+WRITER = materializer("flask-app")
 VERSIONS = sorted(ADDONS)
 """All that atlas:kubernetesVersion allows: the oldest and the newest that EKS has in standard support."""
 
@@ -22,8 +25,10 @@ def manifests(variant: str) -> Iterator[dict[str, Any]]:
             yield {key: value for key, value in call.inputs.items() if not key.startswith("__")}
 
 
-def of_kind(variant: str, kind: str) -> dict[str, Any]:
-    return next(found for found in manifests(variant) if found["kind"] == kind)
+def of_kind(variant: str, kind: str, name: str = "flask-app") -> dict[str, Any]:
+    """The object of this kind in the service, or in the materialiser."""
+    found = [each for each in manifests(variant) if each["kind"] == kind]
+    return next(each for each in found if each["metadata"]["labels"][APP_LABEL] == name)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -61,6 +66,40 @@ def test_pod_is_restricted_and_bounded(variant: str) -> None:
     assert "@sha256:" in container["image"]
     labels = of_kind(variant, "Namespace")["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+def test_materialiser_is_one_restricted_pod_that_only_prometheus_may_ask() -> None:
+    service, writer = of_kind("full", "Deployment"), of_kind("full", "Deployment", WRITER)
+    assert (writer["spec"]["replicas"], writer["spec"]["strategy"]) == (1, {"type": "Recreate"})
+    pods = [each["spec"]["template"]["spec"] for each in (service, writer)]
+    for name in ("securityContext", "automountServiceAccountToken", "enableServiceLinks"):
+        assert pods[0][name] == pods[1][name]
+    [own], [other] = (pod["containers"] for pod in pods)
+    assert own["image"] == other["image"]
+    assert own["securityContext"] == other["securityContext"]
+    assert other["resources"]["requests"] == {"cpu": "50m", "memory": "256Mi"}
+    assert other["resources"]["limits"] == {"cpu": "1", "memory": "768Mi"}
+    assert pods[1]["serviceAccountName"] == WRITER
+    # The Service and the disruption budget select by another label.
+    assert writer["spec"]["selector"]["matchLabels"] == {APP_LABEL: WRITER}
+    assert of_kind("full", "Service")["spec"]["selector"] == {APP_LABEL: "flask-app"}
+    policy = of_kind("full", "NetworkPolicy", WRITER)["spec"]
+    assert policy["podSelector"]["matchLabels"] == {APP_LABEL: WRITER}
+    [rule] = policy["ingress"]
+    assert rule["from"] == [{"ipBlock": {"cidr": "10.20.64.10/32"}}]
+    [port] = other["ports"]
+    assert rule["ports"] == [{"port": port["containerPort"], "protocol": "TCP"}]
+    assert str(port["containerPort"]) in other["command"]
+    assert {port["port"] for rule in policy["egress"] for port in rule["ports"]} == {53, 80, 443}
+
+
+def test_materialiser_is_restarted_when_it_hangs_and_not_when_its_first_step_is_long() -> None:
+    [found] = of_kind("base", "Deployment", WRITER)["spec"]["template"]["spec"]["containers"]
+    for probe in ("startupProbe", "livenessProbe"):
+        assert found[probe]["httpGet"] == {"path": "/health/live", "port": "metrics"}
+    assert found["readinessProbe"]["httpGet"] == {"path": "/health/ready", "port": "metrics"}
+    metrics = Metrics(lambda: 0)
+    assert (metrics.answer("/health/live")[0], metrics.answer("/health/ready")[0]) == (200, 503)
 
 
 def container() -> dict[str, Any]:

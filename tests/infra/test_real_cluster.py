@@ -15,24 +15,32 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import boto3
 import msgspec
 import pulumi
 import pytest
+import yaml
 from kubernetes import client, config
 from kubernetes.stream import stream
+from moto.server import ThreadedMotoServer
 
 from infra.deployment.autoscaling import hand_over
 from infra.deployment.by_hand import remedy
 from infra.engine.events import Step
 from infra.engine.stack import compare_cluster
 from infra.environments import aws
+from infra.names import APP_LABEL, materializer
 from infra.settings import AwsSettings, load_settings
+from ml.bundle import write_bundle
+from ml.data_params import DataParams
+from ml.features.declared import views_of
 from service.access.keys import Document, Entry, hashed, new_token
-from tests.bundles import EXAMPLE, make_bundle
+from tests.bundles import EXAMPLE, make_bundle, make_parts
 from tests.infra.plugins import found
 from tests.infra.plugins.build import docker_build_plugin, kubernetes_plugin
 from tests.infra.recording.run import Life, Result
@@ -60,6 +68,8 @@ class Stack:
     core: Any
     apps: Any
     registry: str
+    aws: dict[str, str]
+    """Variables with which the pods find something that plays AWS; empty: they need no AWS."""
     address: str = ""
 
     @property
@@ -84,15 +94,19 @@ class Stack:
 
     def predict(self, key: str = "") -> int:
         """The status of one prediction through the load balancer, with an API key or without."""
+        status, document = self.ask(EXAMPLE, key)
+        assert status != 200 or len(document["predictions"]) == 1
+        return status
+
+    def ask(self, row: Mapping[str, Any], key: str = "") -> tuple[int, Any]:
+        """Status and document of one prediction."""
         connection = http.client.HTTPConnection(self.address, 5000, timeout=5)
         try:
-            body = json.dumps({"rows": [EXAMPLE]})
+            body = json.dumps({"rows": [row]})
             headers = {"Content-Type": "application/json", "Connection": "close"}
             connection.request("POST", "/predict", body, headers | ({"X-API-Key": key} if key else {}))
             answer = connection.getresponse()
-            document = json.loads(answer.read())
-            assert answer.status != 200 or len(document["predictions"]) == 1
-            return answer.status
+            return answer.status, json.loads(answer.read())
         finally:
             connection.close()
 
@@ -200,7 +214,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         "mlflowToken": "first",
     }
 
+    aws_played: dict[str, str] = {}
+
     def program() -> None:
+        pulumi.runtime.register_stack_transformation(lambda args: played(args, aws_played))
         loaded = load_settings({f"atlas:{key}": value for key, value in settings.items()})
         assert isinstance(loaded, AwsSettings)
         for name, value in aws.deploy(loaded, folder).items():
@@ -220,7 +237,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     given = client.Configuration()
     config.load_kube_config_from_dict(kubeconfig, client_configuration=given)
     api = client.ApiClient(given)
-    stack = Stack(life, settings, folder, client.CoreV1Api(api), client.AppsV1Api(api), registry)
+    stack = Stack(life, settings, folder, client.CoreV1Api(api), client.AppsV1Api(api), registry, aws_played)
     try:
         foreseen = life.preview()
         assert foreseen.errors == []
@@ -233,6 +250,24 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         with suppress(client.ApiException):  # what a failed destroy left
             stack.core.delete_namespace(settings["namespace"])
         api.rest_client.pool_manager.clear()
+
+
+def played(
+    args: pulumi.ResourceTransformationArgs, aws_played: Mapping[str, str]
+) -> pulumi.ResourceTransformationResult | None:
+    """The table's name is known before it is made, and pods get the variables."""
+    if not aws_played:
+        return None
+    if args.type_ == "aws:dynamodb/table:Table":
+        return pulumi.ResourceTransformationResult({**args.props, "name": APP}, args.opts)
+    if args.type_ == "kubernetes:core/v1:ConfigMap":
+        data: Any = args.props["data"]
+        return pulumi.ResourceTransformationResult({**args.props, "data": data | aws_played}, args.opts)
+    if args.type_ == "kubernetes:apps/v1:Deployment" and "materializer" in args.name:
+        spec: Any = args.props["spec"]
+        [container] = spec.template.spec.containers
+        container.env = [*container.env, *({"name": name, "value": value} for name, value in aws_played.items())]
+    return None
 
 
 def _token_command(folder: Path, kubeconfig: dict[str, Any]) -> Path:
@@ -508,6 +543,78 @@ def test_quota_that_leaves_no_room_fails(stack: Stack) -> None:
         stack.core.delete_namespaced_resource_quota("full", stack.namespace)
     assert "timed out waiting to be Ready" in told
     assert "exceeded quota: full" in conditions["ReplicaFailure"].message
+
+
+VIEWED: dict[str, Any] = {
+    "source": "table", "uri": "table.csv", "target": "returned", "task": "binary", "time": "seen", "horizon": "2h",
+    "views": {
+        "shops": {"uri": "shops.csv", "keys": ["shop"], "timestamp": "at", "features": ["visits"]}
+    },
+}  # fmt: skip
+"""The section `data` of a model that looks up how many visits a shop has."""
+
+
+def test_pods_look_up_what_the_materializer_wrote_and_its_successor_goes_on(stack: Stack) -> None:
+    bundle = stack.folder / "models" / "viewed"
+    views = views_of(DataParams.model_validate(VIEWED))
+    write_bundle(bundle, replace(make_parts(), views=views))
+    (stack.folder / "params.yaml").write_text(yaml.safe_dump({"data": VIEWED}))
+    [node, *_] = stack.core.list_node().items
+    [address] = [each.address for each in node.status.addresses if each.type == "InternalIP"]
+    server = ThreadedMotoServer(ip_address=address, port=0, verbose=False)
+    server.start()
+    try:
+        access = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+        stack.aws.update(AWS_ENDPOINT_URL="http://{}:{}".format(*server.get_host_and_port()), **access)
+        [url, key, secret] = stack.aws.values()
+        session = boto3.Session(key, secret, region_name="us-east-1")
+        dynamodb, s3 = session.client("dynamodb", endpoint_url=url), session.client("s3", endpoint_url=url)
+        kinds = {"entity": "S", "bucket": "N"}
+        dynamodb.create_table(
+            TableName=APP,
+            BillingMode="PAY_PER_REQUEST",
+            AttributeDefinitions=[{"AttributeName": name, "AttributeType": kind} for name, kind in kinds.items()],
+            KeySchema=[
+                {"AttributeName": name, "KeyType": kind} for name, kind in zip(kinds, ("HASH", "RANGE"), strict=True)
+            ],
+        )
+        bucket = stack.life.outputs()["dvcRemote"].split("/")[2]
+        s3.create_bucket(Bucket=bucket)
+
+        def put(visits: int) -> None:
+            s3.put_object(Bucket=bucket, Key="features/shops.csv", Body=f"shop,at,visits\nnorth,2026-01-01,{visits}\n")
+
+        def looked_up() -> Any:
+            row = {**EXAMPLE, "seen": datetime.now(UTC).isoformat()}
+            del row["visits"]
+            status, answer = stack.ask(row)
+            assert status == 200
+            # A pod of the model before, which looks nothing up, still answers for a while.
+            [found] = answer["predictions"]
+            return found.get("features", {}).get("looked_up", {}).get("visits", {}).get("value")
+
+        put(5)
+        assert stack.up(bundle="models/viewed").errors == []
+        eventually(lambda: looked_up() == 5, "the value that the materialiser wrote", patience=120)
+
+        def pod() -> Any:
+            found = stack.core.list_namespaced_pod(stack.namespace, label_selector=f"{APP_LABEL}={materializer(APP)}")
+            return found.items[0] if len(found.items) == 1 else None
+
+        old = pod()
+        assert old.status.container_statuses[0].restart_count == 0
+        put(6)
+        stack.kubectl("delete", "pod", old.metadata.name)
+        assert pod().metadata.uid != old.metadata.uid
+        eventually(lambda: looked_up() == 6, "the value that its successor wrote", patience=120)
+        eventually(lambda: pod().status.container_statuses[0].ready, "the successor's readiness")
+        stack.aws.clear()
+        del stack.settings["bundle"]
+        assert stack.up().errors == []
+    finally:
+        stack.aws.clear()
+        stack.settings.pop("bundle", None)
+        server.stop()
 
 
 def test_it_recovers_and_destroy_leaves_no_object(stack: Stack) -> None:

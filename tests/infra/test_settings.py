@@ -156,8 +156,8 @@ def test_what_has_no_safe_default_must_be_said(key: str) -> None:
         ("mlflowTrackingUri", "https://me:token@dagshub.com/a.mlflow", "atlas:mlflowTrackingUri: "),
         (
             "replicas",
-            "4",
-            "4 pods, and 1 more during a rolling update, don't fit: 1 t3.small hold 4 besides the system's",
+            "3",
+            "3 pods, the materialiser, and 1 more during a rolling update, don't fit: 1 t3.small hold 4",
         ),
         ("workers", "12", "podMemoryMib is 512, too little for 12 workers, .*: at least 832"),
         ("podMemoryMib", "100", "atlas:podMemoryMib: .*256.*'100'"),

@@ -16,7 +16,7 @@ from ml.data_params import DataParams
 from ml.features.declared import views_of
 from ml.features.store import SqliteStore
 from ml.features.views import DAY, HOUR
-from ml.file_materializer import FileMaterializer
+from ml.file_materializer import FileMaterializer, with_files_at
 from ml.materialize import main
 from ml.sources.reading import SourceError
 from tests.ml.conftest import Workspace, workspace
@@ -37,6 +37,14 @@ SECTION: dict[str, Any] = {
 }
 DATA = DataParams.model_validate(SECTION)
 VIEWS = views_of(DATA)
+VIEWS_AT = {
+    name: DATA.views["weather"].model_copy(update={"uri": uri})
+    for name, uri in (
+        ("relative", "data/weather.csv"),
+        ("absolute", "/data/weather.csv"),
+        ("elsewhere", "s3://other/weather.csv"),
+    )
+}
 LOG = logging.getLogger("test")
 
 
@@ -127,6 +135,27 @@ def test_the_command_says_what_is_wrong(workspace: Workspace, capsys: pytest.Cap
     Path("shops.csv").unlink()
     assert main([]) == 1
     assert "shops.csv not found: check data.views.shops.uri in params.yaml" in capsys.readouterr().err
+
+
+def test_relative_paths_are_looked_for_where_it_is_told() -> None:
+    found = with_files_at(DATA.model_copy(update={"views": VIEWS_AT}), "s3://bucket/features/")
+    assert {name: view.uri for name, view in found.views.items()} == {
+        "relative": "s3://bucket/features/data/weather.csv",
+        "absolute": "/data/weather.csv",
+        "elsewhere": "s3://other/weather.csv",
+    }
+
+
+def test_the_command_reads_files_below_another_folder(
+    workspace: Workspace, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    workspace.params(data=SECTION)
+    there = tmp_path_factory.mktemp("there")
+    for name in ("weather.csv", "shops.csv"):
+        Path(name).rename(there / name)
+    assert main(["--store", "features.db"]) == 1
+    assert main(["--store", "features.db", "--files", str(there), "--keep", "100000"]) == 0
+    assert len(contents("weather")) == 3
 
 
 def test_the_command_follows_until_a_signal_ends_it(workspace: Workspace) -> None:

@@ -1,10 +1,13 @@
 """The online store has what the views' definitions say, however and whenever the materialiser got the events."""
 
+import json
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -14,12 +17,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ml.features import flight_views, flights
+from ml.features import flight_views, flights, materializing
 from ml.features.flights import REPORTS, Events
+from ml.features.materializing import Metrics
 from ml.features.offline import TIMESTAMP
-from ml.features.store import Clock, SqliteStore, StoreError
-from ml.features.views import DAY, HOUR, MINUTE
+from ml.features.store import Clock, Progress, SqliteStore, StoreError
+from ml.features.views import DAY, HOUR, MINUTE, SECOND
 from ml.materialize import AHEAD, Materializer, main
+from ml.params import load_data
+from tests.infra.conftest import free_ports
 from tests.infra.support.waiting import eventually
 from tests.ml.features.conftest import HORIZON, NOON, events, tables, timed
 
@@ -214,3 +220,49 @@ def test_a_replays_clock() -> None:
     assert clock.at(50) == 1_000_000
     assert clock.at(50 + 1_000_000) == 61_000_000
     assert Clock(7, 50, 0).at(10**9) == 7
+
+
+def test_it_is_ready_when_it_has_written_and_alive_until_no_step_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = Metrics(lambda: 90 * SECOND)
+    assert metrics.answer("/health/ready")[0] == 503
+    assert b"atlas_materializer_lag_seconds NaN" in metrics.answer("/metrics")[1]
+    metrics.written(Progress(30 * SECOND, 1, None))
+    assert metrics.answer("/health/ready")[0] == 200
+    assert b"atlas_materializer_lag_seconds 60.0" in metrics.answer("/metrics")[1]
+    assert metrics.answer("/health/live")[0] == 200
+    monkeypatch.setattr(materializing, "HUNG", 0.0)
+    assert metrics.answer("/health/live")[0] == 503
+    assert metrics.answer("/another")[0] == 404
+
+
+def test_metrics_are_served_before_the_first_step_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [port] = free_ports(1)
+    answers: list[int] = []
+
+    def read_events() -> Events:
+        for path in ("live", "ready"):
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/{path}", timeout=5) as answer:
+                    answers.append(answer.status)
+            except urllib.error.HTTPError as error:
+                answers.append(error.code)
+        raise FileNotFoundError("no flights")
+
+    monkeypatch.setattr("ml.materialize.source.read_events", read_events)
+    assert main(["--store", str(tmp_path / "features.db"), "--follow", "--port", str(port)]) == 1
+    assert answers == [200, 503]
+    assert capsys.readouterr().err.splitlines()[-1] == "materialize: no flights"
+
+
+def test_params_of_an_image_have_only_the_section_that_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = {"source": "flights", "uri": "-", "target": "late", "task": "binary", "horizon": "2h"}
+    Path("params.yaml").write_text(json.dumps({"data": data}))
+    assert load_data().target == "late"
+    Path("params.yaml").write_text(json.dumps({"data": {**data, "sauce": 1}}))
+    assert main([]) == 1
+    assert capsys.readouterr().err.startswith("materialize: params.yaml: data.sauce: ")

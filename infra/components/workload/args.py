@@ -16,6 +16,21 @@ that the program doesn't set keep the values that others give them."""
 
 
 @dataclass(frozen=True, slots=True)
+class MaterializerArgs:
+    """The arguments of the pod that writes the feature store."""
+
+    store: pulumi.Input[str]
+    """The store's address."""
+    files: pulumi.Input[str]
+    """Where relative paths of views are looked for."""
+    region: str
+    speed: float
+    """Seconds of a replay that pass in a second."""
+    memory_mib: int
+    """The memory limit of its pod, in MiB."""
+
+
+@dataclass(frozen=True, slots=True)
 class WorkloadArgs:
     """The workload's arguments."""
 
@@ -42,6 +57,8 @@ class WorkloadArgs:
     mlflow_token: pulumi.Input[str] | None
     api_keys: str | None
     """The file of the service's API keys; None: no key is needed."""
+    materializer: MaterializerArgs | None
+    """None: nothing writes a feature store."""
     callers: Sequence[str]
     """CIDRs that may reach the load balancer."""
     certificate_arn: str | None

@@ -5,6 +5,7 @@ from pulumi_kubernetes.core.v1 import Namespace
 from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 
 from infra.components.workload.args import OURS, Part, WorkloadArgs
+from infra.components.workload.materializer import declare_materializer
 from infra.components.workload.pods import declare_pods
 from infra.components.workload.prometheus import admit_prometheus
 from infra.components.workload.traffic import close, expose, keep_available
@@ -40,6 +41,8 @@ class Workload(pulumi.ComponentResource):
         close(part)
         admit_prometheus(part)
         keep_available(part, declare_pods(part))
+        if args.materializer is not None:
+            declare_materializer(part, args.materializer)
 
         self.hostname = expose(part)
         self.register_outputs({"hostname": self.hostname})

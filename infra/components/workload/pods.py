@@ -141,12 +141,7 @@ def _pod(
         automount_service_account_token=False,
         enable_service_links=False,
         termination_grace_period_seconds=GRACE_SECONDS,
-        security_context=PodSecurityContextArgs(
-            run_as_non_root=True,
-            run_as_user=USER,
-            run_as_group=USER,
-            seccomp_profile=SeccompProfileArgs(type="RuntimeDefault"),
-        ),
+        security_context=unprivileged(),
         topology_spread_constraints=[
             TopologySpreadConstraintArgs(
                 max_skew=1,
@@ -183,15 +178,11 @@ def _container(part: Part, settings: pulumi.Input[str], environment: list[EnvVar
             # A start takes 1.2 s of CPU; after it, a worker uses at most 1 CPU.
             limits={"cpu": str(args.workers), "memory": f"{args.memory_mib}Mi"},
         ),
-        security_context=SecurityContextArgs(
-            allow_privilege_escalation=False,
-            read_only_root_filesystem=True,
-            capabilities=CapabilitiesArgs(drop=["ALL"]),
-        ),
+        security_context=confined(),
         # Loading a model takes seconds; the other two probes start only after it.
-        startup_probe=_probe(SERVICE_READY, every=2, failures=60),
-        readiness_probe=_probe(SERVICE_READY, every=5, failures=2),
-        liveness_probe=_probe("/health/live", every=10, failures=3),
+        startup_probe=probe(HTTP, SERVICE_READY, every=2, failures=60),
+        readiness_probe=probe(HTTP, SERVICE_READY, every=5, failures=2),
+        liveness_probe=probe(HTTP, "/health/live", every=10, failures=3),
         lifecycle=LifecycleArgs(pre_stop=LifecycleHandlerArgs(sleep=SleepActionArgs(seconds=DRAIN_SECONDS))),
         # If a container fails, the end of its log becomes its termination message, which `up` shows.
         termination_message_policy="FallbackToLogsOnError",
@@ -206,10 +197,29 @@ def _container(part: Part, settings: pulumi.Input[str], environment: list[EnvVar
     )
 
 
-def _probe(path: str, *, every: int, failures: int) -> ProbeArgs:
+def unprivileged() -> PodSecurityContextArgs:
+    """A pod's context: the image's user, and the runtime's filter of system calls."""
+    return PodSecurityContextArgs(
+        run_as_non_root=True,
+        run_as_user=USER,
+        run_as_group=USER,
+        seccomp_profile=SeccompProfileArgs(type="RuntimeDefault"),
+    )
+
+
+def confined() -> SecurityContextArgs:
+    """A container's context: no privileges, and a root file system that can't be written."""
+    return SecurityContextArgs(
+        allow_privilege_escalation=False,
+        read_only_root_filesystem=True,
+        capabilities=CapabilitiesArgs(drop=["ALL"]),
+    )
+
+
+def probe(port: str, path: str, *, every: int, failures: int) -> ProbeArgs:
     """A probe every `every` seconds; it has failed after `failures` failures in a row."""
     return ProbeArgs(
-        http_get=HTTPGetActionArgs(path=path, port=HTTP),
+        http_get=HTTPGetActionArgs(path=path, port=port),
         timeout_seconds=3,
         period_seconds=every,
         failure_threshold=failures,

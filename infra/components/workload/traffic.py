@@ -1,5 +1,6 @@
 """The pods' traffic: the load balancer, the allowed ingress and egress, and the number of pods."""
 
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import pulumi
@@ -95,10 +96,6 @@ def close(part: Part) -> None:
         spec=NetworkPolicySpecArgs(pod_selector=LabelSelectorArgs(), policy_types=["Ingress", "Egress"]),
         opts=part.here,
     )
-    dns = NetworkPolicyPeerArgs(
-        namespace_selector=LabelSelectorArgs(match_labels={"kubernetes.io/metadata.name": "kube-system"}),
-        pod_selector=LabelSelectorArgs(match_labels={"k8s-app": "kube-dns"}),
-    )
     https = {443}
     if args.mlflow_tracking_uri is not None:
         server = urlsplit(args.mlflow_tracking_uri)
@@ -111,27 +108,36 @@ def close(part: Part) -> None:
             policy_types=["Ingress", "Egress"],
             ingress=[
                 NetworkPolicyIngressRuleArgs(
-                    from_=[_network(cidr) for cidr in (*args.node_cidrs, args.prometheus_cidr)],
-                    ports=[_port(SERVICE_PORT)],
+                    from_=[network(cidr) for cidr in (*args.node_cidrs, args.prometheus_cidr)],
+                    ports=[port(SERVICE_PORT)],
                 )
             ],
-            egress=[
-                NetworkPolicyEgressRuleArgs(to=[dns], ports=[_port(53, "UDP"), _port(53)]),
-                # The agent of EKS Pod Identity on the pod's own node.
-                NetworkPolicyEgressRuleArgs(to=[_network("169.254.170.23/32")], ports=[_port(80)]),
-                # S3 and the MLflow server, whose addresses aren't fixed.
-                NetworkPolicyEgressRuleArgs(to=[_network("0.0.0.0/0")], ports=[_port(port) for port in sorted(https)]),
-            ],
+            # S3, DynamoDB and the MLflow server, whose addresses aren't fixed.
+            egress=egress(sorted(https)),
         ),
         opts=part.here,
     )
 
 
-def _network(cidr: str) -> NetworkPolicyPeerArgs:
+def egress(ports: Sequence[int]) -> list[NetworkPolicyEgressRuleArgs]:
+    """What a pod may reach: names, its credentials, and these ports of every address."""
+    dns = NetworkPolicyPeerArgs(
+        namespace_selector=LabelSelectorArgs(match_labels={"kubernetes.io/metadata.name": "kube-system"}),
+        pod_selector=LabelSelectorArgs(match_labels={"k8s-app": "kube-dns"}),
+    )
+    return [
+        NetworkPolicyEgressRuleArgs(to=[dns], ports=[port(53, "UDP"), port(53)]),
+        # The agent of EKS Pod Identity on the pod's own node.
+        NetworkPolicyEgressRuleArgs(to=[network("169.254.170.23/32")], ports=[port(80)]),
+        NetworkPolicyEgressRuleArgs(to=[network("0.0.0.0/0")], ports=[port(number) for number in ports]),
+    ]
+
+
+def network(cidr: str) -> NetworkPolicyPeerArgs:
     return NetworkPolicyPeerArgs(ip_block=IPBlockArgs(cidr=cidr))
 
 
-def _port(number: int, protocol: str = "TCP") -> NetworkPolicyPortArgs:
+def port(number: int, protocol: str = "TCP") -> NetworkPolicyPortArgs:
     return NetworkPolicyPortArgs(port=number, protocol=protocol)
 
 

@@ -317,6 +317,9 @@ def test_what_explains_an_alert_silences_it(host: Host) -> None:
         alert("TargetDown", job="kubelet", instance="c", node="n"),
         alert("TargetDown", job="cadvisor", instance="c", node="n"),
         alert("TargetDown", job="cadvisor", instance="d", node="m"),
+        alert("MaterializerMissing", job="materializer"),
+        alert("FeatureStoreStale", instance="a"),
+        alert("FeatureLookupsFail", reason="late"),
         alert("PodMemoryShort", pod="p"),
     )
 
@@ -327,7 +330,14 @@ def test_what_explains_an_alert_silences_it(host: Host) -> None:
             f"{labels['alertname']} {labels.get('job', '')} {labels.get('node', '')}".strip() for labels in own
         )
 
-    expected = ["PodMemoryShort", "ServiceDown", "TargetDown cadvisor m", "TargetDown kubelet n", "TargetDown node"]
+    expected = [
+        "MaterializerMissing materializer",
+        "PodMemoryShort",
+        "ServiceDown",
+        "TargetDown cadvisor m",
+        "TargetDown kubelet n",
+        "TargetDown node",
+    ]
     assert eventually(lambda: told() == expected, "inhibition", 20)
 
 

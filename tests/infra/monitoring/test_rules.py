@@ -131,7 +131,7 @@ def test_alertmanager_reads_its_configuration_and_tells_the_topic(tmp_path: Path
     amtool = hosts_own("amtool")
     file = tmp_path / "alertmanager.yml"
     file.write_text(rendered()["alertmanager.yml"])
-    assert "4 inhibit rules" in told(amtool, "check-config", str(file))
+    assert "6 inhibit rules" in told(amtool, "check-config", str(file))
     for severity in ("page", "ticket"):
         assert told(amtool, "config", "routes", "test", f"--config.file={file}", f"severity={severity}") == "topic\n"
 

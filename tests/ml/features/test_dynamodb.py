@@ -8,19 +8,23 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Event
 from typing import Any
+from unittest.mock import Mock
 
 import boto3
 import msgspec
 import pytest
 from moto.dynamodb.models import dynamodb_backends
 
-from ml.features import flight_views
+from ml.features import flight_views, materializing
 from ml.features.dynamodb import DynamoStore
 from ml.features.dynamodb_table import Patience, Table
 from ml.features.flights import Events
+from ml.features.materializing import Writer, when_free
 from ml.features.store import Batch, Clock, OnlineStore, Progress, Row, Span, SqliteStore, StoreError
 from ml.features.stores import open_store
 from ml.features.views import DAY, HOUR, MINUTE, SECOND, Views
@@ -259,6 +263,26 @@ def test_of_two_writers_the_second_loses(table: str) -> None:
     with pytest.raises(StoreError, match="run only one"):
         write(first, 0, DAY, [], 2)
     assert north(first) == [(NINE, 2.0)]
+
+
+def test_a_writer_that_loses_goes_on_from_what_the_other_wrote(table: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(materializing, "CLAIMED_PAUSE", 0.01)
+    one, other = (Writer(made()) for _ in range(2))
+    said: list[str] = []
+    log = Mock(warning=lambda text, *rest: said.append(text % rest))
+    for now in (DAY, DAY + 1, DAY + 2):
+        for writer in (one, other):
+            progress = when_free(partial(writer.write, [], now), writer.reload, Event(), log)
+            assert progress is not None
+            assert progress.watermark == now
+    assert Writer(made()).progress == other.progress
+    assert other.progress is not None
+    assert other.progress.revision == 6
+    # Once for each write that found another.
+    assert len(said) == 5
+    stopped = Event()
+    stopped.set()
+    assert when_free(partial(one.write, [], DAY + 3), one.reload, stopped, log) is None
 
 
 def test_a_writer_whose_claim_was_taken_over_ends(table: str, monkeypatch: pytest.MonkeyPatch) -> None:
