@@ -213,7 +213,7 @@ def test_what_a_hand_did_in_the_cluster_is_named_by_preview_and_undone_by_up(
 
 def scale(account: World, replicas: int) -> None:
     """What `kubectl scale` does."""
-    (deployment,) = account.of("apps/v1:Deployment")
+    deployment = next(call for call in account.of("apps/v1:Deployment") if call.name == "flask-app-deployment")
     scaled = {
         key: {**value, "spec": {**value["spec"], "replicas": replicas}}
         for key, value in (("inputs", deployment.inputs), ("outputs", deployment.outputs))

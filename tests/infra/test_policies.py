@@ -99,6 +99,7 @@ def test_roles_are_assumed_by_one_service_each() -> None:
         "atlas-dev-flow-logs-role": "vpc-flow-logs.amazonaws.com",
         "atlas-dev-node": "ec2.amazonaws.com",
         "atlas-dev-eksRole-role": "eks.amazonaws.com",
+        "atlas-dev-materializer-role": "pods.eks.amazonaws.com",
         "atlas-dev-service-role": "pods.eks.amazonaws.com",
     }
 

@@ -128,9 +128,9 @@ class Account:
         return [digest for _, digest in sorted(marks)]
 
     def runs(self, stack: str) -> str:
-        """What the stack's Deployment was last asked to run."""
+        """What the service's Deployment was last asked to run."""
         calls = self.world(stack).existing().values()
-        (deployment,) = [call for call in calls if "apps/v1:Deployment" in call.urn]
+        (deployment,) = [call for call in calls if call.urn.endswith(":Deployment::flask-app-deployment")]
         return str(deployment.inputs["spec"]["template"]["spec"]["containers"][0]["image"])
 
 

@@ -124,7 +124,7 @@ def test_a_disposable_stack_is_halved_by_going_home() -> None:
 
 
 def test_saving_that_the_settings_forbid_is_not_offered() -> None:
-    given = settings({**BASE, "nodeType": "t3.medium", "replicas": "8", "maxReplicas": "9", "disposable": "false"})
+    given = settings({**BASE, "nodeType": "t3.medium", "replicas": "7", "maxReplicas": "8", "disposable": "false"})
     assert not any("t3.small" in saving.change and "nodeType" in saving.change for saving in savings(given)[0])
 
 
