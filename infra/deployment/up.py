@@ -104,7 +104,7 @@ def bring_up(
     stack.say(f"{told} ({time.monotonic() - begun:.1f} s)")
     example = smoke_test(stack, outputs, wait=wait) if smoke else None
     if aws is not None and smoke and "featureStore" in outputs:
-        _tell_materializer(stack, aws)
+        tell_materializer(stack, aws)
     return Done(outputs, changes, example)
 
 
@@ -194,7 +194,7 @@ def keep_pods(stack: AtlasStack, settings: AwsSettings) -> None:
         stack.say(f"  the autoscaler begins with a single pod, because the cluster can't be asked: {error}")
 
 
-def _tell_materializer(stack: AtlasStack, settings: AwsSettings) -> None:
+def tell_materializer(stack: AtlasStack, settings: AwsSettings) -> None:
     """Wait until the feature store is written, and print a line. If it isn't, that is no failure of `up`: the service
     predicts without it."""
     # Imported here, because local stacks don't need boto3, whose import is slow.
@@ -212,8 +212,12 @@ def _tell_materializer(stack: AtlasStack, settings: AwsSettings) -> None:
     except ClusterError as error:
         stack.say(f"  the materialiser can't be asked: {error}")
         return
-    if health is not None:
-        stack.say(f"  materialiser: {health.what}")
+    if health is None:
+        return
+    # Nobody knows what an image that exists already contains.
+    unwanted = not health.healthy and settings.image is not None
+    remedy = "; if the image's model has no feature views, set atlas:featureStore: false" if unwanted else ""
+    stack.say(f"  materialiser: {health.what}{remedy}")
 
 
 def _say_why(stack: AtlasStack, settings: AwsSettings) -> None:
