@@ -211,6 +211,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         "appName": APP,
         "namespace": APP,
         "baseImage": found.BASE_IMAGE,
+        "nodeType": "t3.medium",  # for three pods beside the materialiser
         "mlflowToken": "first",
     }
 

@@ -267,8 +267,8 @@ def test_pods_that_do_not_come_up_are_rolled_back(account: Account) -> None:
     first = account.deploy(1)
     second = account.push(2)
     account.write("dev", image=f"{HOST}/atlas-dev/flask-app@{second}")
-    # Of the service; the materialiser's too, which this world can't tell from it.
-    account.world("dev").fail_each_once("update", "0 of 1 pods are ready", tokens=(":Deployment",), half=True)
+    service = "::flask-app-deployment"
+    account.world("dev").fail_each_once("update", "0 of 1 pods are ready", tokens=(service,), half=True)
     failed = account.atlas("up", "--stack", "dev", "--wait", "1", "--rollback-on-failure", code=1)
     assert "0 of 1 pods are ready" in failed.stderr
     assert f"dev is back on {first}, which answers" in failed.stderr

@@ -82,7 +82,8 @@ class World:
             refusal = str(order["message"]), bool(order["half"])
             if order["each"]:
                 kind = urn.split("::")[2] if urn else ""
-                if urn in order["failed"] or not kind.endswith(tuple(order["tokens"])):
+                ends = tuple(order["tokens"])
+                if urn in order["failed"] or not (kind.endswith(ends) or urn.endswith(ends)):
                     return None
                 order["failed"].append(urn)
                 return refusal
@@ -176,7 +177,7 @@ class World:
         tokens: tuple[str, ...] = ("",),
         half: bool = False,
     ) -> None:
-        """Let the first such call for each resource (whose type ends so) fail, and the second succeed."""
+        """Let the first such call for each resource (whose type or URN ends so) fail, and the second succeed."""
         order = {"which": 0, "each": True, "message": message, "half": half, "failed": [], "tokens": tokens}
         with self._orders() as orders:
             orders[operation] = order
