@@ -14,6 +14,8 @@ from service.settings import Settings
 from tests.bundles import make_bundle
 from tests.service.serving import served
 
+pytestmark = pytest.mark.slow
+
 Connect = Callable[[], http.client.HTTPConnection]
 TOKEN = new_token()
 
