@@ -16,11 +16,10 @@ from infra.components.feature_table import FeatureTable, FeatureTableArgs
 from infra.components.flow_logs import FlowLogs, FlowLogsArgs
 from infra.components.host import host_role
 from infra.components.image import Image, ImageArgs
-from infra.components.materializer_identity import MaterializerIdentity, MaterializerIdentityArgs
 from infra.components.network import Network, NetworkArgs, layout
+from infra.components.pod_identity import PodIdentity, PodIdentityArgs, materializer_policy, service_policy
 from infra.components.private_bucket import PrivateBucket, PrivateBucketArgs
 from infra.components.registry import Registry, RegistryArgs
-from infra.components.service_identity import ServiceIdentity, ServiceIdentityArgs
 from infra.components.workload.args import MaterializerArgs, WorkloadArgs
 from infra.components.workload.component import Workload
 from infra.components.workload.pods import KEYS_FOLDER
@@ -83,6 +82,7 @@ def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
         here,
     )
     data = PrivateBucket(f"{name}-data", PrivateBucketArgs(settings.disposable, {**tags, COMPONENT_TAG: "data"}), here)
+    view_files = pulumi.Output.concat("s3://", data.bucket, f"/{VIEW_FILES}")
     features = None
     if with_features:
         features = FeatureTable(f"{name}-features", FeatureTableArgs(settings.region, settings.disposable, tags), here)
@@ -109,36 +109,24 @@ def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
         ),
         here,
     )
-    identity = ServiceIdentity(
-        f"{name}-service",
-        ServiceIdentityArgs(
+
+    def identity(kind: str, account: str, policy: pulumi.Input[str], part: str) -> pulumi.Resource:
+        """The association that gives the pods of a service account their role."""
+        args = PodIdentityArgs(
             cluster_name=settings.cluster_name,
             namespace=settings.namespace,
-            service_account=settings.app_name,
-            bucket_arn=data.arn,
-            table_arn=features.arn if features else None,
+            service_account=account,
+            policy=policy,
             cluster=cluster.ready[0],
-            tags=tags,
-        ),
-        here,
-    )
-    associations: list[pulumi.Resource] = [identity.association]
-    if features:
-        associations.append(
-            MaterializerIdentity(
-                f"{name}-materializer",
-                MaterializerIdentityArgs(
-                    cluster_name=settings.cluster_name,
-                    namespace=settings.namespace,
-                    service_account=materializer(settings.app_name),
-                    bucket_arn=data.arn,
-                    table_arn=features.arn,
-                    cluster=cluster.ready[0],
-                    tags=tags,
-                ),
-                here,
-            ).association
+            tags={**tags, COMPONENT_TAG: part},
         )
+        return PodIdentity(kind, f"{name}-{kind.lower()}", args, here).association
+
+    own = service_policy(data.arn, features.arn if features else None)
+    associations = [identity("Service", settings.app_name, own, "service")]
+    if features:
+        writer = materializer_policy(data.arn, features.arn)
+        associations.append(identity("Materializer", materializer(settings.app_name), writer, "features"))
     if settings.image is None:
         image: pulumi.Input[str] = Image(
             name, ImageArgs(repository, settings.bundle, settings.base_image, registry), here
@@ -186,7 +174,7 @@ def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
             if features is None
             else MaterializerArgs(
                 store=features.address,
-                files=pulumi.Output.concat("s3://", data.bucket, f"/{VIEW_FILES}"),
+                files=view_files,
                 region=settings.region,
                 speed=settings.replay_speed,
                 memory_mib=settings.materializer_memory_mib,
@@ -219,14 +207,7 @@ def deploy(settings: AwsSettings, repository: Path) -> dict[str, Any]:
         "kubeconfigCommand": f"aws eks update-kubeconfig --region {settings.region} --name {settings.cluster_name}",
         **hosts,
         "alertTopic": alerting.topic_arn,
-        **(
-            {
-                "featureStore": features.address,
-                "featureFiles": pulumi.Output.concat("s3://", data.bucket, f"/{VIEW_FILES}"),
-            }
-            if features
-            else {}
-        ),
+        **({"featureStore": features.address, "featureFiles": view_files} if features else {}),
     }
 
 

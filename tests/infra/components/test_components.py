@@ -26,9 +26,9 @@ from infra.components.host import Host, HostArgs, host_role
 from infra.components.image import context_hash
 from infra.components.monitoring_access import MonitoringAccess, MonitoringAccessArgs
 from infra.components.network import Network, NetworkArgs, layout
+from infra.components.pod_identity import PodIdentity, PodIdentityArgs, service_policy
 from infra.components.private_bucket import PrivateBucket, PrivateBucketArgs
 from infra.components.registry import Registry, RegistryArgs
-from infra.components.service_identity import ServiceIdentity, ServiceIdentityArgs
 from infra.components.status_alarms import StatusAlarms, StatusAlarmsArgs
 
 THREAD = ThreadPoolExecutor(1, initializer=lambda: asyncio.set_event_loop(asyncio.new_event_loop()))
@@ -266,7 +266,8 @@ def test_budget_needs_a_limit_and_somebody_to_tell(
 def test_identity_reads_one_prefix_and_writes_another(declared: Any) -> None:
     def program() -> None:
         bucket = PrivateBucket("data", PrivateBucketArgs(True, TAGS))
-        ServiceIdentity("s", ServiceIdentityArgs("c", "ns", "app", bucket.arn, None, bucket, TAGS))
+        policy = service_policy(bucket.arn, None)
+        PodIdentity("Service", "s", PodIdentityArgs("c", "ns", "app", policy, bucket, TAGS))
 
     world = declared(program)
     statements = json.loads(world.of("RolePolicy")["s-policy"]["policy"])["Statement"]
@@ -282,7 +283,8 @@ def test_identity_looks_features_up_in_one_table_and_writes_nothing_there(declar
     def program() -> None:
         bucket = PrivateBucket("data", PrivateBucketArgs(True, TAGS))
         table = FeatureTable("t", FeatureTableArgs("us-east-1", True, TAGS))
-        ServiceIdentity("s", ServiceIdentityArgs("c", "ns", "app", bucket.arn, table.arn, bucket, TAGS))
+        policy = service_policy(bucket.arn, table.arn)
+        PodIdentity("Service", "s", PodIdentityArgs("c", "ns", "app", policy, bucket, TAGS))
 
     statements = json.loads(declared(program).of("RolePolicy")["s-policy"]["policy"])["Statement"]
     assert [(s["Action"], s["Resource"]) for s in statements if "dynamodb" in str(s["Action"])] == [
