@@ -10,7 +10,7 @@ from typing import Any, Literal
 import yaml
 
 from infra.bundle import bundle_manifest, has_views
-from infra.errors import SettingsError
+from infra.errors import SettingsError, one_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def data_section(repository: Path) -> dict[str, Any]:
     try:
         section = yaml.safe_load(path.read_text())["data"]
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise SettingsError(f"{path} has no readable section `data` ({' '.join(str(error).split())})") from None
+        raise SettingsError(f"{path} has no readable section `data` ({one_line(error)})") from None
     if not isinstance(section, dict):
         raise SettingsError(f"{path}: `data` must have keys")
     return section

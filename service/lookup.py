@@ -46,7 +46,10 @@ class Found(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """What to look up for a view: what is the same for all requests."""
+    """What to look up for a view: what is the same for all requests.
+
+    To ask the view for it, features_of included, takes a tenth of the time of a look-up.
+    """
 
     number: int
     """The place of the view."""
@@ -65,6 +68,8 @@ class _Asked(NamedTuple):
     """What a row needs of the store."""
 
     sent: list[str]
+    unknown: set[str]
+    """The features that aren't sent."""
     moment: Moment
     wanted: list[tuple[_Plan, int, Key, Chunk | None]]
     """The views, the times that they are asked for, and the chunks with their rows, as far as they are in memory."""
@@ -94,7 +99,7 @@ class Lookup:
         self.fields = (*features, *self.keys)
         """All fields that a request may contain; rows have their values in this order."""
         self.memory = Memory(views, store, deadline=deadline, **options)
-        self._features, self._known = tuple(features), frozenset(features)
+        self._features = tuple(features)
         self._zone, self._layout = ZoneInfo(views.timezone), layout
         self._time = self.fields.index(views.time)
         self._times = lru_cache(TIMES, typed=True)(self._read_time)
@@ -141,12 +146,12 @@ class Lookup:
     def _asked(self, row: Sequence[Any]) -> _Asked:
         """What a row needs of the store."""
         sent = [name for name, value in zip(self._features, row, strict=False) if value is not None]
+        unknown = {name for name, value in zip(self._features, row, strict=False) if value is None}
         progress, moment = self.memory.progress, self._moment(row[self._time])
         if moment is None or progress is None:
-            return _Asked(sent, Moment(0, 0, 0), [], late=False)
+            return _Asked(sent, unknown, Moment(0, 0, 0), [], late=False)
         late = moment.known - progress.watermark > self.views.max_lag
         wanted: list[tuple[_Plan, int, Key, Chunk | None]] = []
-        unknown = self._known.difference(sent)
         if unknown:
             spelled = [_spelled(row[place]) for place in self._keys]
             entities = [tuple([spelled[key] for key in keys]) for keys in self._entities]
@@ -159,15 +164,14 @@ class Lookup:
                 at = moment.known if known else moment.event
                 key = (number, keys, 0 if ttl is None else at // span)
                 wanted.append((plan, at, key, have(key)))
-        return _Asked(sent, moment, wanted, late)
+        return _Asked(sent, unknown, moment, wanted, late)
 
     def _found(self, asked: _Asked, chunks: Mapping[Key, Chunk], missed: Trouble | None) -> Found:
         """The features of a row; `chunks`: those that weren't in memory; `missed`: why one is missing."""
-        sent, moment, wanted, late = asked
+        sent, unknown, moment, wanted, late = asked
         values: dict[str, float | str | bool] = {}
         ages: dict[str, float | None] = {}
         lacking = False
-        unknown = {*self._known.difference(sent)} if wanted else set()
         for plan, at, key, had in wanted:
             if (chunk := had or chunks.get(key)) is None:
                 lacking = True

@@ -143,7 +143,7 @@ def unlocked(stack: str, settings: AnySettings, repository: Path, say: Any, back
     Raises LockedError when another run holds the stack's lock, EngineError when there is no engine.
     """
     workspace = _workspace(settings, repository, say, backend)
-    place = environment(settings, repository, backend)["PULUMI_BACKEND_URL"]
+    place = workspace.env_vars["PULUMI_BACKEND_URL"]
     for line in release_dead_locks(stack, place):
         say(line)
     if isinstance(settings, AwsSettings):

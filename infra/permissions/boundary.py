@@ -1,6 +1,6 @@
 """The permissions boundary of a stack's own roles: their maximum permissions, for cluster, hosts and pods."""
 
-from infra.names import flow_logs
+from infra.names import VIEW_FILES, flow_logs
 from infra.permissions.grant import EVERYTHING, Grant, Scope
 
 
@@ -149,7 +149,7 @@ def boundary(scope: Scope) -> list[Grant]:
             [
                 *scope.buckets, f"arn:aws:s3:::{scope.prefix}-config-bucket-*/*",
                 f"arn:aws:s3:::{scope.prefix}-data-bucket-*/service/*",
-                f"arn:aws:s3:::{scope.prefix}-data-bucket-*/features/*",
+                f"arn:aws:s3:::{scope.prefix}-data-bucket-*/{VIEW_FILES}/*",
             ],
         ),
         Grant(

@@ -36,10 +36,9 @@ def life(
     folder: Path,
     settings: Mapping[str, str] | None = None,
     run: Callable[[], None] = program,
-    *,
-    checkpoints: bool = False,
+    **more: Any,
 ) -> Life:
-    return Life(folder, run, {**BASE, **(settings or {})}, checkpoints=checkpoints)
+    return Life(folder, run, {**BASE, **(settings or {})}, **more)
 
 
 def short(key: str) -> str:
@@ -181,8 +180,7 @@ VARIANTS: Mapping[str, Mapping[str, str]] = {
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_variant_passes_the_policies_comes_up_stays_and_goes_in_order(variant: str, tmp_path: Path) -> None:
-    config = {**BASE, **VARIANTS[variant]}
-    made = Life(tmp_path, program, config, more_path=map(Path, POLICIES))
+    made = life(tmp_path, VARIANTS[variant], more_path=map(Path, POLICIES))
     foreseen = made.preview(policy_packs=POLICIES)
     assert foreseen.errors == []
     assert made.world.existing() == {}
@@ -190,7 +188,7 @@ def test_variant_passes_the_policies_comes_up_stays_and_goes_in_order(variant: s
     assert done.errors == []
     # During `up` all values are known, so rules see values that a preview doesn't know.
     for told in (foreseen.policies, done.policies):
-        assert len(told) == (0 if "certificateArn" in config else 1)
+        assert len(told) == (0 if "certificateArn" in VARIANTS[variant] else 1)
         assert all("plain HTTP for" in line for line in told)
     assert_edges(made)
     assert done.steps == foreseen.steps
